@@ -1,0 +1,23 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from monai.utils import StrEnum
+
+
+class EpisodeKeys(StrEnum):
+    """Keys of an episode dictionary.
+
+    The query keeps MONAI's own keys, so that engines, handlers, metrics and writers work on it unchanged.
+
+    - ``IMAGE``: query image, (B, C, *S).
+    - ``LABEL``: query label, (B, 1, *S), 0 background, 1..N the episode's classes.
+    - ``SUPPORT_IMAGE``: support images, (B or 1, K, C, *S).
+    - ``SUPPORT_LABEL``: support labels, (B or 1, K, 1, *S), with the query's class numbers.
+    """
+
+    IMAGE = "image"
+    LABEL = "label"
+    SUPPORT_IMAGE = "support_image"
+    SUPPORT_LABEL = "support_label"
