@@ -1,0 +1,114 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import warnings
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+__all__ = ["ArrayCache", "array_key"]
+
+
+def array_key(array: np.ndarray, parameters: Mapping[str, Any]) -> str:
+    """Name of whatever is computed from an array with given parameters.
+
+    Args:
+        array: the input; its dtype, shape and values enter the key.
+        parameters: what else the result depends on, the name and version of the algorithm among it; JSON-serializable.
+
+    Returns:
+        64 hexadecimal digits (SHA-256).
+
+    Example:
+        >>> array_key(np.zeros(3), {"scale": 1.0}) == array_key(np.zeros(3), {"scale": 2.0})
+        False
+    """
+    header = json.dumps([array.dtype.str, array.shape, dict(parameters)], sort_keys=True)
+    digest = hashlib.sha256(header.encode())
+    digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+class ArrayCache:
+    """Folder of non-negative integer arrays, one compressed file per key.
+
+    Files are written under a temporary name and renamed, so that processes may share the folder and an interrupted
+    write leaves no broken entry. Deleting the folder's contents costs computing time and nothing else.
+
+    Args:
+        cache_dir: folder of the cache, made if it does not exist.
+
+    Raises:
+        OSError: when the folder cannot be made or written to.
+
+    Example:
+        >>> import tempfile
+        >>> cache = ArrayCache(tempfile.mkdtemp())
+        >>> cache.put("key", np.arange(3))
+        >>> cache.get("key")
+        array([0, 1, 2], dtype=uint8)
+        >>> cache.get("other") is None
+        True
+    """
+
+    def __init__(self, cache_dir: str | os.PathLike) -> None:
+        self.cache_dir = Path(cache_dir)
+        try:
+            self.cache_dir.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.cache_dir):
+                pass
+        except OSError as error:
+            raise OSError(
+                f"cache_dir {str(self.cache_dir)!r} cannot be written to ({error}); "
+                "give a folder with write permission, or None to compute without a cache"
+            ) from error
+
+    def path(self, key: str) -> Path:
+        """File that holds, or would hold, the array of this key."""
+        return self.cache_dir / f"{key}.npz"
+
+    def get(self, key: str) -> np.ndarray | None:
+        """Stored array, or None where there is none or its file is damaged (with a warning)."""
+        path = self.path(key)
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return file["array"]
+        except FileNotFoundError:
+            return None
+        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+            warnings.warn(f"cache file {str(path)!r} is damaged and is computed again ({error})", stacklevel=2)
+            return None
+
+    def put(self, key: str, array: np.ndarray) -> None:
+        """Store an array of non-negative integers in the smallest unsigned type that holds it.
+
+        Args:
+            key: file name without suffix.
+            array: integers of any shape, 0 or greater.
+
+        Raises:
+            ValueError: when the array is not of integers, or holds negative ones.
+        """
+        if array.dtype.kind not in "biu" or array.min(initial=0) < 0:
+            raise ValueError(
+                f"array must hold integers of 0 or greater, got {array.dtype} with minimum {array.min(initial=0)}"
+            )
+        compact = array.astype(np.min_scalar_type(int(array.max(initial=0))))
+        handle, temporary = tempfile.mkstemp(dir=self.cache_dir, prefix=f".{key[:16]}-", suffix=".tmp")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                np.savez_compressed(file, array=compact)
+            os.replace(temporary, self.path(key))
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
