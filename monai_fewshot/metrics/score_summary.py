@@ -1,0 +1,187 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["ScanScore", "ScoreSummary", "summarize"]
+
+Metric = Literal["dice", "hd95_mm"]
+
+
+@dataclass(frozen=True)
+class ScanScore:
+    """One class of one scan, scored under one protocol.
+
+    Attributes:
+        fold: cross-validation fold that the scan was a query of.
+        scan: name of the scan.
+        class_number: value in the label map.
+        class_name: what it stands for.
+        protocol: name of the evaluation protocol.
+        dice: fraction 0 to 1, NaN where undefined, see :func:`monai_fewshot.metrics.score_volume`.
+        hd95_mm: millimeters, NaN where undefined.
+        num_slices_scored: slices that the protocol scores.
+        num_slices: slices of the scan.
+        label_voxels: voxels of the ground truth in the scored slices.
+        predicted_voxels: voxels predicted in the scored slices.
+    """
+
+    fold: int
+    scan: str
+    class_number: int
+    class_name: str
+    protocol: str
+    dice: float
+    hd95_mm: float
+    num_slices_scored: int
+    num_slices: int
+    label_voxels: int
+    predicted_voxels: int
+
+
+@dataclass(frozen=True)
+class ScoreSummary:
+    """Scores of one protocol, averaged.
+
+    Attributes:
+        protocol: name of the evaluation protocol.
+        fold: the fold, or None for all of them.
+        class_number: the class, or None for all of them.
+        class_name: its name, or "mean".
+        reduction: "mean" or "median", over scans; classes and folds are always averaged.
+        dice: fraction 0 to 1, NaN where no scan defines it.
+        dice_sd: sample standard deviation of the single values behind it, NaN for fewer than two.
+        hd95_mm: millimeters, NaN where no scan defines it.
+        hd95_mm_sd: its standard deviation.
+        num_values: single values (scans, or scans times classes) that went in, the undefined ones included.
+        undefined_dice: how many of them have no Dice and were left out.
+        undefined_hd95: how many of them have no HD95 and were left out.
+    """
+
+    protocol: str
+    fold: int | None
+    class_number: int | None
+    class_name: str
+    reduction: str
+    dice: float
+    dice_sd: float
+    hd95_mm: float
+    hd95_mm_sd: float
+    num_values: int
+    undefined_dice: int
+    undefined_hd95: int
+
+
+def summarize(scores: Iterable[ScanScore], reductions: Mapping[str, str] | None = None) -> list[ScoreSummary]:
+    """Average scores over scans, then classes, then folds, as the field does.
+
+    For every protocol, in the order of appearance: each fold with each of its classes and their mean, then each class
+    and their mean over all folds. The order matters where folds or classes differ in the number of their scans: every
+    fold counts the same, and in it every class. Undefined values (NaN) are left out and counted.
+
+    Args:
+        scores: of one or several folds.
+        reductions: "mean" or "median" over scans, by protocol. Default: the mean.
+
+    Returns:
+        The rows; that of fold None and class None is the figure that papers print.
+
+    Raises:
+        ValueError: where a scan is scored twice, or a reduction is unknown.
+
+    Example:
+        >>> def row(fold, scan, dice):
+        ...     return ScanScore(fold, scan, 1, "liver", "alpnet", dice, 4.0, 9, 30, 5000, 5100)
+        >>> rows = summarize([row(0, "a", 0.8), row(0, "b", 0.9), row(1, "c", 0.6)])
+        >>> round(rows[-1].dice, 3), rows[-1].fold, rows[-1].class_name
+        (0.725, None, 'mean')
+    """
+    scores = list(scores)
+    _check_unique(scores)
+    reductions = reductions or {}
+    rows: list[ScoreSummary] = []
+    for protocol in dict.fromkeys(score.protocol for score in scores):
+        mine = [score for score in scores if score.protocol == protocol]
+        rows += _summarize_protocol(mine, reductions.get(protocol, "mean"))
+    return rows
+
+
+def _check_unique(scores: Sequence[ScanScore]) -> None:
+    counts = Counter((score.fold, score.scan, score.class_name, score.protocol) for score in scores)
+    twice = [key for key, count in counts.items() if count > 1]
+    if twice:
+        fold, scan, class_name, protocol = twice[0]
+        raise ValueError(
+            f"Scan {scan!r} is scored {counts[twice[0]]} times for class {class_name!r} in fold {fold} under protocol "
+            f"{protocol!r} ({len(twice)} such cases). Give every fold once, and every scan a name of its own."
+        )
+
+
+def _summarize_protocol(scores: Sequence[ScanScore], reduction: str) -> list[ScoreSummary]:
+    if reduction not in ("mean", "median"):
+        protocol = scores[0].protocol
+        raise ValueError(f"The reduction of protocol {protocol!r} must be 'mean' or 'median', got {reduction!r}.")
+    return [
+        _summary_row([score for score in scores if fold in (None, score.fold)], fold, number, reduction)
+        for fold in (*_folds(scores), None)
+        for number in (*_class_numbers(score for score in scores if fold in (None, score.fold)), None)
+    ]
+
+
+def _summary_row(scores: Sequence[ScanScore], fold: int | None, number: int | None, reduction: str) -> ScoreSummary:
+    single = [score for score in scores if number in (None, score.class_number)]
+    dice, hd95 = [score.dice for score in single], [score.hd95_mm for score in single]
+    return ScoreSummary(
+        protocol=single[0].protocol,
+        fold=fold,
+        class_number=number,
+        class_name="mean" if number is None else single[0].class_name,
+        reduction=reduction,
+        dice=_average(single, "dice", reduction),
+        dice_sd=_deviation(dice),
+        hd95_mm=_average(single, "hd95_mm", reduction),
+        hd95_mm_sd=_deviation(hd95),
+        num_values=len(single),
+        undefined_dice=len(dice) - len(_defined(dice)),
+        undefined_hd95=len(hd95) - len(_defined(hd95)),
+    )
+
+
+def _average(scores: Sequence[ScanScore], metric: Metric, reduction: str) -> float:
+    over_scans = statistics.median if reduction == "median" else statistics.fmean
+    cells: dict[int, dict[int, list[float]]] = {}
+    for score in scores:
+        cells.setdefault(score.fold, {}).setdefault(score.class_number, []).append(getattr(score, metric))
+    over_classes = [
+        _reduce([_reduce(values, over_scans) for values in by_class.values()]) for by_class in cells.values()
+    ]
+    return _reduce(over_classes)
+
+
+def _reduce(values: Sequence[float], over: Callable[[list[float]], float] = statistics.fmean) -> float:
+    defined = _defined(values)
+    return over(defined) if defined else math.nan
+
+
+def _deviation(values: Sequence[float]) -> float:
+    defined = _defined(values)
+    return statistics.stdev(defined) if len(defined) > 1 else math.nan
+
+
+def _defined(values: Iterable[float]) -> list[float]:
+    return [value for value in values if not math.isnan(value)]
+
+
+def _folds(scores: Iterable[ScanScore]) -> list[int]:
+    return sorted({score.fold for score in scores})
+
+
+def _class_numbers(scores: Iterable[ScanScore]) -> list[int]:
+    return sorted({score.class_number for score in scores})
