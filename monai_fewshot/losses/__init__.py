@@ -1,2 +1,6 @@
 # Copyright (c) monai_fewshot contributors
 # SPDX-License-Identifier: Apache-2.0
+
+from .alignment import AlignmentLoss, EpisodeLoss
+
+__all__ = ["AlignmentLoss", "EpisodeLoss"]

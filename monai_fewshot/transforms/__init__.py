@@ -6,3 +6,25 @@ from .body_mask import BodyMask, BodyMaskD, BodyMaskd, BodyMaskDict
 from .episode_augmentation import AugmentationDraw, EpisodeAugmentation
 from .superpixels import SuperpixelLabels, SuperpixelLabelsD, SuperpixelLabelsd, SuperpixelLabelsDict
 from .warp import adjust_gamma, affine_matrices, elastic_displacement, warp
+
+__all__ = [
+    "AugmentationDraw",
+    "BodyMask",
+    "BodyMaskD",
+    "BodyMaskDict",
+    "BodyMaskd",
+    "EpisodeAugmentation",
+    "RandAffineElastic",
+    "RandAffineElasticD",
+    "RandAffineElasticDict",
+    "RandAffineElasticd",
+    "SuperpixelLabels",
+    "SuperpixelLabelsD",
+    "SuperpixelLabelsDict",
+    "SuperpixelLabelsd",
+    "WarpDraw",
+    "adjust_gamma",
+    "affine_matrices",
+    "elastic_displacement",
+    "warp",
+]

@@ -1,2 +1,11 @@
 # Copyright (c) monai_fewshot contributors
 # SPDX-License-Identifier: Apache-2.0
+
+from .alpnet import ALPNet
+from .feature_encoder import FeatureEncoder
+from .few_shot_segmenter import FewShotSegmenter
+from .resnet_encoder import DilatedResNetEncoder
+from .unet_encoder import UNetEncoder
+from .vgg_encoder import VGG16Encoder
+
+__all__ = ["ALPNet", "DilatedResNetEncoder", "FeatureEncoder", "FewShotSegmenter", "UNetEncoder", "VGG16Encoder"]

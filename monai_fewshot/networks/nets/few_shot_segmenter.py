@@ -72,7 +72,9 @@ class FewShotSegmenter(nn.Module, ABC):
         """
         return self.classify(self.encode_query(image), context, image.shape[2:])
 
-    def forward(self, image: torch.Tensor, support_image: torch.Tensor, support_label: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, image: torch.Tensor, support_image: torch.Tensor, support_label: torch.Tensor
+    ) -> torch.Tensor | tuple[torch.Tensor, ...]:
         """Segment queries after the example of their supports.
 
         Args:
@@ -81,6 +83,6 @@ class FewShotSegmenter(nn.Module, ABC):
             support_label: (B or 1, K, 1, *S).
 
         Returns:
-            Logits (B, N+1, *S).
+            Logits (B, N+1, *S); in training a method may return a tuple of them and what else its loss needs.
         """
         return self.segment(image, self.encode_support(support_image, support_label))

@@ -1,0 +1,98 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from monai.utils import LossReduction
+from torch.nn.modules.loss import _Loss
+
+__all__ = ["AlignmentLoss", "EpisodeLoss"]
+
+
+class AlignmentLoss(_Loss):
+    """Prototype alignment: the query with its predicted mask, taken as the support, shall segment the support images.
+
+    For each class and shot, the cross-entropy of that class against the background, over the pixels of either.
+
+    Based on: Wang et al., "PANet", ICCV 2019, equation 6, https://arxiv.org/abs/1908.06391; Ouyang et al.,
+    "Self-supervision with Superpixels", ECCV 2020, equation 8, https://arxiv.org/abs/2007.09886.
+
+    Args:
+        reduction: ``"mean"`` over episodes, shots and classes, ``"sum"`` of them, or ``"none"``.
+    """
+
+    def __init__(self, reduction: LossReduction | str = LossReduction.MEAN) -> None:
+        super().__init__(reduction=LossReduction(reduction).value)
+
+    def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Compare the logits of support images with their labels.
+
+        Args:
+            input: (B, K, N+1, *S).
+            target: (B, K, 1, *S), 0 background, 1..N the classes; other values are ignored.
+
+        Returns:
+            A scalar, or (B, K, N) for ``reduction="none"``.
+
+        Raises:
+            ValueError: where the shapes do not fit.
+        """
+        if input.shape[:2] != target.shape[:2] or input.shape[3:] != target.shape[3:] or target.shape[2] != 1:
+            raise ValueError(f"Logits {tuple(input.shape)} do not fit support labels {tuple(target.shape)}.")
+        logits = input.float()
+        foreground, background = logits[:, :, 1:], logits[:, :, :1]
+        classes = torch.arange(1, logits.shape[2], device=logits.device).view(1, 1, -1, *[1] * (logits.ndim - 3))
+        is_class = target == classes
+        counted = is_class | (target == 0)
+        loss = F.binary_cross_entropy_with_logits(foreground - background, is_class.float(), reduction="none")
+        loss = (loss * counted).flatten(3).sum(3) / counted.flatten(3).sum(3).clamp(min=1)
+        if self.reduction == LossReduction.MEAN:
+            return loss.mean()
+        return loss.sum() if self.reduction == LossReduction.SUM else loss
+
+
+class EpisodeLoss(_Loss):
+    """Segmentation loss on the query plus, where the network returns them, alignment on the support images.
+
+    Based on: Ouyang et al., "Self-supervision with Superpixels", ECCV 2020, equations 7 to 9,
+    https://arxiv.org/abs/2007.09886.
+
+    Args:
+        background_weight: weight of background pixels in the cross-entropy; that of every class is 1.
+        alignment_weight: weight of the alignment loss.
+        ignore_index: label of query pixels that do not count.
+    """
+
+    def __init__(self, background_weight: float = 0.05, alignment_weight: float = 1.0, ignore_index: int = 255) -> None:
+        super().__init__()
+        self.background_weight = background_weight
+        self.alignment_weight = alignment_weight
+        self.ignore_index = ignore_index
+        self.alignment = AlignmentLoss()
+
+    def forward(
+        self, input: torch.Tensor | Sequence[torch.Tensor], target: tuple[torch.Tensor, torch.Tensor]
+    ) -> torch.Tensor:
+        """Compare an episode's logits with its labels.
+
+        Args:
+            input: query logits (B, N+1, *S), alone or with support logits (B, K, N+1, *S).
+            target: query label (B, 1, *S) and support label (B or 1, K, 1, *S).
+
+        Returns:
+            A scalar.
+        """
+        label, support_label = target
+        logits, support_logits = (input, None) if isinstance(input, torch.Tensor) else input
+        weight = torch.ones(logits.shape[1], device=logits.device)
+        weight[0] = self.background_weight
+        label = label[:, 0].long()
+        loss = F.cross_entropy(logits.float(), label, weight=weight, ignore_index=self.ignore_index)
+        if support_logits is None or self.alignment_weight == 0:
+            return loss
+        support_label = support_label.expand(support_logits.shape[0], *support_label.shape[1:])
+        return loss + self.alignment_weight * self.alignment(support_logits, support_label)

@@ -1,0 +1,101 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from monai.networks.layers.factories import Pool
+
+__all__ = ["PrototypeSet", "local_average", "masked_average", "prototype_similarity"]
+
+
+class PrototypeSet(NamedTuple):
+    """Prototypes of a batch of episodes, with the classes that each stands for.
+
+    Local prototypes are pooled from the support without regard to class, so all classes share them and own a part each.
+
+    Attributes:
+        local: (B, P, C), one prototype for each pooling cell of each support image.
+        local_mask: (B, N, P), 1 where the cell stands for the class, else 0.
+        pooled: (B, N, K, C), class-level prototypes.
+        pooled_mask: (B, N, K), 1 where the class-level prototype is used, else 0.
+    """
+
+    local: torch.Tensor
+    local_mask: torch.Tensor
+    pooled: torch.Tensor
+    pooled_mask: torch.Tensor
+
+
+def masked_average(features: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    """Average features under masks.
+
+    Based on: Ouyang et al., "Self-supervision with Superpixels", ECCV 2020, equation 3,
+    https://arxiv.org/abs/2007.09886.
+
+    Args:
+        features: (B, C, *S).
+        masks: (B, N, *S), weights from 0 to 1.
+
+    Returns:
+        (B, N, C); zeros for a mask that is empty.
+    """
+    masks = masks.flatten(2)
+    return masks @ features.flatten(2).mT / (masks.sum(2, keepdim=True) + 1e-5)
+
+
+def local_average(x: torch.Tensor, window: int) -> torch.Tensor:
+    """Average over the cells of a grid.
+
+    Based on: Ouyang et al., "Self-supervision with Superpixels", ECCV 2020, equation 1,
+    https://arxiv.org/abs/2007.09886.
+
+    Args:
+        x: (B, C, *S).
+        window: width of a cell in elements of ``x``, cut to the size of ``x`` where that is smaller. What is left
+            over at the far borders belongs to no cell.
+
+    Returns:
+        (B, C, P), cells in row-major order.
+    """
+    size = [min(window, n) for n in x.shape[2:]]
+    return Pool[Pool.AVG, len(size)](size)(x).flatten(2)
+
+
+def prototype_similarity(features: torch.Tensor, prototypes: PrototypeSet, scale: float = 20.0) -> torch.Tensor:
+    r"""Score each class by the cosine similarity of the query to the prototypes of that class.
+
+    .. math::
+        S_k = \alpha \cos(p_k, f), \qquad S'_c = \sum_{k \in c} S_k \, \mathrm{softmax}_{k \in c}(S_k)
+
+    Similarities to the shared local prototypes are computed once; a softmax over the part of them that a class owns is
+    a product with its mask, since ``exp(S - scale)`` neither overflows nor vanishes for ``|S| <= scale``.
+
+    Based on: Ouyang et al., "Self-supervision with Superpixels", ECCV 2020, equations 4 and 5,
+    https://arxiv.org/abs/2007.09886.
+
+    Args:
+        features: (B, C, *S). Computed in float32 under any autocast: at a scale of 20, half-precision similarities
+            are off by a tenth, which the exponential turns into a tenth of the weight.
+        prototypes: of batch B or 1; each class with one prototype at least.
+        scale: multiplier of the cosine, at most 40.
+
+    Returns:
+        (B, N, *S), float32, between -scale and scale.
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        query = _unit(features.float().flatten(2), dim=1)
+        local = scale * (_unit(prototypes.local.float(), dim=2) @ query)
+        pooled = scale * (_unit(prototypes.pooled.float(), dim=3) @ query.unsqueeze(1))
+        local_weight = (local - scale).exp()
+        pooled_weight = (pooled - scale).exp() * prototypes.pooled_mask.unsqueeze(3)
+        total = prototypes.local_mask @ local_weight + pooled_weight.sum(2)
+        score = prototypes.local_mask @ (local_weight * local) + (pooled_weight * pooled).sum(2)
+        return (score / total).unflatten(2, features.shape[2:])
+
+
+def _unit(x: torch.Tensor, dim: int) -> torch.Tensor:
+    return F.normalize(x, dim=dim, eps=1e-4)

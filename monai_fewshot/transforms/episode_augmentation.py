@@ -1,0 +1,76 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from .affine_elastic import RandAffineElastic, WarpDraw
+from .warp import adjust_gamma
+
+__all__ = ["AugmentationDraw", "EpisodeAugmentation"]
+
+
+class AugmentationDraw(NamedTuple):
+    """What :class:`EpisodeAugmentation` draws for one image.
+
+    Attributes:
+        warp: of the geometry, or None.
+        gamma: of the intensities, 1 for none.
+    """
+
+    warp: WarpDraw | None
+    gamma: float
+
+
+class EpisodeAugmentation:
+    """Geometric and intensity transforms between the images of an episode, for whole batches.
+
+    Per item, :class:`RandAffineElasticd` and :class:`monai.transforms.RandAdjustContrastd` do the same.
+
+    Based on: Ouyang et al., "Self-supervision with Superpixels", ECCV 2020, section 4.1,
+    https://arxiv.org/abs/2007.09886; defaults are its ranges.
+
+    Args:
+        geometry: the geometric transform, None for none.
+        gamma: range of the exponent of intensities, None for none.
+    """
+
+    def __init__(
+        self, geometry: RandAffineElastic | None = None, gamma: tuple[float, float] | None = (0.5, 1.5)
+    ) -> None:
+        if gamma is not None and not 0 < gamma[0] <= gamma[1]:
+            raise ValueError(f"gamma must be a range of positive exponents, low first, got {gamma}.")
+        self.geometry = geometry
+        self.gamma = gamma
+
+    def draw(self, random: np.random.RandomState, size: Sequence[int]) -> AugmentationDraw:
+        """Draw the parameters of one image of size (H, W)."""
+        warp = None if self.geometry is None else self.geometry.draw(random, size)
+        return AugmentationDraw(warp, 1.0 if self.gamma is None else random.uniform(*self.gamma))
+
+    def __call__(
+        self, image: torch.Tensor, label: torch.Tensor, draws: Sequence[AugmentationDraw]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Transform a batch of images with their labels.
+
+        Args:
+            image: (B, C, H, W).
+            label: (B, 1, H, W).
+            draws: B draws.
+
+        Returns:
+            Image and label of the same shapes.
+        """
+        warps = [d.warp for d in draws if d.warp is not None]
+        if self.geometry is not None:
+            modes = ["bilinear"] * image.shape[1] + ["nearest"]
+            both = self.geometry.apply(torch.cat([image, label.to(image.dtype)], dim=1), warps, modes)
+            image, label = both[:, :-1], both[:, -1:]
+        if self.gamma is not None:
+            image = adjust_gamma(image, torch.tensor([d.gamma for d in draws], dtype=image.dtype, device=image.device))
+        return image, label
