@@ -1,2 +1,6 @@
 # Copyright (c) monai_fewshot contributors
 # SPDX-License-Identifier: Apache-2.0
+
+from .weights import WeightReport, load_encoder_weights
+
+__all__ = ["WeightReport", "load_encoder_weights"]

@@ -12,6 +12,7 @@ from monai.networks.nets.basic_unet import Down, UpCat
 from torch import nn
 
 from monai_fewshot.networks.nets.feature_encoder import FeatureEncoder
+from monai_fewshot.networks.weights import load_encoder_weights
 
 __all__ = ["UNetEncoder"]
 
@@ -37,9 +38,11 @@ class UNetEncoder(FeatureEncoder):
         out_channels: channels of the features. Defaults to 64.
         norm: normalization and its arguments, as in MONAI's factories. Defaults to "batch".
         act: activation and its arguments, as in MONAI's factories. Defaults to leaky ReLU of slope 0.1.
+        weights: path or URL of a checkpoint, see :func:`~monai_fewshot.networks.load_encoder_weights`, or None for
+            random weights. Defaults to None.
 
     Raises:
-        ValueError: if there are fewer than two levels.
+        ValueError: if there are fewer than two levels, or the checkpoint does not fit.
 
     Example:
         >>> encoder = UNetEncoder()
@@ -55,6 +58,7 @@ class UNetEncoder(FeatureEncoder):
         out_channels: int = 64,
         norm: str | tuple = "batch",
         act: str | tuple = ("leakyrelu", {"negative_slope": 0.1, "inplace": True}),
+        weights: str | None = None,
     ) -> None:
         super().__init__(spatial_dims, in_channels, out_channels, stride=2)
         if len(channels) < 2:
@@ -72,6 +76,8 @@ class UNetEncoder(FeatureEncoder):
             for coarse, fine in pairwise(reversed(channels))
         )
         self.project = Convolution(spatial_dims, channels[0], out_channels, kernel_size=1, conv_only=True)
+        if weights is not None:
+            load_encoder_weights(self, weights)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Extract features.
