@@ -82,10 +82,10 @@ class Episodes(Dataset):
         images, labels = (x.unflatten(0, (len(plans), -1)) for x in (image, label))
         return [
             {
-                EpisodeKeys.IMAGE.value: image[-1],
-                EpisodeKeys.LABEL.value: label[-1],
-                EpisodeKeys.SUPPORT_IMAGE.value: image[:-1],
-                EpisodeKeys.SUPPORT_LABEL.value: label[:-1],
+                EpisodeKeys.IMAGE: image[-1],
+                EpisodeKeys.LABEL: label[-1],
+                EpisodeKeys.SUPPORT_IMAGE: image[:-1],
+                EpisodeKeys.SUPPORT_LABEL: label[:-1],
             }
             for image, label in zip(images, labels, strict=True)
         ]

@@ -11,6 +11,8 @@ from monai.utils import convert_to_tensor
 
 from monai_fewshot.utils import resize_slices
 
+from .exclusion import slices_with_classes
+
 __all__ = ["SliceStack"]
 
 
@@ -33,7 +35,7 @@ class SliceStack(NamedTuple):
         scans: Iterable[Mapping[Hashable, torch.Tensor]],
         label_key: str = "pseudo_label",
         image_size: Sequence[int] | None = None,
-        keep_key: str | None = None,
+        exclude_classes: Sequence[int] = (),
         device: torch.device | str = "cpu",
     ) -> SliceStack:
         """Cut volumes into slices along their last axis.
@@ -43,7 +45,8 @@ class SliceStack(NamedTuple):
             label_key: key of the label.
             image_size: in-plane size to which slices are brought, images with antialiased bilinear interpolation and
                 labels by the nearest neighbor; None keeps their own, which must then be the same for all.
-            keep_key: key of a boolean (D,) that tells which slices are kept; None keeps all.
+            exclude_classes: numbers of tested classes; slices that hold any of them, by the scan's ``label``, are
+                left out (the field's setting 2). Empty for setting 1.
             device: where the slices shall lie.
 
         Raises:
@@ -54,8 +57,8 @@ class SliceStack(NamedTuple):
             image, label = (
                 convert_to_tensor(scan[key], track_meta=False).movedim(3, 0) for key in ("image", label_key)
             )
-            if keep_key is not None:
-                keep = torch.as_tensor(scan[keep_key])
+            if exclude_classes:
+                keep = ~slices_with_classes(convert_to_tensor(scan["label"], track_meta=False), exclude_classes)
                 image, label = image[keep], label[keep]
             if image_size is not None:
                 image = resize_slices(image.float(), image_size)

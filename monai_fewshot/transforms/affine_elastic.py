@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -63,7 +63,7 @@ class RandAffineElastic(RandomizableTransform):
         torch.Size([1, 64, 64])
     """
 
-    backend = [TransformBackends.TORCH]
+    backend: ClassVar = [TransformBackends.TORCH]
     REFERENCE_SIZE = 256
 
     def __init__(

@@ -1,0 +1,74 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import logging
+import pickle
+import zipfile
+from pathlib import Path
+
+import torch
+from monai.config import PathLike
+
+__all__ = ["checkpoint_to_resume", "latest_checkpoint"]
+
+logger = logging.getLogger(__name__)
+
+
+def latest_checkpoint(folder: PathLike, pattern: str = "checkpoint_epoch=*.pt") -> str | None:
+    """Find the newest checkpoint of a training that can be read whole.
+
+    A run killed while it writes leaves half a file; then the one before it serves.
+
+    Args:
+        folder: where checkpoints are; it need not exist.
+        pattern: of their names, whose last number is the epoch.
+
+    Returns:
+        A path, or None where there is no checkpoint.
+
+    Raises:
+        ValueError: where there are checkpoints and none of them can be read.
+    """
+    files = sorted(Path(folder).glob(pattern), key=_epoch, reverse=True)
+    for file in files:
+        try:
+            torch.load(file, map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+            logger.warning("%s cannot be read (%s): was the run stopped while it wrote?", file, str(error)[:80])
+        else:
+            return str(file)
+    if files:
+        raise ValueError(
+            f"No checkpoint in {folder} can be read; the newest is {files[0].name}. Remove them to start anew."
+        )
+    return None
+
+
+def checkpoint_to_resume(folder: PathLike, resume: bool) -> str | None:
+    """Choose where a training starts, so that it neither overwrites another nor goes on with it by accident.
+
+    Args:
+        folder: where checkpoints are or will be.
+        resume: whether to go on with the newest checkpoint, where there is one.
+
+    Returns:
+        A path, or None for a start from the beginning.
+
+    Raises:
+        ValueError: where the folder has checkpoints that shall not be resumed, or none that can be read.
+    """
+    if resume:
+        return latest_checkpoint(folder)
+    if any(Path(folder).glob("*.pt")):
+        raise ValueError(
+            f"{folder} holds checkpoints of an earlier training. Pass --resume true to go on with it, or another "
+            "--ckpt_dir, or remove them."
+        )
+    return None
+
+
+def _epoch(file: Path) -> int:
+    digits = file.stem.rpartition("=")[2]
+    return int(digits) if digits.isdigit() else -1
