@@ -1,26 +1,39 @@
 # Copyright (c) monai_fewshot contributors
 # SPDX-License-Identifier: Apache-2.0
 
+from .check_scan import CheckScanD, CheckScand, CheckScanDict
+from .checks import check_output_dir, check_scans
 from .episodes import AnnotatedEpisodes, Episodes, EpisodeSampler, PseudoLabelEpisodes
 from .exclusion import class_numbers, slices_with_classes, training_slices
 from .folds import Fold, cross_validation_folds, load_folds
+from .scan_episodes import ScanEpisodes
 from .scans import Scan, fingerprint_scans, load_class_names, load_scans
 from .slices import SliceStack
+from .splits import get_fold, hold_out, training_scans
 
 __all__ = [
     "AnnotatedEpisodes",
+    "CheckScanD",
+    "CheckScanDict",
+    "CheckScand",
     "EpisodeSampler",
     "Episodes",
     "Fold",
     "PseudoLabelEpisodes",
     "Scan",
+    "ScanEpisodes",
     "SliceStack",
+    "check_output_dir",
+    "check_scans",
     "class_numbers",
     "cross_validation_folds",
     "fingerprint_scans",
+    "get_fold",
+    "hold_out",
     "load_class_names",
     "load_folds",
     "load_scans",
     "slices_with_classes",
+    "training_scans",
     "training_slices",
 ]

@@ -33,7 +33,7 @@ def slices_with_classes(label: NdarrayOrTensor, classes: Sequence[int]) -> Ndarr
     if isinstance(label, np.ndarray):
         return np.isin(label, list(classes)).any(axis=axes)
     plain = convert_to_tensor(label, track_meta=False)
-    return torch.isin(plain, torch.tensor(list(classes), dtype=plain.dtype, device=plain.device)).any(dim=axes)
+    return torch.isin(plain, torch.tensor(list(classes), dtype=torch.long, device=plain.device)).any(dim=axes)
 
 
 def training_slices(label: NdarrayOrTensor, setting: int, classes: Sequence[int] = ()) -> NdarrayOrTensor:

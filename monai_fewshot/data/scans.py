@@ -45,23 +45,18 @@ def load_scans(dataset_dir: PathLike, names: Collection[str] | None = None, requ
         require_labels: whether a scan without a label is an error.
 
     Returns:
-        Dictionaries with ``name``, ``image`` and, where there is one, ``label``.
+        Dictionaries with ``name``, ``image`` and, where there is one, ``label``; paths are absolute.
 
     Raises:
         FileNotFoundError: if ``dataset_dir`` does not exist or holds no image.
         ValueError: if ``dataset.json`` is malformed, two scans share a name, one of ``names`` is unknown, or a required
             label is absent.
     """
-    folder = Path(dataset_dir).expanduser()
+    folder = Path(os.path.abspath(Path(dataset_dir).expanduser()))
     if not folder.exists():
         raise FileNotFoundError(f"{folder} does not exist: give a folder with dataset.json, or a folder of images.")
     scans = _listed_scans(folder) if (folder / DATASET_JSON).is_file() else _found_scans(folder)
-    duplicates = sorted(name for name, count in Counter(scan["name"] for scan in scans).items() if count > 1)
-    if duplicates:
-        raise ValueError(
-            f"{folder}: more than one scan is called {', '.join(duplicates)}. Rename the files, "
-            f'or give each entry of {DATASET_JSON} its own "name".'
-        )
+    _check_names(scans, folder)
     return _selected(sorted(scans, key=lambda scan: scan["name"]), folder, names, require_labels)
 
 
@@ -161,7 +156,7 @@ def _found_scans(folder: Path) -> list[Scan]:
         return [{"name": _stem(folder), "image": str(folder)}]
     scans = [{"name": _stem(file), "image": str(file)} for file in _files(folder) if _volume_suffix(file)]
     for series in _dicom_folders(folder):
-        name = "_".join(series.relative_to(folder).parts) or series.resolve().name
+        name = "_".join(series.relative_to(folder).parts) or series.name
         scans.append({"name": name, "image": str(series)})
     if not scans:
         raise FileNotFoundError(
@@ -213,6 +208,16 @@ def _both_ends(file: Path) -> bytes:
         head = stream.read(_SAMPLED_BYTES)
         stream.seek(max(file.stat().st_size - _SAMPLED_BYTES, 0))
         return head + stream.read(_SAMPLED_BYTES)
+
+
+def _check_names(scans: Sequence[Scan], folder: Path) -> None:
+    counts = Counter(scan["name"] for scan in scans)
+    doubled = sorted((scan["name"], scan["image"]) for scan in scans if counts[scan["name"]] > 1)
+    if doubled:
+        raise ValueError(
+            f"{folder}: scans share a name: {', '.join(f'{name} ({image})' for name, image in doubled)}. "
+            f'Rename or remove files, or give each entry of {DATASET_JSON} a "name" of its own.'
+        )
 
 
 def _selected(scans: Sequence[Scan], folder: Path, names: Collection[str] | None, require_labels: bool) -> list[Scan]:

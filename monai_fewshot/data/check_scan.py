@@ -1,0 +1,184 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.data.utils import to_affine_nd
+from monai.transforms import MapTransform
+from monai.utils import ImageMetaKey, convert_to_tensor
+
+__all__ = ["AFFINE_TOLERANCE", "CheckScanD", "CheckScanDict", "CheckScand"]
+
+AFFINE_TOLERANCE = 0.1
+_SHOWN_VALUES = 10
+
+
+class CheckScand(MapTransform):
+    """Check a loaded scan, so that bad input stops a pipeline with a message that says what to do.
+
+    It stands right after ``EnsureChannelFirstd``. Of an image it checks the number of channels and spatial axes, for
+    NaN and infinite voxels and for a constant value; of a label that it is a map of integers in ``classes``, is not
+    empty, and lies on the grid of the image. A label that is not there is not checked. All problems of a scan are
+    reported at once.
+
+    A single slice (C, H, W, 1) is a volume like any other. A 2D file, loaded as (C, H, W), becomes a volume of one
+    slice (C, H, W, 1); nothing else is changed.
+
+    Args:
+        keys: keys of the images, each (C, H, W, D).
+        label_key: key of the label, (1, H, W, D).
+        classes: class numbers that a label may hold beside 0, e.g. the dictionary that
+            :func:`monai_fewshot.data.load_class_names` returns. None or empty: any positive integers.
+        num_channels: number of channels of an image.
+        affine_tolerance: greatest distance in mm by which the affines of image and label may place a corner voxel
+            apart; 0.1 mm is far more than rounding in file headers and far less than a voxel.
+        allow_missing_keys: whether an absent image is passed over.
+
+    Problems make a ValueError, one line each, which begins with the file, or the key where the file is not known.
+
+    Example:
+        >>> scan = {"image": torch.rand(1, 8, 8, 3), "label": torch.zeros(1, 8, 8, 3)}
+        >>> CheckScand("image")(scan)
+        Traceback (most recent call last):
+        ...
+        ValueError: label: is empty, no voxel is above 0; annotate at least one class, or leave the scan out.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection = "image",
+        label_key: str = "label",
+        classes: Collection[int] | None = None,
+        num_channels: int = 1,
+        affine_tolerance: float = AFFINE_TOLERANCE,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.label_key = label_key
+        self.classes = classes
+        self.num_channels = num_channels
+        self.affine_tolerance = affine_tolerance
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Check a scan.
+
+        Args:
+            data: the scan, with images and label as above.
+
+        Returns:
+            The scan, 2D files as volumes of one slice.
+
+        Raises:
+            ValueError: if the scan has problems; all are listed.
+        """
+        d = dict(data)
+        images = list(self.key_iterator(d))
+        for key in (*images, *([self.label_key] if self.label_key in d else [])):
+            d[key] = _as_volume(d[key])
+        problems = [f"{_source(d, key)}: {problem}" for key, problem in self._problems(d, images)]
+        if problems:
+            raise ValueError("\n".join(problems))
+        return d
+
+    def _problems(self, d: Mapping[Hashable, Any], images: Sequence[Hashable]) -> list[tuple[Hashable, str]]:
+        found = [(key, problem) for key in images for problem in _image_problems(d[key], self.num_channels)]
+        if self.label_key in d:
+            label = d[self.label_key]
+            problems = _label_problems(label, self.classes)
+            for key in (key for key in images if d[key].ndim == label.ndim):
+                problems += _geometry_problems(d[key], label, _source(d, key), self.affine_tolerance)
+            found += [(self.label_key, problem) for problem in problems]
+        return found
+
+
+def _source(d: Mapping[Hashable, Any], key: Hashable) -> str:
+    return str(getattr(d[key], "meta", {}).get(ImageMetaKey.FILENAME_OR_OBJ, key))
+
+
+def _as_volume(volume: torch.Tensor) -> torch.Tensor:
+    if volume.ndim != 3:
+        return volume
+    deep = volume.unsqueeze(-1)
+    if isinstance(deep, MetaTensor):
+        deep.affine = to_affine_nd(3, deep.affine)
+    return deep
+
+
+def _image_problems(image: torch.Tensor, num_channels: int) -> list[str]:
+    voxels = convert_to_tensor(image, track_meta=False)
+    problems = _shape_problems(voxels, num_channels)
+    nan, infinite = int(voxels.isnan().sum()), int(voxels.isinf().sum())
+    if nan or infinite:
+        problems.append(
+            f"holds {nan} NaN and {infinite} infinite values among {voxels.numel()} voxels; "
+            "give them a finite value, e.g. the lowest of the scan."
+        )
+    elif voxels.numel() and voxels.min() == voxels.max():
+        problems.append(f"is constant, every voxel is {voxels.min().item():g}; export the scan again, or leave it out.")
+    return problems
+
+
+def _label_problems(label: torch.Tensor, classes: Collection[int] | None) -> list[str]:
+    values = convert_to_tensor(label, track_meta=False)
+    problems = _shape_problems(values, num_channels=1)
+    broken = values[values != values.round()] if values.is_floating_point() else values[:0]
+    if broken.numel():
+        return [*problems, f"holds values that are no integers: {_listed(broken)}; a label map holds class numbers."]
+    allowed = torch.tensor([0, *classes]) if classes else None
+    odd = values[values < 0] if allowed is None else values[~torch.isin(values, allowed.to(values.device))]
+    if odd.numel():
+        expected = "0 and positive integers" if not classes else f"0 and {', '.join(map(str, classes))}"
+        problems.append(
+            f"holds {_listed(odd)}; expected {expected}. Correct the label, or the classes (labels in dataset.json)."
+        )
+    if not (values > 0).any():
+        problems.append("is empty, no voxel is above 0; annotate at least one class, or leave the scan out.")
+    return problems
+
+
+def _shape_problems(volume: torch.Tensor, num_channels: int) -> list[str]:
+    shape = tuple(volume.shape)
+    if len(shape) != 4:
+        return [f"has {len(shape) - 1} axes beside the channels {shape}; expected a volume (C, H, W, D)."]
+    if shape[0] == num_channels:
+        return []
+    return [
+        f"has {shape[0]} channels of {shape[1:]} voxels; expected {num_channels}. In a 4D file the channels lie along "
+        "the last axis: save the one time point or contrast to be segmented as a 3D file. Turn RGB colors into gray "
+        "values, and a one-hot label into a map of class numbers."
+    ]
+
+
+def _geometry_problems(image: torch.Tensor, label: torch.Tensor, image_source: str, tolerance: float) -> list[str]:
+    remedy = "resample the label onto the image, e.g. with monai.transforms.ResampleToMatch."
+    if image.shape[1:] != label.shape[1:]:
+        sizes = f"{tuple(label.shape[1:])} voxels, but its image {image_source} {tuple(image.shape[1:])}"
+        return [f"has {sizes}; {remedy}"]
+    if not (isinstance(image, MetaTensor) and isinstance(label, MetaTensor)):
+        return []
+    distance = _corner_distance(image.affine, label.affine, image.shape[1:])
+    if distance <= tolerance:
+        return []
+    return [f"lies up to {distance:.3g} mm away from its image {image_source}, as their affines differ; {remedy}"]
+
+
+def _corner_distance(a: torch.Tensor, b: torch.Tensor, size: Sequence[int]) -> float:
+    corners = torch.tensor(list(itertools.product(*((0, n - 1) for n in size))), dtype=torch.float64)
+    shift = (to_affine_nd(len(size), a) - to_affine_nd(len(size), b)).to(corners)
+    return (corners @ shift[:-1, :-1].T + shift[:-1, -1]).norm(dim=1).max().item()
+
+
+def _listed(values: torch.Tensor) -> str:
+    distinct = values.unique().tolist()
+    shown = ", ".join(f"{value:g}" for value in distinct[:_SHOWN_VALUES])
+    return shown + (f", ... ({len(distinct)} values)" if len(distinct) > _SHOWN_VALUES else "")
+
+
+CheckScanD = CheckScanDict = CheckScand
