@@ -10,11 +10,11 @@ import tempfile
 import time
 from typing import ClassVar
 
+import itk
 import nibabel
 import numpy as np
 import pydicom
 import pytest
-import SimpleITK
 import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged
@@ -199,9 +199,9 @@ def test_2d_file_is_a_volume_of_one_slice(tmp_path):
 
 
 def test_2d_affine_gains_the_slice_axis(tmp_path):
-    picture = SimpleITK.GetImageFromArray(_image((12, 10)))
+    picture = itk.image_from_array(_image((12, 10)))
     picture.SetSpacing((0.5, 2.0))
-    SimpleITK.WriteImage(picture, str(tmp_path / "a.mha"))
+    itk.imwrite(picture, str(tmp_path / "a.mha"))
     scan = Compose([LoadImaged("image"), EnsureChannelFirstd("image"), CheckScand()])(load_scans(tmp_path)[0])
     np.testing.assert_allclose(scan["image"].affine, np.diag([-0.5, -2.0, 1.0, 1.0]))
 
@@ -238,7 +238,7 @@ def test_classes_are_free_where_there_is_no_list(tmp_path):
 def test_images_without_labels_in_every_format(tmp_path, monkeypatch):
     _save(tmp_path / "a.nii.gz", _image())
     for name in ("b.mha", "c.nrrd"):
-        SimpleITK.WriteImage(SimpleITK.GetImageFromArray(_image()), str(tmp_path / name))
+        itk.imwrite(itk.image_from_array(_image()), str(tmp_path / name))
     _write_dicom(tmp_path / "d", count=3)
     _write_dicom(tmp_path / "e", count=1)
     monkeypatch.chdir(tmp_path)
