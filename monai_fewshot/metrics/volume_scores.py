@@ -33,7 +33,6 @@ def score_volume(
     label: torch.Tensor,
     scored_slices: torch.Tensor,
     spacing: Sequence[float],
-    class_numbers: Sequence[int] | None = None,
 ) -> VolumeScore:
     """Dice and 95th percentile of the Hausdorff distance of each class, in the slices that a protocol scores.
 
@@ -55,10 +54,9 @@ def score_volume(
 
     Args:
         prediction: (N, H, W, D) bool or 0/1, one channel a class, each segmented on its own.
-        label: (1, H, W, D) label map.
+        label: (1, H, W, D) label map, value c for channel c - 1; other values count as background.
         scored_slices: (N, D) bool, the slices that count for each class.
         spacing: voxel size along H, W and D in mm.
-        class_numbers: label value of each channel. Default: 1..N.
 
     Returns:
         The scores, on the CPU.
@@ -73,11 +71,11 @@ def score_volume(
         >>> score.dice.item(), score.hd95_mm.item()
         (1.0, 0.0)
     """
-    numbers = tuple(class_numbers or range(1, prediction.shape[0] + 1))
-    _check(prediction, label, scored_slices, spacing, numbers)
+    _check(prediction, label, scored_slices, spacing)
+    numbers = torch.arange(1, prediction.shape[0] + 1).reshape(-1, 1, 1, 1)
     scored = _plain(scored_slices).bool()[:, None, None]
     predicted = _plain(prediction).bool() & scored
-    truth = (_plain(label) == torch.tensor(numbers).reshape(-1, 1, 1, 1)) & scored
+    truth = (_plain(label) == numbers) & scored
     return VolumeScore(
         compute_dice(predicted[None], truth[None], include_background=True)[0],
         torch.stack([_hd95(p, t, spacing) for p, t in zip(predicted, truth, strict=True)]),
@@ -103,13 +101,11 @@ def _check(
     label: torch.Tensor,
     scored_slices: torch.Tensor,
     spacing: Sequence[float],
-    numbers: tuple[int, ...],
 ) -> None:
     expected = {
         "label": (tuple(label.shape), (1, *prediction.shape[1:])),
         "scored_slices": (tuple(scored_slices.shape), (prediction.shape[0], prediction.shape[-1])),
         "spacing": ((len(spacing),), (3,)),
-        "class_numbers": ((len(numbers),), (prediction.shape[0],)),
     }
     if prediction.ndim != 4:
         raise ValueError(f"prediction must be (classes, H, W, D), got shape {tuple(prediction.shape)}.")

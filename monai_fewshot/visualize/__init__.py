@@ -1,2 +1,25 @@
 # Copyright (c) monai_fewshot contributors
 # SPDX-License-Identifier: Apache-2.0
+
+from .cases import SliceCase, capture_case, read_cases, select_cases, write_cases
+from .overlay import Panel, draw_panel, figure_to_array, figure_to_png, orient_slice, overlay_figure
+from .report import write_report
+from .report_figures import box_figure, case_figure, protocol_colors
+
+__all__ = [
+    "Panel",
+    "SliceCase",
+    "box_figure",
+    "capture_case",
+    "case_figure",
+    "draw_panel",
+    "figure_to_array",
+    "figure_to_png",
+    "orient_slice",
+    "overlay_figure",
+    "protocol_colors",
+    "read_cases",
+    "select_cases",
+    "write_cases",
+    "write_report",
+]

@@ -104,14 +104,6 @@ def test_undefined_values_are_nan_without_warnings(label_there, predicted, dice,
     assert not [warning for warning in recwarn if "all 0" in str(warning.message)]
 
 
-def test_channels_take_the_label_values_they_are_given():
-    label = torch.zeros(1, 6, 6, 6, dtype=torch.long)
-    label[0, :3], label[0, 3:] = 4, 1
-    prediction = torch.stack([label[0] == 1, label[0] == 4])
-    got = score_volume(prediction, label, EVERYWHERE.expand(2, -1), SPACING, class_numbers=(1, 4))
-    assert got.dice.tolist() == [1.0, 1.0]
-
-
 def test_meta_tensors_give_plain_tensors():
     label = MetaTensor(torch.ones(1, 6, 6, 6, dtype=torch.long))
     got = score_volume(label == 1, label, MetaTensor(EVERYWHERE), SPACING)
@@ -125,7 +117,6 @@ def test_meta_tensors_give_plain_tensors():
         ({"scored_slices": torch.ones(6)}, r"scored_slices has shape \(6,\).*asks for \(1, 6\)"),
         ({"spacing": (1, 1)}, r"spacing has shape \(2,\)"),
         ({"spacing": (1, 0, 1)}, "positive numbers of millimeters"),
-        ({"class_numbers": (1, 2)}, r"class_numbers has shape \(2,\)"),
         ({"prediction": torch.zeros(6, 6, 6)}, r"prediction must be \(classes, H, W, D\)"),
     ],
 )

@@ -1,0 +1,154 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from monai.data import MetaTensor, decollate_batch
+from monai.utils import CommonKeys, convert_to_numpy, ensure_tuple
+
+from monai_fewshot.inferers import Protocol, get_protocol
+from monai_fewshot.metrics import ScanScore, score_volume, summarize
+from monai_fewshot.utils import pixels_per_slice
+from monai_fewshot.visualize import SliceCase, capture_case
+
+__all__ = ["VolumeScores"]
+
+
+class VolumeScores:
+    """Scores each scan that an evaluator segments, under every protocol, and keeps what a report needs.
+
+    After each iteration, class c of ``pred`` is ``pred[:, c] > 0``, on its own, and is scored in the slices that the
+    protocol scores (:func:`monai_fewshot.metrics.score_volume`). After the epoch ``engine.state.metrics`` holds
+    ``NAME_dice`` (0 to 1) and ``NAME_hd95`` (mm) of each protocol NAME, averaged over scans, then classes
+    (:func:`monai_fewshot.metrics.summarize`), and how many values were undefined and left out as
+    ``NAME_dice_undefined`` and ``NAME_hd95_undefined``. List this handler before those that print or save metrics.
+
+    The evaluator's ``pred`` is what :class:`monai_fewshot.inferers.FewShotVolumeInferer` gives: margins
+    (B, N+1, H, W, D), or a dictionary of them by protocol name. It may be decollated (MONAI's default) or not.
+
+    Voxel sizes come from the affine of ``label``; where it is a plain tensor, or its affine the identity, one voxel
+    counts as 1 x 1 x 1 mm and HD95 is in voxels. Scans are called by ``name`` in the batch, or else by the file of the
+    image. A run starts anew; one process sees all scans.
+
+    Args:
+        protocols: a protocol or its name, or several, as the inferer has them.
+        class_names: what the label values 1..N stand for.
+        fold: cross-validation fold that the scans are queries of.
+
+    Attributes:
+        scores: one :class:`~monai_fewshot.metrics.ScanScore` a scan, class and protocol, so far.
+        cases: one :class:`~monai_fewshot.visualize.SliceCase` a scan and class, so far.
+
+    Example:
+        >>> scores = VolumeScores(["alpnet", "whole_volume"], ["liver", "right kidney", "left kidney", "spleen"])
+        >>> [protocol.name for protocol in scores.protocols]
+        ['alpnet', 'whole_volume']
+    """
+
+    def __init__(
+        self, protocols: Protocol | str | Sequence[Protocol | str], class_names: Sequence[str], fold: int = 0
+    ) -> None:
+        self.protocols = tuple(get_protocol(item) for item in ensure_tuple(protocols))
+        self.class_names = tuple(class_names)
+        self.fold = fold
+        self.scores: list[ScanScore] = []
+        self.cases: list[SliceCase] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Register with an evaluator.
+
+        Args:
+            engine: for example a :class:`monai.engines.SupervisedEvaluator`.
+        """
+        engine.add_event_handler(Events.EPOCH_STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._score)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._report)
+
+    def _start(self, _engine: Engine) -> None:
+        self.scores, self.cases = [], []
+
+    def _score(self, engine: Engine) -> None:
+        outputs, batch = _items(engine.state.output), _items(engine.state.batch)
+        for output, item in zip(outputs, batch, strict=True):
+            image, label = output[CommonKeys.IMAGE], output[CommonKeys.LABEL]
+            scan = str(item["name"]) if "name" in item else _file_name(image)
+            masks = self._masks(scan, output[CommonKeys.PRED])
+            affine = convert_to_numpy(label.affine) if isinstance(label, MetaTensor) else np.eye(4)
+            self.scores += self._score_scan(scan, label, masks, affine)
+            arrays = {name: convert_to_numpy(mask) for name, mask in masks.items()}
+            self.cases += self._capture(scan, convert_to_numpy(image)[0], convert_to_numpy(label)[0], arrays, affine)
+
+    def _masks(self, scan: str, margins: torch.Tensor | Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        names = [protocol.name for protocol in self.protocols]
+        by_name = {names[0]: margins} if isinstance(margins, torch.Tensor) else margins
+        channels = {name: len(tensor) for name, tensor in by_name.items()}
+        if set(channels) != set(names) or set(channels.values()) != {len(self.class_names) + 1}:
+            raise ValueError(
+                f"The prediction for {scan} has these channels by protocol: {channels}. VolumeScores expects "
+                f"{len(self.class_names) + 1} (background and {', '.join(self.class_names)}) for {names}: give it and "
+                "the inferer the same protocols and classes."
+            )
+        return {name: by_name[name].as_subclass(torch.Tensor)[1:] > 0 for name in names}
+
+    def _score_scan(
+        self, scan: str, label: torch.Tensor, masks: Mapping[str, torch.Tensor], affine: np.ndarray
+    ) -> list[ScanScore]:
+        spacing = np.linalg.norm(affine[:3, :3], axis=0).tolist()
+        pixels = pixels_per_slice(label, len(self.class_names))
+        rows = []
+        for protocol in self.protocols:
+            scored = torch.from_numpy(protocol.segmented_slices(pixels))
+            score = score_volume(masks[protocol.name], label, scored, spacing)
+            rows += [
+                ScanScore(
+                    fold=self.fold,
+                    scan=scan,
+                    class_number=c + 1,
+                    class_name=name,
+                    protocol=protocol.name,
+                    dice=score.dice[c].item(),
+                    hd95_mm=score.hd95_mm[c].item(),
+                    num_slices_scored=int(scored[c].sum()),
+                    num_slices=scored.shape[1],
+                    label_voxels=int(score.label_voxels[c]),
+                    predicted_voxels=int(score.predicted_voxels[c]),
+                )
+                for c, name in enumerate(self.class_names)
+            ]
+        return rows
+
+    def _capture(
+        self, scan: str, image: np.ndarray, label: np.ndarray, masks: Mapping[str, np.ndarray], affine: np.ndarray
+    ) -> list[SliceCase]:
+        captured = (
+            capture_case(self.fold, scan, name, image, label == c + 1, {k: m[c] for k, m in masks.items()}, affine)
+            for c, name in enumerate(self.class_names)
+        )
+        return [case for case in captured if case is not None]
+
+    def _report(self, engine: Engine) -> None:
+        reductions = {protocol.name: str(protocol.scan_reduction) for protocol in self.protocols}
+        for row in summarize(self.scores, reductions):
+            if row.fold is None and row.class_number is None:
+                engine.state.metrics[f"{row.protocol}_dice"] = row.dice
+                engine.state.metrics[f"{row.protocol}_hd95"] = row.hd95_mm
+                engine.state.metrics[f"{row.protocol}_dice_undefined"] = row.undefined_dice
+                engine.state.metrics[f"{row.protocol}_hd95_undefined"] = row.undefined_hd95
+
+
+def _items(batch: Any) -> list[dict[str, Any]]:
+    return batch if isinstance(batch, list) else decollate_batch(batch)
+
+
+def _file_name(image: torch.Tensor) -> str:
+    path = image.meta.get("filename_or_obj") if isinstance(image, MetaTensor) else None
+    if not path:
+        raise ValueError('A scan has neither a "name" in its batch nor an image that knows its file: give it a name.')
+    return Path(str(path)).name.removesuffix(".gz").removesuffix(".nii")

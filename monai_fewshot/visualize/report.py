@@ -1,0 +1,148 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
+
+from monai_fewshot.metrics import ScanScore, summarize
+from monai_fewshot.utils import write_atomically
+
+from .cases import SliceCase, select_cases
+from .overlay import COLORS, figure_to_png
+from .report_figures import box_figure, case_figure, protocol_colors
+
+if TYPE_CHECKING:
+    from monai_fewshot.inferers.protocol import Protocol
+
+__all__ = ["write_report"]
+
+SLICES = {
+    "span": "from the first to the last slice of the class in the query's ground truth",
+    "present": "those that hold the class in the query's ground truth",
+    "volume": "all; the query's ground truth is not used",
+}
+
+
+def write_report(
+    path: str | os.PathLike[str],
+    scores: Sequence[ScanScore],
+    cases: Iterable[SliceCase],
+    protocols: Sequence[Protocol],
+    provenance: Mapping[str, Any],
+    title: str = "Few-shot segmentation",
+) -> Path:
+    """Write an evaluation as one HTML file that needs nothing else: tables, box plots, overlays, provenance.
+
+    Args:
+        path: the file.
+        scores: of one or several folds. Dice is printed in percent.
+        cases: pictures of the same scans; the best, median and worst of each class by the first protocol's Dice are
+            shown.
+        protocols: those in the scores, the one that matters first.
+        provenance: what made the scores: config, seed, versions, data fingerprint. Single values stand in a table,
+            nested ones can be unfolded.
+        title: of the page.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: where there are no scores, or their protocols are not those given.
+    """
+    names = [protocol.name for protocol in protocols]
+    _check(scores, names)
+    summary = summarize(scores, {protocol.name: str(protocol.scan_reduction) for protocol in protocols})
+    classes = {score.class_number: score.class_name for score in sorted(scores, key=lambda s: s.class_number)}
+    colors = protocol_colors(names)
+    environment = Environment(
+        loader=PackageLoader("monai_fewshot", "visualize"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters.update(percent=_percent, mm=_mm, embed=_embed)
+    html = environment.get_template("report.html").render(
+        title=title,
+        written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        protocols=protocols,
+        slices=SLICES,
+        colors=colors,
+        truth_color=COLORS["ground truth"],
+        classes=classes,
+        class_rows=[*classes.items(), (None, "mean")],
+        folds=sorted({score.fold for score in scores}),
+        summary={(row.protocol, row.fold, row.class_number): row for row in summary},
+        scans=_by_scan(scores),
+        boxes=box_figure(scores, list(classes.values()), colors),
+        gallery=_gallery(scores, cases, names[0], list(classes.values()), colors),
+        facts={key: value for key, value in provenance.items() if not _nested(value)},
+        details={key: json.dumps(value, indent=2, default=str) for key, value in provenance.items() if _nested(value)},
+    )
+    return write_atomically(path, html)
+
+
+def _check(scores: Sequence[ScanScore], names: Sequence[str]) -> None:
+    found = list(dict.fromkeys(score.protocol for score in scores))
+    if not scores or set(found) != set(names):
+        raise ValueError(
+            f"The scores are of the protocols {found}, the report is to show {list(names)}. Give the protocols that "
+            "the scan was evaluated with, and their scores."
+        )
+
+
+def _by_scan(scores: Iterable[ScanScore]) -> dict[tuple[int, str], dict[int, dict[str, ScanScore]]]:
+    rows: dict[tuple[int, str], dict[int, dict[str, ScanScore]]] = {}
+    for score in sorted(scores, key=lambda score: (score.fold, score.scan, score.class_number)):
+        by_class = rows.setdefault((score.fold, score.scan), {})
+        by_class.setdefault(score.class_number, {})[score.protocol] = score
+    return rows
+
+
+def _gallery(
+    scores: Sequence[ScanScore],
+    cases: Iterable[SliceCase],
+    protocol: str,
+    class_names: Sequence[str],
+    colors: Mapping[str, str],
+) -> dict[str, list[dict[str, Any]]]:
+    by_key: dict[tuple[int, str, str], list[ScanScore]] = {}
+    for score in scores:
+        by_key.setdefault((score.fold, score.scan, score.class_name), []).append(score)
+    selected = select_cases(scores, cases, protocol)
+    return {
+        name: [
+            {
+                "rank": rank,
+                "case": case,
+                "scores": by_key[case.fold, case.scan, case.class_name],
+                "figure": case_figure(case, colors),
+            }
+            for rank, case in selected[name].items()
+        ]
+        for name in class_names
+        if name in selected
+    }
+
+
+def _nested(value: Any) -> bool:
+    return isinstance(value, (Mapping, list, tuple))
+
+
+def _percent(value: float) -> str:
+    return "\N{EN DASH}" if math.isnan(value) else f"{100 * value:.1f}"
+
+
+def _mm(value: float) -> str:
+    return "\N{EN DASH}" if math.isnan(value) else f"{value:.1f}"
+
+
+def _embed(figure: Figure) -> str:
+    return "data:image/png;base64," + base64.b64encode(figure_to_png(figure)).decode()
