@@ -4,7 +4,14 @@
 from .affine_elastic import RandAffineElastic, RandAffineElasticD, RandAffineElasticd, RandAffineElasticDict, WarpDraw
 from .body_mask import BodyMask, BodyMaskD, BodyMaskd, BodyMaskDict
 from .episode_augmentation import AugmentationDraw, EpisodeAugmentation
+from .rectangles import (
+    RandomRectangleLabels,
+    RandomRectangleLabelsD,
+    RandomRectangleLabelsd,
+    RandomRectangleLabelsDict,
+)
 from .superpixels import SuperpixelLabels, SuperpixelLabelsD, SuperpixelLabelsd, SuperpixelLabelsDict
+from .supervoxels import SupervoxelLabels, SupervoxelLabelsD, SupervoxelLabelsd, SupervoxelLabelsDict
 from .warp import adjust_gamma, affine_matrices, elastic_displacement, warp
 
 __all__ = [
@@ -18,10 +25,18 @@ __all__ = [
     "RandAffineElasticD",
     "RandAffineElasticDict",
     "RandAffineElasticd",
+    "RandomRectangleLabels",
+    "RandomRectangleLabelsD",
+    "RandomRectangleLabelsDict",
+    "RandomRectangleLabelsd",
     "SuperpixelLabels",
     "SuperpixelLabelsD",
     "SuperpixelLabelsDict",
     "SuperpixelLabelsd",
+    "SupervoxelLabels",
+    "SupervoxelLabelsD",
+    "SupervoxelLabelsDict",
+    "SupervoxelLabelsd",
     "WarpDraw",
     "adjust_gamma",
     "affine_matrices",

@@ -47,12 +47,13 @@ class PseudoLabelSource(Transform):
     A source implements :meth:`regions`, which divides an image into regions. What is the same for all happens here:
     the image is checked, regions are restricted to the body (:class:`BodyMask`), slices without contrast are left
     out, fragments that the restriction leaves are dropped, ids are made consecutive, and the result is cached.
+    ``algorithm_version`` is part of the cache's key: raise it when a source's results change.
 
     Args:
         threshold: intensity that the foreground exceeds, or "auto"; see :class:`BodyMask`.
         min_area: smallest number of foreground pixels (voxels) of a pseudo-label.
         cache_dir: folder that keeps results under a key of image content and parameters, or None.
-        num_workers: threads that share the slices of a volume; 0 and 1 both work in the calling thread.
+        num_workers: threads that share the slices of a volume; 0 and 1 both work in the calling thread. Defaults to 0.
 
     Raises:
         ValueError: when a number is out of its range.
@@ -67,7 +68,7 @@ class PseudoLabelSource(Transform):
         threshold: float | str,
         min_area: int,
         cache_dir: str | PathLike | None,
-        num_workers: int,
+        num_workers: int = 0,
     ) -> None:
         if min_area < 1 or num_workers < 0:
             raise ValueError(
@@ -107,7 +108,24 @@ class PseudoLabelSource(Transform):
         volume = image if image.ndim == 4 else image[..., None]
         foreground = self.body_mask.mask(volume)
         foreground &= np.ptp(volume, axis=(1, 2)).any(axis=0)
+        if not foreground.any():
+            return np.zeros((1, *image.shape[1:]), np.int32)
         return self.regions(volume, foreground, **parameters).reshape(1, *image.shape[1:])
+
+    def cached(self, cache: ArrayCache, image: np.ndarray, parameters: dict[str, Any]) -> np.ndarray:
+        """What :meth:`compute` returns, from the cache where it holds it."""
+        settings = {
+            "source": type(self).__name__,
+            "version": self.algorithm_version,
+            "threshold": self.body_mask.threshold,
+            "min_area": self.min_area,
+        }
+        key = array_key(image, {**settings, **parameters})
+        labels = cache.get(key)
+        if labels is None:
+            labels = self.compute(image, parameters)
+            cache.put(key, labels)
+        return labels
 
     def __call__(self, image: NdarrayOrTensor) -> NdarrayOrTensor:
         """Pseudo-labels of an image.
@@ -123,21 +141,8 @@ class PseudoLabelSource(Transform):
         """
         array = finite_array(image)
         parameters = self.parameters(image)
-        labels = None
-        if self.cache is not None:
-            settings = {
-                "source": type(self).__name__,
-                "version": self.algorithm_version,
-                "threshold": self.body_mask.threshold,
-                "min_area": self.min_area,
-            }
-            key = array_key(array, {**settings, **parameters})
-            labels = self.cache.get(key)
-        if labels is None:
-            labels = self.compute(array, parameters)
-            if self.cache is not None:
-                self.cache.put(key, labels)
-        return convert_to_dst_type(labels.astype(np.int32, copy=False), image, dtype=np.int32)[0]
+        labels = self.compute(array, parameters) if self.cache is None else self.cached(self.cache, array, parameters)
+        return convert_to_dst_type(labels, image, dtype=np.int32)[0]
 
 
 class PseudoLabelSourced(MapTransform):

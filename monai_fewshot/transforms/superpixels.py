@@ -10,6 +10,7 @@ import numpy as np
 from monai.config import KeysCollection, NdarrayOrTensor
 from skimage.segmentation import felzenszwalb
 
+from .felzenszwalb_volume import felzenszwalb_settings
 from .pseudo_label_source import PseudoLabelSource, PseudoLabelSourced, consecutive_labels
 
 __all__ = ["SuperpixelLabels", "SuperpixelLabelsD", "SuperpixelLabelsDict", "SuperpixelLabelsd"]
@@ -22,7 +23,7 @@ class SuperpixelLabels(PseudoLabelSource):
     ``scale`` superpixels grow by ``min_size`` alone, whatever the unit of the intensities.
 
     Based on: Ouyang et al., "Self-Supervision with Superpixels: Training Few-shot Medical Image Segmentation without
-    Annotation", ECCV 2020, section 3.2, https://arxiv.org/abs/2007.09886; Felzenszwalb and Huttenlocher, "Efficient
+    Annotation", ECCV 2020, section 3.3, https://arxiv.org/abs/2007.09886; Felzenszwalb and Huttenlocher, "Efficient
     Graph-Based Image Segmentation", IJCV 2004.
 
     Deviation: every superpixel has an id and every id has pixels; the original implementation loses one superpixel,
@@ -62,12 +63,8 @@ class SuperpixelLabels(PseudoLabelSource):
         cache_dir: str | PathLike | None = None,
         num_workers: int = 0,
     ) -> None:
-        if scale < 0 or min_size < 1 or sigma < 0:
-            raise ValueError(
-                f"scale and sigma must be 0 or greater and min_size 1 or greater, got {scale}, {sigma}, {min_size}"
-            )
+        self.settings = felzenszwalb_settings(scale, min_size, sigma)
         super().__init__(threshold, max(min_size // 4, 1) if min_area is None else min_area, cache_dir, num_workers)
-        self.settings = {"scale": float(scale), "min_size": int(min_size), "sigma": float(sigma)}
 
     def parameters(self, image: NdarrayOrTensor) -> dict[str, Any]:
         """Arguments of Felzenszwalb's algorithm."""
@@ -79,7 +76,7 @@ class SuperpixelLabels(PseudoLabelSource):
         def superpixels(index: int) -> np.ndarray:
             inside = foreground[..., index]
             if not inside.any():
-                return np.zeros(inside.shape, np.int32)
+                return inside.astype(np.int32)
             plane = np.ascontiguousarray(image[..., index], dtype=np.float64)
             return consecutive_labels(
                 np.where(inside, felzenszwalb(plane, channel_axis=0, **parameters) + 1, 0), self.min_area

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import tempfile
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from .atomic_write import write_atomically
 
 __all__ = ["ArrayCache", "array_key"]
 
@@ -42,8 +45,8 @@ def array_key(array: np.ndarray, parameters: Mapping[str, Any]) -> str:
 class ArrayCache:
     """Folder of non-negative integer arrays, one compressed file per key.
 
-    Files are written under a temporary name and renamed, so that processes may share the folder and an interrupted
-    write leaves no broken entry. Deleting the folder's contents costs computing time and nothing else.
+    Files are written whole or not at all, so that processes may share the folder. Deleting the folder's contents costs
+    computing time and nothing else.
 
     Args:
         cache_dir: folder of the cache, made if it does not exist.
@@ -97,18 +100,12 @@ class ArrayCache:
             array: integers of any shape, 0 or greater.
 
         Raises:
-            ValueError: when the array is not of integers, or holds negative ones.
+            ValueError: when the array is not of integers, or holds negative ones, or the file cannot be written.
         """
         if array.dtype.kind not in "biu" or array.min(initial=0) < 0:
             raise ValueError(
                 f"array must hold integers of 0 or greater, got {array.dtype} with minimum {array.min(initial=0)}"
             )
-        compact = array.astype(np.min_scalar_type(int(array.max(initial=0))))
-        handle, temporary = tempfile.mkstemp(dir=self.cache_dir, prefix=f".{key[:16]}-", suffix=".tmp")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.savez_compressed(file, array=compact)
-            os.replace(temporary, self.path(key))
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        content = io.BytesIO()
+        np.savez_compressed(content, array=array.astype(np.min_scalar_type(int(array.max(initial=0)))))
+        write_atomically(self.path(key), content.getvalue())

@@ -1,0 +1,89 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+
+from monai_fewshot.utils import ArrayCache, array_key
+
+
+@pytest.mark.parametrize(
+    ("top", "dtype"), [(1, np.uint8), (255, np.uint8), (256, np.uint16), (70000, np.uint32), (2**33, np.uint64)]
+)
+def test_arrays_come_back_in_the_smallest_type(tmp_path, top, dtype):
+    array = np.array([[0, 1, top]], dtype=np.int64)
+    ArrayCache(tmp_path).put("a", array)
+    stored = ArrayCache(tmp_path).get("a")
+    assert stored.dtype == dtype
+    assert (stored == array).all()
+
+
+def test_unknown_key_is_none_without_a_warning(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert ArrayCache(tmp_path / "deep" / "folder").get("a") is None
+
+
+def test_put_replaces_and_leaves_one_file(tmp_path):
+    cache = ArrayCache(tmp_path)
+    cache.put("a", np.zeros(3, int))
+    cache.put("a", np.ones(4, int))
+    assert cache.get("a").tolist() == [1, 1, 1, 1]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
+
+
+@pytest.mark.parametrize("damage", [lambda b: b"", lambda b: b[: len(b) // 2], lambda b: b[:40] + b"x" * 40 + b[80:]])
+def test_damaged_file_is_a_warning(tmp_path, damage):
+    cache = ArrayCache(tmp_path)
+    cache.put("a", np.arange(1000) % 7)
+    cache.path("a").write_bytes(damage(cache.path("a").read_bytes()))
+    with pytest.warns(UserWarning, match=r"a\.npz' is damaged and is computed again"):
+        assert cache.get("a") is None
+
+
+def test_interrupted_write_keeps_the_old_array(tmp_path, monkeypatch):
+    cache = ArrayCache(tmp_path)
+    cache.put("a", np.zeros(3, int))
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        cache.put("a", np.ones(3, int))
+    assert cache.get("a").tolist() == [0, 0, 0]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
+
+
+def test_unusable_folder(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("no folder")
+    with pytest.raises(OSError, match=r"cache_dir '.*file.sub' cannot be written to .*; give a folder"):
+        ArrayCache(file / "sub")
+
+
+def test_wrong_arrays(tmp_path):
+    with pytest.raises(ValueError, match="integers of 0 or greater, got float64"):
+        ArrayCache(tmp_path).put("a", np.zeros(3))
+    with pytest.raises(ValueError, match="with minimum -1"):
+        ArrayCache(tmp_path).put("a", np.array([-1, 2]))
+
+
+def test_key_depends_on_values_shape_type_and_parameters():
+    array = np.arange(6, dtype=np.int16)
+    variants = [
+        array_key(array, {"a": 1}),
+        array_key(array + 1, {"a": 1}),
+        array_key(array.reshape(2, 3), {"a": 1}),
+        array_key(array.astype(np.uint16), {"a": 1}),
+        array_key(array, {"a": 2}),
+        array_key(array, {"b": 1}),
+    ]
+    assert len(set(variants)) == len(variants)
+    assert array_key(array, {"a": 1, "b": 2}) == array_key(array.copy(), {"b": 2, "a": 1})
+    table = np.arange(6).reshape(2, 3)
+    assert array_key(table.T, {}) == array_key(np.ascontiguousarray(table.T), {}) != array_key(table, {})
