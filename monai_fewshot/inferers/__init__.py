@@ -1,2 +1,15 @@
 # Copyright (c) monai_fewshot contributors
 # SPDX-License-Identifier: Apache-2.0
+
+from .protocol import PROTOCOLS, Protocol, QuerySlices, ScanReduction, SupportChoice, get_protocol
+from .volume_inferer import FewShotVolumeInferer
+
+__all__ = [
+    "PROTOCOLS",
+    "FewShotVolumeInferer",
+    "Protocol",
+    "QuerySlices",
+    "ScanReduction",
+    "SupportChoice",
+    "get_protocol",
+]

@@ -3,7 +3,22 @@
 
 from .array_cache import ArrayCache, array_key
 from .atomic_write import write_atomically
+from .checkpoints import checkpoint_to_resume, latest_checkpoint, load_network
 from .enums import EpisodeKeys
-from .spatial import resize_slices
+from .provenance import Provenance
+from .random_state import RandomState
+from .spatial import pixels_per_slice, resize_slices
 
-__all__ = ["ArrayCache", "EpisodeKeys", "array_key", "resize_slices", "write_atomically"]
+__all__ = [
+    "ArrayCache",
+    "EpisodeKeys",
+    "Provenance",
+    "RandomState",
+    "array_key",
+    "checkpoint_to_resume",
+    "latest_checkpoint",
+    "load_network",
+    "pixels_per_slice",
+    "resize_slices",
+    "write_atomically",
+]

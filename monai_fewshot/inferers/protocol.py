@@ -1,0 +1,214 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from monai.utils import StrEnum
+
+__all__ = ["PROTOCOLS", "Protocol", "QuerySlices", "ScanReduction", "SupportChoice", "get_protocol"]
+
+
+class QuerySlices(StrEnum):
+    """Which slices of the query are segmented and scored for a class.
+
+    - ``SPAN``: from the first slice of the class to the last, slices between them that miss it included.
+    - ``PRESENT``: the slices that hold the class.
+    - ``VOLUME``: all slices; the query's ground truth is not used.
+    """
+
+    SPAN = "span"
+    PRESENT = "present"
+    VOLUME = "volume"
+
+
+class SupportChoice(StrEnum):
+    """How a query slice finds its support among the chunks of the support scan.
+
+    By the query slice's place among the segmented slices of its class:
+
+    - ``CHUNK``: the range from the first to the last of them is cut into chunks of equal height.
+    - ``SHARE``: their list is cut into chunks of equal length.
+    - ``ALL``: the support slices of all chunks are the shots of one episode, which serves every query slice.
+
+    Without knowing where the class begins and ends, for whole volumes:
+
+    - ``HEIGHT``: the class lies at the same relative height of the query volume as of the support volume; chunks as
+      in ``CHUNK``.
+    - ``ALIGNED``: the same, after moving and stretching the query along the slice axis until its slices look most
+      like those of the support at their heights.
+    - ``SIMILAR``: the chunk whose support slice looks most like the query slice.
+    - ``AVERAGE``: every chunk segments the slice, margins are averaged.
+    - ``CONFIDENT``: every chunk segments the slice; the one whose margins are furthest from 0 on average counts.
+    """
+
+    CHUNK = "chunk"
+    SHARE = "share"
+    ALL = "all"
+    HEIGHT = "height"
+    ALIGNED = "aligned"
+    SIMILAR = "similar"
+    AVERAGE = "average"
+    CONFIDENT = "confident"
+
+
+class ScanReduction(StrEnum):
+    """How the scores of scans become one: their ``MEAN`` or their ``MEDIAN``."""
+
+    MEAN = "mean"
+    MEDIAN = "median"
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a query volume is segmented slice by slice after the example of support volumes: data, not code.
+
+    ``dataclasses.replace(PROTOCOLS["alpnet"], name="alpnet_5", num_chunks=5)`` makes a variant.
+
+    Attributes:
+        name: what reports call it.
+        num_chunks: number of chunks the class's height is cut into, 1 or more. Each has its own support slices.
+        query_slices: which slices of the query are segmented and scored.
+        support_choice: how a query slice finds its support.
+        shots_per_chunk: support slices a chunk takes from each support scan, 1 or more.
+        min_pixels: pixels of a class a slice must have at least to count as holding it, in support and query.
+        reach: for the choices ``height`` and ``aligned``: slices further beyond the place where the class is
+            expected than this fraction of its height are taken not to hold it. None: every slice is segmented.
+        scan_reduction: how the scores of scans become one.
+
+    Raises:
+        ValueError: where a value is out of its range.
+    """
+
+    name: str
+    num_chunks: int
+    query_slices: QuerySlices | str
+    support_choice: SupportChoice | str
+    shots_per_chunk: int = 1
+    min_pixels: int = 1
+    reach: float | None = None
+    scan_reduction: ScanReduction | str = ScanReduction.MEAN
+
+    def __post_init__(self) -> None:
+        for field in ("num_chunks", "shots_per_chunk", "min_pixels"):
+            value = getattr(self, field)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"Protocol {self.name!r}: {field} must be an integer of 1 or more, got {value!r}.")
+        kinds: dict[str, Any] = {
+            "query_slices": QuerySlices,
+            "support_choice": SupportChoice,
+            "scan_reduction": ScanReduction,
+        }
+        for field, kind in kinds.items():
+            value, allowed = getattr(self, field), [str(item) for item in kind]
+            if value not in allowed:
+                raise ValueError(f"Protocol {self.name!r}: {field} must be one of {allowed}, got {value!r}.")
+            object.__setattr__(self, field, kind(value))
+        if self.reach is not None and not (
+            self.reach >= 0 and self.support_choice in (SupportChoice.HEIGHT, SupportChoice.ALIGNED)
+        ):
+            raise ValueError(
+                f"Protocol {self.name!r}: reach must be None or a number of 0 or more, beside support_choice 'height' "
+                f"or 'aligned'; got reach {self.reach!r} beside {str(self.support_choice)!r}."
+            )
+
+    @property
+    def needs_query_label(self) -> bool:
+        """Whether the query's ground truth says which slices are segmented."""
+        return self.query_slices != QuerySlices.VOLUME
+
+    def support_slices(self, slices_with_class: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Choose each chunk's support slices: the middle one, or the middles of its equal parts.
+
+        Of L slices in order, with n chunks of s shots, those at ``int((2i + 1) / (2 n s) * L)``, i = 0 .. ns - 1,
+        computed in whole numbers.
+
+        Args:
+            slices_with_class: indices of the support slices that hold the class, ascending, at least one.
+
+        Returns:
+            (num_chunks, shots_per_chunk) slice indices. A slice serves several chunks where there are too few.
+        """
+        slices, parts = np.asarray(slices_with_class), self.num_chunks * self.shots_per_chunk
+        if slices.size == 0:
+            raise ValueError("slices_with_class is empty: a class without a support slice cannot be segmented.")
+        positions = (2 * np.arange(parts) + 1) * slices.size // (2 * parts)
+        return slices[positions].reshape(self.num_chunks, self.shots_per_chunk)
+
+    def segmented_slices(self, pixels: np.ndarray) -> np.ndarray:
+        """Find the query slices that are segmented and scored.
+
+        Args:
+            pixels: (..., D) pixels of a class in each slice of the query's ground truth, as
+                :func:`monai_fewshot.utils.pixels_per_slice` counts them. For whole volumes only D matters.
+
+        Returns:
+            (..., D) bool.
+        """
+        held = np.asarray(pixels) >= self.min_pixels
+        if self.query_slices == QuerySlices.VOLUME:
+            return np.ones_like(held)
+        if self.query_slices == QuerySlices.PRESENT:
+            return held
+        since_first = np.logical_or.accumulate(held, axis=-1)
+        until_last = np.logical_or.accumulate(held[..., ::-1], axis=-1)[..., ::-1]
+        return since_first & until_last
+
+
+PROTOCOLS: dict[str, Protocol] = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol("alpnet", 3, QuerySlices.SPAN, SupportChoice.CHUNK),
+        Protocol("adnet_ep1", 3, QuerySlices.PRESENT, SupportChoice.SHARE),
+        Protocol("adnet_ep2", 1, QuerySlices.VOLUME, SupportChoice.ALL),
+        Protocol(
+            "senet",
+            10,
+            QuerySlices.SPAN,
+            SupportChoice.CHUNK,
+            min_pixels=11,
+            scan_reduction=ScanReduction.MEDIAN,
+        ),
+        Protocol("whole_volume", 3, QuerySlices.VOLUME, SupportChoice.ALL),
+    )
+}
+"""Published protocols, and one for use.
+
+- ``alpnet``: three chunks between the first and the last query slice of the class. Ouyang et al., ECCV 2020,
+  https://arxiv.org/abs/2007.09886, after Roy et al. (below).
+- ``adnet_ep1``: only slices that hold the class, in three equal shares; ``adnet_ep2``: every slice, one middle support
+  slice, no ground truth of the query. Hansen et al., "Anomaly detection-inspired few-shot medical image segmentation
+  through self-supervision with supervoxels", Medical Image Analysis 2022, https://arxiv.org/abs/2203.02048.
+- ``senet``: as ``alpnet``, a slice holds the class where it has more than 10 pixels of it, median over scans. Roy et
+  al., "'Squeeze & excite' guided few-shot segmentation of volumetric images", Medical Image Analysis 2020,
+  https://arxiv.org/abs/1902.01314. Ten chunks as in the published code. Deviation: that code also segments the slice
+  before the first one, and its last chunk is the last slice alone.
+- ``whole_volume``: every slice of a volume that nobody has annotated.
+
+Deviation, all: positions are computed in whole numbers. The originals' rounding moves a slice by one in a few cases
+with nine or more chunks; with three, five and seven chunks there is none.
+"""
+
+
+def get_protocol(protocol: Protocol | str) -> Protocol:
+    """Look up a protocol by its name.
+
+    Args:
+        protocol: name in :data:`PROTOCOLS`, or a protocol, which is returned as it is.
+
+    Raises:
+        ValueError: where there is no protocol of that name.
+
+    Example:
+        >>> get_protocol("alpnet").num_chunks
+        3
+    """
+    if isinstance(protocol, Protocol):
+        return protocol
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"There is no protocol {protocol!r}. Choose one of {sorted(PROTOCOLS)}, or pass a Protocol.")
+    return PROTOCOLS[protocol]
