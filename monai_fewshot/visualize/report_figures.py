@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from monai_fewshot.metrics import ScanScore
 
@@ -123,6 +124,7 @@ def _draw_areas(axes: Axes, case: SliceCase, colors: Mapping[str, str]) -> None:
     axes.axvline(case.slice_index, color="#55606e", linewidth=0.8, linestyle=":")
     axes.set_xlim(-0.5, slices.size - 0.5)
     axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.tick_params(labelsize=7)
     axes.set_yticks([])
     axes.spines[["top", "right", "left"]].set_visible(False)
