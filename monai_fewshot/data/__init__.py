@@ -6,10 +6,11 @@ from .checks import check_output_dir, check_scans
 from .episodes import AnnotatedEpisodes, Episodes, EpisodeSampler, PseudoLabelEpisodes
 from .exclusion import class_numbers, slices_with_classes, training_slices
 from .folds import Fold, cross_validation_folds, load_folds
+from .inference_scans import pending_scans, support_scans
 from .scan_episodes import ScanEpisodes
 from .scans import Scan, fingerprint_scans, load_class_names, load_scans
 from .slices import SliceStack
-from .splits import get_fold, hold_out, training_scans
+from .splits import choose_folds, hold_out, training_scans
 
 __all__ = [
     "AnnotatedEpisodes",
@@ -25,15 +26,17 @@ __all__ = [
     "SliceStack",
     "check_output_dir",
     "check_scans",
+    "choose_folds",
     "class_numbers",
     "cross_validation_folds",
     "fingerprint_scans",
-    "get_fold",
     "hold_out",
     "load_class_names",
     "load_folds",
     "load_scans",
+    "pending_scans",
     "slices_with_classes",
+    "support_scans",
     "training_scans",
     "training_slices",
 ]

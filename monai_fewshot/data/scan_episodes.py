@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from monai.data.meta_tensor import MetaTensor
-from monai.utils import convert_to_tensor
+from monai.utils import ImageMetaKey, convert_to_tensor
 from torch.utils.data import Dataset
 
 from monai_fewshot.utils import EpisodeKeys
@@ -56,11 +56,17 @@ class ScanEpisodes(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Load a query scan.
 
+        The image's meta-data name it after the scan, so that writers call their files so, a DICOM series included.
+
         Returns:
             What ``transform`` makes of the scan, and ``support_image`` (K, C, H, W, D) with ``support_label``
             (K, 1, H, W, D), or lists of K tensors where the supports differ in size.
         """
-        return {**self.transform(self.queries[index]), **self.support}
+        scan = self.transform(self.queries[index])
+        image = scan[EpisodeKeys.IMAGE]
+        if isinstance(image, MetaTensor):
+            image.meta[ImageMetaKey.FILENAME_OR_OBJ] = scan["name"]
+        return {**scan, **self.support}
 
 
 def _stack(images: Sequence[MetaTensor]) -> torch.Tensor | list[torch.Tensor]:

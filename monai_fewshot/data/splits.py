@@ -7,49 +7,54 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from monai.config import PathLike
+from monai.utils import ensure_tuple
 
 from .folds import Fold, load_folds
 from .scans import Scan, load_scans
 
-__all__ = ["get_fold", "hold_out", "training_scans"]
+__all__ = ["choose_folds", "hold_out", "training_scans"]
 
 T = TypeVar("T")
 
 
-def get_fold(dataset_dir: PathLike, fold: int, num_folds: int = 5) -> Fold:
-    """Look up one fold of a data set.
+def choose_folds(dataset_dir: PathLike, fold: int | Sequence[int] | None = None, num_folds: int = 5) -> list[Fold]:
+    """Look up folds of a data set by their numbers.
 
     Args:
         dataset_dir: folder as for :func:`monai_fewshot.data.load_scans`.
-        fold: its number, from 0.
+        fold: one number or several, from 0; None for all folds.
         num_folds: number of folds where the data set names none.
 
     Raises:
         ValueError: where there is no such fold.
     """
     folds = load_folds(dataset_dir, num_folds)
-    if not 0 <= fold < len(folds):
+    numbers = range(len(folds)) if fold is None else ensure_tuple(fold)
+    unknown = [number for number in numbers if number not in range(len(folds))]
+    if unknown:
         raise ValueError(f"fold is {fold}; {dataset_dir} has {len(folds)} folds, 0 to {len(folds) - 1}.")
-    return folds[fold]
+    return [folds[number] for number in numbers]
 
 
-def training_scans(dataset_dir: PathLike, fold: int | None = None, num_folds: int = 5) -> list[Scan]:
-    """List the scans to train on.
+def training_scans(
+    dataset_dir: PathLike, fold: int | None = None, num_folds: int = 5, with_labels: bool = False
+) -> list[Scan]:
+    """List the scans to train on, by default without their labels.
 
     Args:
         dataset_dir: folder as for :func:`monai_fewshot.data.load_scans`.
         fold: number of the fold whose queries and support are left out; None for all scans.
         num_folds: number of folds where the data set names none.
+        with_labels: whether every scan must have a label, which is then listed.
 
     Raises:
         ValueError: where the fold leaves no scan to train on.
     """
-    if fold is None:
-        return load_scans(dataset_dir)
-    names = get_fold(dataset_dir, fold, num_folds).train
-    if not names:
+    names = None if fold is None else choose_folds(dataset_dir, fold, num_folds)[0].train
+    if names is not None and not names:
         raise ValueError(f"Fold {fold} of {dataset_dir} leaves no scan to train on: use fewer folds or more scans.")
-    return load_scans(dataset_dir, names=names)
+    scans = load_scans(dataset_dir, names=names, require_labels=with_labels)
+    return scans if with_labels else [{key: scan[key] for key in ("name", "image")} for scan in scans]
 
 
 def hold_out(scans: Sequence[T], number: int) -> tuple[list[T], list[T]]:

@@ -1,5 +1,6 @@
 # Copyright (c) monai_fewshot contributors
 # SPDX-License-Identifier: Apache-2.0
+from .fold_evaluation import FoldEvaluation
 from .prepare_batch import PrepareBatchEpisode
 
-__all__ = ["PrepareBatchEpisode"]
+__all__ = ["FoldEvaluation", "PrepareBatchEpisode"]

@@ -11,9 +11,11 @@ from pathlib import Path
 import torch
 from monai.config import PathLike
 
-__all__ = ["checkpoint_to_resume", "latest_checkpoint"]
+__all__ = ["checkpoint_to_resume", "latest_checkpoint", "load_network"]
 
 logger = logging.getLogger(__name__)
+
+_UNREADABLE = (RuntimeError, EOFError, OSError, pickle.UnpicklingError, zipfile.BadZipFile)
 
 
 def latest_checkpoint(folder: PathLike, pattern: str = "checkpoint_epoch=*.pt") -> str | None:
@@ -35,7 +37,7 @@ def latest_checkpoint(folder: PathLike, pattern: str = "checkpoint_epoch=*.pt") 
     for file in files:
         try:
             torch.load(file, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        except _UNREADABLE as error:
             logger.warning("%s cannot be read (%s): was the run stopped while it wrote?", file, str(error)[:80])
         else:
             return str(file)
@@ -67,6 +69,38 @@ def checkpoint_to_resume(folder: PathLike, resume: bool) -> str | None:
             "--ckpt_dir, or remove them."
         )
     return None
+
+
+def load_network(network: torch.nn.Module, path: PathLike) -> None:
+    """Load the weights of a trained network, all of them.
+
+    Args:
+        network: the network, on any device.
+        path: a checkpoint of a training, with the weights under ``model``, or a file of weights alone.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+        ValueError: where it cannot be read, or is of another network.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"There is no checkpoint {path}: train first, or name an existing one.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except _UNREADABLE as error:
+        raise ValueError(f"{path} is not a checkpoint, or not a whole one ({str(error)[:80]}).") from error
+    weights = content.get("model", content) if isinstance(content, dict) else {}
+    own = network.state_dict()
+    differing = sorted(name for name in {*own, *weights} if _shape(own.get(name)) != _shape(weights.get(name)))
+    if differing:
+        raise ValueError(
+            f"{path} is of another network: {len(differing)} of {len(own)} tensors differ in name or shape, such as "
+            f"{', '.join(differing[:3])}. Give the encoder and sizes that it was trained with."
+        )
+    network.load_state_dict(weights)
+
+
+def _shape(tensor: object) -> tuple[int, ...] | None:
+    return tuple(tensor.shape) if isinstance(tensor, torch.Tensor) else None
 
 
 def _epoch(file: Path) -> int:

@@ -11,6 +11,10 @@ from monai.networks.layers.factories import Pool
 
 __all__ = ["PrototypeSet", "local_average", "masked_average", "prototype_similarity"]
 
+CPU_SIMILARITIES = 1 << 22
+"""Similarities computed at once on a CPU without gradients. Blocks of more memory than this go back to the system when
+freed, and fetching them anew for every batch took longer than the arithmetic."""
+
 
 class PrototypeSet(NamedTuple):
     """Prototypes of a batch of episodes, with the classes that each stands for.
@@ -86,6 +90,15 @@ def prototype_similarity(features: torch.Tensor, prototypes: PrototypeSet, scale
     Returns:
         (B, N, *S), float32, between -scale and scale.
     """
+    at_once = max(1, CPU_SIMILARITIES // (prototypes.local.shape[1] * features[0, 0].numel()))
+    if features.device.type == "cpu" and not torch.is_grad_enabled() and features.shape[0] > at_once:
+        sets = zip(*(x.expand(features.shape[0], *x.shape[1:]).split(at_once) for x in prototypes), strict=True)
+        parts = zip(features.split(at_once), sets, strict=True)
+        return torch.cat([_similarity(part, PrototypeSet(*own), scale) for part, own in parts])
+    return _similarity(features, prototypes, scale)
+
+
+def _similarity(features: torch.Tensor, prototypes: PrototypeSet, scale: float) -> torch.Tensor:
     with torch.autocast(features.device.type, enabled=False):
         query = _unit(features.float().flatten(2), dim=1)
         local = scale * (_unit(prototypes.local.float(), dim=2) @ query)

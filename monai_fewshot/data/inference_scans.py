@@ -1,0 +1,74 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import nibabel
+import numpy
+from monai.config import PathLike
+from monai.utils import ensure_tuple
+
+from .scans import Scan, load_scans
+
+__all__ = ["pending_scans", "support_scans"]
+
+logger = logging.getLogger(__name__)
+
+
+def support_scans(image: PathLike | Sequence[PathLike], label: PathLike | Sequence[PathLike]) -> list[Scan]:
+    """List annotated support scans.
+
+    Args:
+        image: one image or several, each a file or a folder with a DICOM series.
+        label: their label maps, in the same order.
+
+    Returns:
+        Dictionaries with ``name``, ``image`` and ``label``.
+
+    Raises:
+        FileNotFoundError: where a file does not exist.
+        ValueError: where there are not as many labels as images.
+    """
+    images, labels = ensure_tuple(image), ensure_tuple(label)
+    if len(images) != len(labels):
+        raise ValueError(
+            f"{len(images)} support image(s) and {len(labels)} support label(s): give one label for each image."
+        )
+    scans = []
+    for image_path, label_path in zip(images, labels, strict=True):
+        (scan,), (annotation,) = load_scans(image_path), load_scans(label_path)
+        scans.append({"name": scan["name"], "image": scan["image"], "label": annotation["image"]})
+    return scans
+
+
+def pending_scans(
+    scans: Sequence[Scan], output_dir: PathLike, postfix: str = "seg", overwrite: bool = False
+) -> list[Scan]:
+    """List the scans that have no mask yet, so that an interrupted run goes on where it stopped.
+
+    A mask that cannot be read whole, as a killed run may leave one, does not count.
+
+    Args:
+        scans: all scans.
+        output_dir: folder of the masks ``NAME_POSTFIX.nii.gz``.
+        postfix: what follows the scan's name in the name of its mask.
+        overwrite: whether to segment all scans anew.
+    """
+    pending = [
+        scan for scan in scans if overwrite or not _is_whole(Path(output_dir) / f"{scan['name']}_{postfix}.nii.gz")
+    ]
+    if len(pending) < len(scans):
+        logger.info("%d of %d scans have a mask in %s already", len(scans) - len(pending), len(scans), output_dir)
+    return pending
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        numpy.asanyarray(nibabel.nifti1.load(path).dataobj)
+    except (OSError, EOFError, nibabel.filebasedimages.ImageFileError):
+        return False
+    return True

@@ -1,0 +1,130 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ignite.handlers import ProgressBar
+from monai.config import PathLike
+from monai.data import DataLoader
+from monai.engines import PrepareBatchExtraInput, SupervisedEvaluator
+
+from monai_fewshot.data import Fold, Scan, ScanEpisodes, check_output_dir
+from monai_fewshot.handlers import VolumeScores
+from monai_fewshot.inferers import FewShotVolumeInferer
+from monai_fewshot.metrics import ScanScore, write_scores
+from monai_fewshot.networks.nets import FewShotSegmenter
+from monai_fewshot.utils import load_network
+from monai_fewshot.visualize import SliceCase, write_report
+
+__all__ = ["FoldEvaluation"]
+
+logger = logging.getLogger(__name__)
+
+
+class FoldEvaluation:
+    """Cross-validation: each fold's query scans are segmented with that fold's network and support, and scored.
+
+    ``results.csv``, ``results.json`` and ``report.html`` are written anew after every fold, so that an interrupted
+    evaluation leaves the folds it has done.
+
+    Args:
+        network: the network, on its device.
+        folds: the folds to evaluate.
+        scans: all scans of the data set, with labels.
+        transform: loads, checks and normalizes a scan.
+        inferer: with one protocol or several, the one that matters first.
+        class_names: what the label values 1..N stand for, once ``transform`` has been applied.
+        output_dir: where results are written.
+        checkpoint: path of a fold's checkpoint, with ``{fold}`` in place of its number; None for the network as it is.
+        provenance: what made the results, for the files.
+        title: of the report.
+        num_workers: processes that load scans.
+
+    Raises:
+        OSError: where the output folder cannot be written to.
+        FileNotFoundError: where a fold has no checkpoint.
+    """
+
+    def __init__(
+        self,
+        network: FewShotSegmenter,
+        folds: Sequence[Fold],
+        scans: Sequence[Scan],
+        transform: Callable[[Scan], dict[str, Any]],
+        inferer: FewShotVolumeInferer,
+        class_names: Sequence[str],
+        output_dir: PathLike,
+        checkpoint: str | None = None,
+        provenance: Mapping[str, Any] | None = None,
+        title: str = "Few-shot segmentation",
+        num_workers: int = 0,
+    ) -> None:
+        self.network = network
+        self.folds = folds
+        self.scans = {scan["name"]: scan for scan in scans}
+        self.transform = transform
+        self.inferer = inferer
+        self.class_names = class_names
+        self.output_dir = check_output_dir(output_dir)
+        self.checkpoints = {
+            fold.index: None if checkpoint is None else checkpoint.format(fold=fold.index) for fold in folds
+        }
+        self.provenance = provenance or {}
+        self.title = title
+        self.num_workers = num_workers
+        missing = [path for path in self.checkpoints.values() if path is not None and not Path(path).is_file()]
+        if missing:
+            raise FileNotFoundError(
+                f"There is no checkpoint {', '.join(missing)}: train these folds first, or evaluate others."
+            )
+
+    def run(self) -> list[ScanScore]:
+        """Evaluate all folds.
+
+        Returns:
+            The scores of every scan, class and protocol.
+        """
+        scores: list[ScanScore] = []
+        cases: list[SliceCase] = []
+        for fold in self.folds:
+            handler = self._evaluate(fold)
+            scores += handler.scores
+            cases += handler.cases
+            self._write(scores, cases)
+        return scores
+
+    def _evaluate(self, fold: Fold) -> VolumeScores:
+        path = self.checkpoints[fold.index]
+        if path is not None:
+            load_network(self.network, path)
+        queries, supports = [self.scans[name] for name in fold.query], [self.scans[fold.support]]
+        loader = DataLoader(ScanEpisodes(queries, supports, self.transform), batch_size=1, num_workers=self.num_workers)
+        handler = VolumeScores(self.inferer.protocols, self.class_names, fold.index)
+        evaluator = SupervisedEvaluator(
+            device=next(self.network.parameters()).device,
+            val_data_loader=loader,
+            network=self.network,
+            inferer=self.inferer,
+            prepare_batch=PrepareBatchExtraInput(["support_image", "support_label", "label"]),
+            val_handlers=[handler],
+            decollate=False,
+        )
+        ProgressBar(desc=f"fold {fold.index}").attach(evaluator)
+        evaluator.run()
+        for name, value in evaluator.state.metrics.items():
+            logger.info("fold %d %s: %.4f", fold.index, name, value)
+        return handler
+
+    def _write(self, scores: Sequence[ScanScore], cases: Sequence[SliceCase]) -> None:
+        protocols = self.inferer.protocols
+        reductions = {protocol.name: str(protocol.scan_reduction) for protocol in protocols}
+        write_scores(scores, self.output_dir, self.provenance, reductions)
+        report = write_report(
+            self.output_dir / "report.html", scores, cases, protocols, self.provenance, title=self.title
+        )
+        logger.info("report: %s", report.resolve())
