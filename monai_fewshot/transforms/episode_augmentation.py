@@ -50,7 +50,9 @@ class EpisodeAugmentation:
 
     def draw(self, random: np.random.RandomState, size: Sequence[int]) -> AugmentationDraw:
         """Draw the parameters of one image of size (H, W)."""
-        warp = None if self.geometry is None else self.geometry.draw(random, size)
+        warp = None
+        if self.geometry is not None and (self.geometry.prob == 1 or random.random_sample() < self.geometry.prob):
+            warp = self.geometry.draw(random, size)
         return AugmentationDraw(warp, 1.0 if self.gamma is None else random.uniform(*self.gamma))
 
     def __call__(
@@ -66,10 +68,11 @@ class EpisodeAugmentation:
         Returns:
             Image and label of the same shapes.
         """
-        warps = [d.warp for d in draws if d.warp is not None]
-        if self.geometry is not None:
+        moved = [i for i, draw in enumerate(draws) if draw.warp is not None]
+        if self.geometry is not None and moved:
             modes = ["bilinear"] * image.shape[1] + ["nearest"]
-            both = self.geometry.apply(torch.cat([image, label.to(image.dtype)], dim=1), warps, modes)
+            both = torch.cat([image, label.to(image.dtype)], dim=1)
+            both[moved] = self.geometry.apply(both[moved], [d.warp for d in draws if d.warp is not None], modes)
             image, label = both[:, :-1], both[:, -1:]
         if self.gamma is not None:
             image = adjust_gamma(image, torch.tensor([d.gamma for d in draws], dtype=image.dtype, device=image.device))

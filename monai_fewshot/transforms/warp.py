@@ -15,10 +15,12 @@ def affine_matrices(
 ) -> torch.Tensor:
     """Compose affine maps from output to input pixels, about the center of the image.
 
+    The content turns, is sheared, grows and moves, in this order; the maps are the inverse of that.
+
     Args:
-        rotation: (B,), radians, from the second axis to the first.
+        rotation: (B,), radians by which the content turns from the first axis to the second.
         translation: (B, 2), pixels by which the content moves along the two axes.
-        shear: (B,), radians.
+        shear: (B,), radians; what lies d pixels along the second axis slides by -d tan(shear) along the first.
         zoom: (B,), factor by which the content grows.
 
     Returns:
