@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +13,9 @@ import nibabel
 import numpy
 from monai.config import PathLike
 from monai.utils import ensure_tuple
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
 
 from .scans import Scan, load_scans
 
@@ -31,7 +36,7 @@ def support_scans(image: PathLike | Sequence[PathLike], label: PathLike | Sequen
 
     Raises:
         FileNotFoundError: where a file does not exist.
-        ValueError: where there are not as many labels as images.
+        ValueError: where there are not as many labels as images, or a folder holds several.
     """
     images, labels = ensure_tuple(image), ensure_tuple(label)
     if len(images) != len(labels):
@@ -40,7 +45,7 @@ def support_scans(image: PathLike | Sequence[PathLike], label: PathLike | Sequen
         )
     scans = []
     for image_path, label_path in zip(images, labels, strict=True):
-        (scan,), (annotation,) = load_scans(image_path), load_scans(label_path)
+        scan, annotation = _one_scan(image_path), _one_scan(label_path)
         scans.append({"name": scan["name"], "image": scan["image"], "label": annotation["image"]})
     return scans
 
@@ -66,9 +71,18 @@ def pending_scans(
     return pending
 
 
+def _one_scan(path: PathLike) -> Scan:
+    scans = load_scans(path)
+    if len(scans) > 1:
+        names = ", ".join(scan["name"] for scan in scans)
+        raise ValueError(f"{path} holds {len(scans)} scans ({names}); as a support's image or label, name one of them.")
+    return scans[0]
+
+
 def _is_whole(path: Path) -> bool:
     try:
-        numpy.asanyarray(nibabel.nifti1.load(path).dataobj)
-    except (OSError, EOFError, nibabel.filebasedimages.ImageFileError):
+        image = nibabel.nifti1.Nifti1Image.from_bytes(gzip.decompress(path.read_bytes()))
+        numpy.asanyarray(image.dataobj)
+    except (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataError, WrapStructError):
         return False
     return True

@@ -50,7 +50,7 @@ class SliceStack(NamedTuple):
             device: where the slices shall lie.
 
         Raises:
-            ValueError: where no slice is left.
+            ValueError: where no slice is left, or slices differ in channels or size.
         """
         images, labels, numbers = [], [], []
         for number, scan in enumerate(scans):
@@ -68,4 +68,10 @@ class SliceStack(NamedTuple):
             numbers.append(torch.full((len(image),), number))
         if not images or not sum(map(len, images)):
             raise ValueError("No training slice is left: there are no scans, or every slice is excluded.")
+        shapes = sorted({tuple(image.shape[1:]) for image in images})
+        if len(shapes) > 1:
+            raise ValueError(
+                f"Slices of the scans differ in channels or in-plane size: {', '.join(map(str, shapes))}. "
+                "Give an image_size, and scans of equally many channels."
+            )
         return cls(torch.cat(images).to(device), torch.cat(labels).to(device), torch.cat(numbers))

@@ -1,0 +1,98 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from skimage.transform import resize
+
+from monai_fewshot.data import SliceStack
+
+
+def _scans(sizes=((16, 12, 3), (16, 12, 5)), channels=1):
+    generator = np.random.default_rng(0)
+    return [
+        {
+            "image": MetaTensor(generator.normal(size=(channels, *size)).astype(np.float32)),
+            "pseudo_label": MetaTensor(generator.integers(0, 40, (1, *size)).astype(np.int32)),
+            "label": MetaTensor((generator.random((1, *size)) < 0.004) * generator.integers(1, 4, (1, *size))),
+        }
+        for size in sizes
+    ]
+
+
+def test_slices_lie_along_the_last_axis():
+    scans = _scans(channels=2)
+    stack = SliceStack.from_scans(scans)
+    assert stack.image.shape == (8, 2, 16, 12)
+    assert stack.label.shape == (8, 1, 16, 12)
+    assert stack.scan.tolist() == [0] * 3 + [1] * 5
+    assert {type(tensor) for tensor in stack} == {torch.Tensor}
+    assert (stack.image.dtype, stack.label.dtype) == (torch.float32, torch.int32)
+    row = 0
+    for scan in scans:
+        for z in range(scan["image"].shape[-1]):
+            assert torch.equal(stack.image[row], scan["image"].as_tensor()[..., z])
+            assert torch.equal(stack.label[row], scan["pseudo_label"].as_tensor()[..., z])
+            row += 1
+
+
+def test_label_maps_serve_as_well():
+    scans = _scans()
+    stack = SliceStack.from_scans(scans, label_key="label")
+    assert torch.equal(stack.label[3:].movedim(0, 3), scans[1]["label"].as_tensor().int())
+
+
+def test_slices_are_brought_to_one_size():
+    scans = _scans(((32, 24, 2), (40, 40, 3)))
+    stack = SliceStack.from_scans(scans, image_size=[16, 16])
+    assert stack.image.shape == (5, 1, 16, 16)
+    for row, (scan, z) in enumerate([(0, 0), (0, 1), (1, 0), (1, 1), (1, 2)]):
+        label = scans[scan]["pseudo_label"][0, ..., z].numpy()
+        rows, columns = (((np.arange(16) + 0.5) * n / 16).astype(int) for n in label.shape)
+        np.testing.assert_array_equal(stack.label[row, 0], label[np.ix_(rows, columns)])
+    smooth = MetaTensor(np.add.outer(np.arange(32.0), 2 * np.arange(24.0))[None, :, :, None].astype(np.float32))
+    stack = SliceStack.from_scans([{"image": smooth, "pseudo_label": smooth}], image_size=(20, 12))
+    expected = resize(smooth[0, ..., 0].numpy(), (20, 12), order=1, anti_aliasing=False)
+    np.testing.assert_allclose(stack.image[0, 0, 2:-2, 2:-2], expected[2:-2, 2:-2], atol=0.2)
+
+
+@pytest.mark.parametrize("classes", [[1], [2, 3], [3, 1, 2]])
+def test_setting_2_drops_every_slice_of_a_tested_class(classes):
+    scans = _scans(((16, 12, 6), (16, 12, 7), (16, 12, 4)))
+    kept = [
+        (number, z)
+        for number, scan in enumerate(scans)
+        for z in range(scan["label"].shape[-1])
+        if not any(int(v) in classes for v in scan["label"][..., z].flatten())
+    ]
+    assert 0 < len(kept) < 17
+    stack = SliceStack.from_scans(scans, exclude_classes=classes)
+    assert stack.scan.tolist() == [number for number, _ in kept]
+    for row, (number, z) in enumerate(kept):
+        assert torch.equal(stack.image[row], scans[number]["image"].as_tensor()[..., z])
+        assert torch.equal(stack.label[row], scans[number]["pseudo_label"].as_tensor()[..., z])
+
+
+def test_setting_1_needs_no_label():
+    scans = [{key: scan[key] for key in ("image", "pseudo_label")} for scan in _scans()]
+    assert len(SliceStack.from_scans(scans).image) == 8
+
+
+def test_nothing_left():
+    scans = _scans()
+    for scan in scans:
+        scan["label"][:, 0, 0] = 2
+    message = "No training slice is left: there are no scans, or every slice is excluded"
+    with pytest.raises(ValueError, match=message):
+        SliceStack.from_scans(scans, exclude_classes=[2])
+    with pytest.raises(ValueError, match=message):
+        SliceStack.from_scans([])
+
+
+def test_differing_sizes_ask_for_one():
+    with pytest.raises(ValueError, match=r"Slices of the scans differ .*\(1, 16, 12\), \(1, 16, 20\).*image_size"):
+        SliceStack.from_scans(_scans(((16, 12, 3), (16, 20, 3))))
