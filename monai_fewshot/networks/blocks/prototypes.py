@@ -23,15 +23,15 @@ class PrototypeSet(NamedTuple):
 
     Attributes:
         local: (B, P, C), one prototype for each pooling cell of each support image.
-        local_mask: (B, N, P), 1 where the cell stands for the class, else 0.
+        owned: (B, N, P), 1 where the cell stands for the class, else 0.
         pooled: (B, N, K, C), class-level prototypes.
-        pooled_mask: (B, N, K), 1 where the class-level prototype is used, else 0.
+        used: (B, N, K), 1 where the class-level prototype is used, else 0.
     """
 
     local: torch.Tensor
-    local_mask: torch.Tensor
+    owned: torch.Tensor
     pooled: torch.Tensor
-    pooled_mask: torch.Tensor
+    used: torch.Tensor
 
 
 def masked_average(features: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
@@ -104,9 +104,9 @@ def _similarity(features: torch.Tensor, prototypes: PrototypeSet, scale: float) 
         local = scale * (_unit(prototypes.local.float(), dim=2) @ query)
         pooled = scale * (_unit(prototypes.pooled.float(), dim=3) @ query.unsqueeze(1))
         local_weight = (local - scale).exp()
-        pooled_weight = (pooled - scale).exp() * prototypes.pooled_mask.unsqueeze(3)
-        total = prototypes.local_mask @ local_weight + pooled_weight.sum(2)
-        score = prototypes.local_mask @ (local_weight * local) + (pooled_weight * pooled).sum(2)
+        pooled_weight = (pooled - scale).exp() * prototypes.used.unsqueeze(3)
+        total = prototypes.owned @ local_weight + pooled_weight.sum(2)
+        score = prototypes.owned @ (local_weight * local) + (pooled_weight * pooled).sum(2)
         return (score / total).unflatten(2, features.shape[2:])
 
 

@@ -173,17 +173,15 @@ class ALPNet(FewShotSegmenter):
         pooled = torch.cat([by_shot, by_shot.mean(2, keepdim=True)], dim=2)
         local = local_average(flat_features, window).unflatten(0, (batch, shots))
         cells = local_average(flat_masks, window).unflatten(0, (batch, shots)).transpose(1, 2).flatten(2)
-        local_mask = (cells > self.threshold).to(local.dtype)
+        owned = (cells > self.threshold).to(local.dtype)
 
         present = masks.flatten(3).sum(3).gt(0).transpose(1, 2)
         coarse = local_average(flat_masks, 4).unflatten(0, (batch, shots)).amax((1, 3))
-        use_cells = torch.cat([local_mask[:, :1].amax(2) > 0, coarse[:, 1:] >= self.threshold], dim=1)
+        use_cells = torch.cat([owned[:, :1].amax(2) > 0, coarse[:, 1:] >= self.threshold], dim=1)
         use_cells = (use_cells & self.local_prototypes).unsqueeze(2)
         foreground = torch.arange(masks.shape[2], device=masks.device).view(1, -1, 1) > 0
-        pooled_mask = torch.cat([use_cells & foreground & present, ~use_cells], dim=2)
-        return PrototypeSet(
-            local.transpose(2, 3).flatten(1, 2), local_mask * use_cells, pooled, pooled_mask.to(local.dtype)
-        )
+        used = torch.cat([use_cells & foreground & present, ~use_cells], dim=2)
+        return PrototypeSet(local.transpose(2, 3).flatten(1, 2), owned * use_cells, pooled, used.to(local.dtype))
 
     def _align(self, query: torch.Tensor, scores: torch.Tensor, support: torch.Tensor) -> torch.Tensor:
         """Score the support (B, K, F, *s) with the query (B, F, *s) and its predicted mask as its support."""

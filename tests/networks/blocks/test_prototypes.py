@@ -19,14 +19,14 @@ def _random(*shape, seed=0):
 
 def _prototype_set(batch=2, classes=3, local=5, pooled=2, channels=4, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    local_mask = (torch.rand(batch, classes, local, generator=generator) > 0.5).float()
-    pooled_mask = (torch.rand(batch, classes, pooled, generator=generator) > 0.3).float()
-    pooled_mask[..., 0] = 1
+    owned = (torch.rand(batch, classes, local, generator=generator) > 0.5).float()
+    used = (torch.rand(batch, classes, pooled, generator=generator) > 0.3).float()
+    used[..., 0] = 1
     return PrototypeSet(
         torch.randn(batch, local, channels, generator=generator),
-        local_mask,
+        owned,
         torch.randn(batch, classes, pooled, channels, generator=generator),
-        pooled_mask,
+        used,
     )
 
 
@@ -40,11 +40,11 @@ def _score(f, own, scale=20.0):
 def _scores(features, sets, scale=20.0):
     """Scores (B, N, *S) by loops over episodes, classes and pixels."""
     features, sets = features.double().numpy(), PrototypeSet(*(x.double().numpy() for x in sets))
-    out = np.zeros((len(features), sets.local_mask.shape[1], *features.shape[2:]))
+    out = np.zeros((len(features), sets.owned.shape[1], *features.shape[2:]))
     for b, c in np.ndindex(*out.shape[:2]):
         e = b if len(sets.local) > 1 else 0
-        own = [p for p, used in zip(sets.local[e], sets.local_mask[e, c], strict=True) if used]
-        own += [p for p, used in zip(sets.pooled[e, c], sets.pooled_mask[e, c], strict=True) if used]
+        own = [p for p, used in zip(sets.local[e], sets.owned[e, c], strict=True) if used]
+        own += [p for p, used in zip(sets.pooled[e, c], sets.used[e, c], strict=True) if used]
         for place in np.ndindex(*features.shape[2:]):
             out[(b, c, *place)] = _score(features[(b, slice(None), *place)], own, scale)
     return out
@@ -91,9 +91,9 @@ def test_similarity_by_loops(size, scale, episodes):
 
 def test_local_prototypes_alone_and_class_prototypes_alone():
     features, sets = _random(2, 4, 3, 3, seed=2), _prototype_set()
-    sets.local_mask[:, :, 0] = 1
-    only_local = sets._replace(pooled_mask=torch.zeros_like(sets.pooled_mask))
-    only_pooled = sets._replace(local_mask=torch.zeros_like(sets.local_mask))
+    sets.owned[:, :, 0] = 1
+    only_local = sets._replace(used=torch.zeros_like(sets.used))
+    only_pooled = sets._replace(owned=torch.zeros_like(sets.owned))
     for some in (only_local, only_pooled):
         np.testing.assert_allclose(prototype_similarity(features, some), _scores(features, some), atol=2e-4)
 

@@ -8,9 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils._pytree import tree_map
 
-from monai_fewshot.losses import AlignmentLoss
-from monai_fewshot.networks.nets import ALPNet
+from monai_fewshot.losses import AlignmentLoss, EpisodeLoss
+from monai_fewshot.networks.blocks import prototype_similarity
+from monai_fewshot.networks.nets import ALPNet, UNetEncoder
 
 
 class TwoLayers(nn.Module):
@@ -40,13 +42,13 @@ def plain_scores(query, support, masks, window, mode):
                     cell = (slice(i * window, (i + 1) * window), slice(j * window, (j + 1) * window))
                     if masks[(k, *cell)].mean() > 0.95:
                         prototypes.append(support[(k, slice(None), *cell)].mean((1, 2)))
+    own = np.stack([p / max(np.linalg.norm(p), 1e-4) for p in prototypes])
     out = np.zeros((height, width))
     for i in range(height):
         for j in range(width):
-            f = query[:, i, j]
-            s = np.array([20 * f @ p / max(np.linalg.norm(f), 1e-4) / max(np.linalg.norm(p), 1e-4) for p in prototypes])
-            weight = np.exp(s - s.max())
-            out[i, j] = (s * weight).sum() / weight.sum()
+            similarity = 20 * own @ query[:, i, j] / max(np.linalg.norm(query[:, i, j]), 1e-4)
+            weight = np.exp(similarity - similarity.max())
+            out[i, j] = (similarity * weight).sum() / weight.sum()
     return out
 
 
@@ -109,3 +111,309 @@ def test_agrees_with_the_original_network(golden_dir):
             ((logits**2).mean() + loss).backward()
             gradient = case["grad.encoder.a.weight"]
             np.testing.assert_allclose(network.encoder.a.weight.grad, gradient, atol=1e-5 * abs(gradient).max())
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_agrees_with_the_original_panet_on_one_class(golden_dir, training):
+    """Its prototypes are pooled at image size; with features brought there first, one class and shot are the same."""
+    data = np.load(golden_dir / "panet.npz")
+    case = {key.split("/", 1)[1]: data[key] for key in data.files if key.startswith("0/")}
+    assert case["support_image"].shape[:2] == (1, 1)
+    encoder = TwoLayers()
+    encoder.load_state_dict({k[8:]: torch.tensor(v) for k, v in case.items() if k.startswith("encoder.")})
+    with torch.no_grad():
+        features = encoder(torch.tensor(case["support_image"][0]))
+        features = F.interpolate(features, case["support_mask"].shape[-2:], mode="bilinear")
+        query = encoder(torch.tensor(case["query_image"]))
+    network = ALPNet(2, nn.Identity(), local_prototypes=False).train(training)
+    mask = torch.tensor(case["support_mask"])
+    prototypes = network.pool_prototypes(features[None], torch.cat([1 - mask, mask])[None, None].float())
+    logits = network.classify(query, prototypes, case["logits"].shape[2:])
+    np.testing.assert_allclose(logits, case["logits"], atol=2e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("num_classes", "shots"), [(1, 1), (2, 3)])
+def test_without_local_prototypes_it_is_panet(num_classes, shots):
+    torch.manual_seed(0)
+    network = ALPNet(2, TwoLayers(), num_classes, local_prototypes=False).eval()
+    image, support_image, label = random_episodes(num_classes=num_classes, shots=shots)
+    logits = network(image, support_image, label)
+    for b in range(len(image)):
+        with torch.no_grad():
+            query = network.encoder(image[b : b + 1])[0].double().numpy()
+            support = network.encoder(support_image[b]).double().numpy()
+        scores = []
+        for c in range(num_classes + 1):
+            mask = F.interpolate((label[b] == c).float(), support.shape[-2:], mode="bilinear")[:, 0].double().numpy()
+            scores.append(plain_scores(query, support, mask, None, "class"))
+        expected = F.interpolate(torch.tensor(np.stack(scores))[None], image.shape[2:], mode="bilinear")[0]
+        torch.testing.assert_close(logits[b].double(), expected, rtol=1e-5, atol=1e-4)
+
+
+def random_episodes(batch=2, shots=1, num_classes=1, size=(64, 48), channels=3, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.randn(batch, channels, *size, generator=generator)
+    support_image = torch.randn(batch, shots, channels, *size, generator=generator)
+    label = torch.zeros(batch, shots, 1, *size)
+    for b in range(batch):
+        for k in range(shots):
+            for c in range(1, num_classes + 1):
+                row, column = 18 * (c - 1) + 2 * k, 4 + 6 * b
+                label[b, k, 0, row : row + 17, column : column + 20] = c
+    return image, support_image, label
+
+
+def covering(label, kind):
+    """Support labels that leave little to pool from."""
+    label = torch.zeros_like(label)
+    if kind == "full":
+        label[:] = 1
+    elif kind == "stripes":
+        label[..., 1::4, :] = 1
+    elif kind == "pixel":
+        label[..., 30, 21] = 1
+    elif kind == "first shot alone":
+        label[:, :1, :, 8:40, 8:40] = 1
+    return label
+
+
+@pytest.mark.parametrize("kind", ["full", "stripes", "pixel", "empty", "first shot alone"])
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("shots", [1, 2])
+@pytest.mark.parametrize("local_prototypes", [False, True])
+def test_episodes_without_usable_prototypes_fall_back(kind, training, shots, local_prototypes):
+    torch.manual_seed(0)
+    network = ALPNet(2, TwoLayers(), local_prototypes=local_prototypes).train(training)
+    image, support_image, label = random_episodes(shots=shots)
+    label = covering(label, kind)
+    out = network(image, support_image, label)
+    for logits in out if training else [out]:
+        assert logits.isfinite().all()
+        assert logits.abs().max() <= 20 + 1e-3
+    if training:
+        loss = EpisodeLoss()(out, ((image[:, :1] > 0).float(), label))
+        assert loss.isfinite()
+        loss.backward()
+        assert all(p.grad.isfinite().all() for p in network.parameters())
+        assert any(p.grad.any() for p in network.parameters())
+
+
+def test_background_that_fills_no_cell_has_one_class_prototype():
+    torch.manual_seed(0)
+    network = ALPNet(2, TwoLayers()).train()
+    _, support_image, label = random_episodes(batch=1, shots=2)
+    label = covering(label, "stripes")
+    features = network.encoder(support_image[0])[None]
+    masks = network._masks(label, features.shape[3:])
+    prototypes = network.pool_prototypes(features, masks)
+    assert not prototypes.owned[:, 0].any()
+    assert prototypes.used[0, 0].tolist() == [0, 0, 1]
+    average = [
+        (features[0, k] * masks[0, k, 0]).sum((1, 2)) / (masks[0, k, 0].sum() + 1e-5)
+        for k in range(support_image.shape[1])
+    ]
+    torch.testing.assert_close(prototypes.pooled[0, 0, 2], sum(average) / 2)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_batch_equals_its_episodes_one_by_one(training):
+    torch.manual_seed(0)
+    network = ALPNet(2, TwoLayers(), num_classes=2).train(training)
+    image, support_image, label = random_episodes(batch=4, shots=2, num_classes=2)
+    label[1, :, :, :17] = 0
+    label[2] = covering(label[2], "full")
+    together = network(image, support_image, label)
+    for b in range(4):
+        alone = network(image[b : b + 1], support_image[b : b + 1], label[b : b + 1])
+        for one, all_of_them in zip(alone, together, strict=True) if training else [(alone, together)]:
+            torch.testing.assert_close(one[0], all_of_them[b], atol=2e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_one_support_serves_any_number_of_queries(training):
+    torch.manual_seed(0)
+    network = ALPNet(2, TwoLayers(), align=False).train(training)
+    image, support_image, label = random_episodes(batch=5)
+    shared = network(image, support_image[:1], label[:1])
+    repeated = network(image, support_image[:1].expand(5, -1, -1, -1, -1), label[:1].expand(5, -1, -1, -1, -1))
+    torch.testing.assert_close(shared, repeated, atol=2e-4, rtol=1e-5)
+    context = network.encode_support(support_image[:1], label[:1])
+    torch.testing.assert_close(network.segment(image, context), shared, atol=2e-4, rtol=1e-5)
+    expanded = tree_map(lambda tensor: tensor[torch.zeros(5, dtype=torch.long)], context)
+    torch.testing.assert_close(network.segment(image, expanded), shared, atol=2e-4, rtol=1e-5)
+
+
+def test_one_support_serves_any_number_of_queries_in_alignment():
+    torch.manual_seed(0)
+    network = ALPNet(2, TwoLayers()).train()
+    image, support_image, label = random_episodes(batch=3, shots=2)
+    logits, support_logits = network(image, support_image[:1], label[:1])
+    assert logits.shape == (3, 2, 64, 48)
+    assert support_logits.shape == (3, 2, 2, 64, 48)
+    repeated = [x[:1].expand(3, *x.shape[1:]) for x in (support_image, label)]
+    for one, other in zip((logits, support_logits), network(image, *repeated), strict=True):
+        torch.testing.assert_close(one, other, atol=2e-4, rtol=1e-5)
+
+
+def test_halves_compose():
+    network = ALPNet(2, TwoLayers(), num_classes=2).eval()
+    image, support_image, label = random_episodes(shots=2, num_classes=2)
+    context = network.encode_support(support_image, label)
+    features = network.encode_query(image)
+    torch.testing.assert_close(network.classify(features, context, (64, 48)), network(image, support_image, label))
+    assert network.classify(features, context, (10, 7)).shape == (2, 3, 10, 7)
+
+
+@pytest.mark.parametrize("align", [False, True])
+def test_training_returns_what_the_loss_needs(align):
+    network = ALPNet(2, TwoLayers(), num_classes=2, align=align).train()
+    image, support_image, label = random_episodes(shots=3, num_classes=2)
+    out = network(image, support_image, label)
+    if align:
+        assert [tuple(x.shape) for x in out] == [(2, 3, 64, 48), (2, 3, 3, 64, 48)]
+    else:
+        assert out.shape == (2, 3, 64, 48)
+    assert network.eval()(image, support_image, label).shape == (2, 3, 64, 48)
+
+
+def test_alignment_is_the_query_as_support_of_the_support():
+    torch.manual_seed(0)
+    network = ALPNet(2, TwoLayers(), num_classes=2).train()
+    image, support_image, label = random_episodes(batch=2, shots=2, num_classes=2)
+    with torch.no_grad():
+        _, support_logits = network(image, support_image, label)
+        query, support = network.encoder(image), network.encoder(support_image.flatten(0, 1)).unflatten(0, (2, 2))
+        scores = prototype_similarity(query, network.encode_support(support_image, label))
+    predicted = F.one_hot(scores.argmax(1), 3).movedim(3, 1).double().numpy()
+    for b, k, c in np.ndindex(2, 2, 3):
+        mask = predicted[b : b + 1, c]
+        full = F.avg_pool2d(torch.tensor(mask)[None], 4).max() >= 0.95
+        has_cells = full if c else (F.avg_pool2d(torch.tensor(mask)[None], 4) > 0.95).any()
+        mode = "class" if not has_cells else ("local+class" if c else "local")
+        expected = plain_scores(support[b, k].double().numpy(), query[b : b + 1].double().numpy(), mask, 4, mode)
+        expected = F.interpolate(torch.tensor(expected)[None, None], (64, 48), mode="bilinear")[0, 0]
+        torch.testing.assert_close(support_logits[b, k, c].double(), expected, rtol=1e-5, atol=2e-4)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_three_dimensions(training):
+    torch.manual_seed(0)
+    size = (16, 20, 12)
+    network = ALPNet(3, nn.Conv3d(1, 6, 3, stride=2, padding=1), align=False).train(training)
+    image, support_image, label = torch.randn(2, 1, *size), torch.randn(2, 2, 1, *size), torch.zeros(2, 2, 1, *size)
+    label[:, :, :, :8, :8, :8] = 1
+    logits = network(image, support_image, label)
+    assert logits.shape == (2, 2, *size)
+    window = 4 if training else 2
+    for b in range(2):
+        with torch.no_grad():
+            query, support = network.encoder(image[b : b + 1])[0], network.encoder(support_image[b])
+        scores = []
+        for c in range(2):
+            mask = F.interpolate((label[b] == c).float(), support.shape[2:], mode="trilinear")
+            filled = (F.avg_pool3d(mask, window) > 0.95)[:, 0].flatten()
+            assert filled.any()
+            own = F.avg_pool3d(support, window).movedim(1, -1).flatten(0, 3)[filled]
+            if c == 1:
+                means = [(support[k] * mask[k]).sum((1, 2, 3)) / (mask[k].sum() + 1e-5) for k in range(2)]
+                own = torch.cat([own, torch.stack(means)])
+            s = 20 * F.normalize(own, dim=1, eps=1e-4) @ F.normalize(query.flatten(1), dim=0, eps=1e-4)
+            scores.append((s * s.softmax(0)).sum(0).view(query.shape[1:]))
+        expected = F.interpolate(torch.stack(scores)[None], size, mode="trilinear")[0]
+        torch.testing.assert_close(logits[b], expected, rtol=1e-5, atol=2e-4)
+
+
+@pytest.mark.parametrize("size", [(257, 257), (31, 45)])
+def test_sizes_that_no_stride_divides(size):
+    network = ALPNet(2, UNetEncoder(2, 1, channels=(4, 8), out_channels=8)).train()
+    image, support_image, label = random_episodes(batch=1, size=size, channels=1)
+    logits, support_logits = network(image, support_image, label)
+    assert logits.shape == (1, 2, *size)
+    assert support_logits.shape == (1, 1, 2, *size)
+    context = network.eval().encode_support(support_image, label)
+    assert network.segment(image, context).shape == (1, 2, *size)
+
+
+def test_features_smaller_than_a_cell():
+    network = ALPNet(2, nn.Conv2d(1, 4, 3, stride=8, padding=1), train_window=8).train()
+    image, support_image, label = random_episodes(size=(24, 20), channels=1)
+    logits, support_logits = network(image, support_image, label)
+    assert logits.isfinite().all()
+    assert support_logits.isfinite().all()
+
+
+def test_labels_of_no_class_are_nobodys():
+    """Values beyond the classes, such as 255, mark pixels that support neither class nor background."""
+    torch.manual_seed(0)
+    network = ALPNet(2, nn.Identity(), eval_window=2).eval()
+    image, support_image, label = random_episodes(channels=4)
+    label[..., :16, 32:] = 255
+    changed = support_image.clone()
+    changed[..., :16, 32:] += 5
+    torch.testing.assert_close(network(image, changed, label), network(image, support_image, label))
+
+
+def test_bfloat16_autocast_gives_full_precision_scores():
+    network = ALPNet(2, TwoLayers()).eval()
+    episode = random_episodes()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = network(*episode)
+    assert logits.dtype == torch.float32
+    torch.testing.assert_close(logits, network(*episode), atol=1.0, rtol=0)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_both_halves_export(batch):
+    torch.manual_seed(0)
+    network = ALPNet(2, UNetEncoder(2, 1, channels=(4, 8), out_channels=8)).eval()
+    image, support_image, label = random_episodes(batch=3, size=(64, 64), channels=1)
+
+    class Half(nn.Module):
+        def __init__(self, method):
+            super().__init__()
+            self.network = network
+            self.method = method
+
+        def forward(self, *args):
+            return getattr(self.network, self.method)(*args)
+
+    context = network.encode_support(support_image[:batch], label[:batch])
+    with torch.no_grad():
+        encode = torch.export.export(Half("encode_support"), (support_image[:batch], label[:batch]))
+        segment = torch.export.export(Half("segment"), (image, context))
+    exported = encode.module()(support_image[:batch], label[:batch])
+    for own, other in zip(context, exported, strict=True):
+        torch.testing.assert_close(own, other)
+    torch.testing.assert_close(segment.module()(image, exported), network.segment(image, context), atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"spatial_dims": 4}, "spatial_dims must be 2 or 3, got 4"),
+        ({"num_classes": 0}, "num_classes, train_window and eval_window must be 1 or more, got 0, 4 and 2"),
+        ({"eval_window": 0}, "must be 1 or more, got 1, 4 and 0"),
+        ({"threshold": 1.0}, "threshold must lie between 0 and 1, got 1.0"),
+        ({"threshold": 0}, "threshold must lie between 0 and 1"),
+    ],
+)
+def test_impossible_arguments(options, message):
+    with pytest.raises(ValueError, match=message):
+        ALPNet(**{"spatial_dims": 2, "encoder": TwoLayers(), **options})
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        (((2, 3, 8, 8), (2, 3, 8, 8), (2, 1, 1, 8, 8)), r"need 5 dimensions.*\(2, 3, 8, 8\) and \(2, 1, 1, 8, 8\)"),
+        (((2, 3, 8, 8), (2, 1, 3, 8, 8), (2, 1, 1, 8, 9)), r"\(2, 1, 1, 8, 9\) differ in episodes, shots or spatial"),
+        (((2, 3, 8, 8), (2, 2, 3, 8, 8), (2, 1, 1, 8, 8)), "differ in episodes, shots"),
+        (((2, 3, 8, 8), (2, 1, 3, 8, 8), (2, 1, 2, 8, 8)), "label has more than one channel"),
+        (((3, 3, 8, 8), (2, 1, 3, 8, 8), (2, 1, 1, 8, 8)), r"do not fit queries \(3, 3, 8, 8\): expected \(B or 1"),
+        (((2, 3, 8, 9), (2, 1, 3, 8, 8), (2, 1, 1, 8, 8)), "do not fit queries"),
+        (((2, 1, 8, 8), (2, 1, 3, 8, 8), (2, 1, 1, 8, 8)), "do not fit queries"),
+    ],
+)
+def test_shapes_that_do_not_fit(shapes, message):
+    with pytest.raises(ValueError, match=message):
+        ALPNet(2, TwoLayers())(*(torch.zeros(shape) for shape in shapes))
