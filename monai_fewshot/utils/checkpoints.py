@@ -93,8 +93,8 @@ def load_network(network: torch.nn.Module, path: PathLike) -> None:
     differing = sorted(name for name in {*own, *weights} if _shape(own.get(name)) != _shape(weights.get(name)))
     if differing:
         raise ValueError(
-            f"{path} is of another network: {len(differing)} of {len(own)} tensors differ in name or shape, such as "
-            f"{', '.join(differing[:3])}. Give the encoder and sizes that it was trained with."
+            f"{path} is of another network: {len(differing)} tensors differ in name or shape from this one's "
+            f"{len(own)}, such as {', '.join(differing[:3])}. Give the encoder and sizes that it was trained with."
         )
     network.load_state_dict(weights)
 

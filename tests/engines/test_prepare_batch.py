@@ -1,0 +1,48 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import pytest
+import torch
+from monai.data import MetaTensor
+
+from monai_fewshot.engines import PrepareBatchEpisode
+
+
+def _batch():
+    shapes = {
+        "image": (2, 3, 8, 8),
+        "label": (2, 1, 8, 8),
+        "support_image": (2, 1, 3, 8, 8),
+        "support_label": (2, 1, 1, 8, 8),
+    }
+    return {key: torch.rand(shape) for key, shape in shapes.items()}
+
+
+def test_support_goes_to_the_network_and_its_label_to_the_loss_too():
+    batch = _batch()
+    image, target, args, kwargs = PrepareBatchEpisode()(batch, device="cpu")
+    assert image is batch["image"]
+    assert [id(t) for t in target] == [id(batch["label"]), id(batch["support_label"])]
+    assert [id(t) for t in args] == [id(batch["support_image"]), id(batch["support_label"])]
+    assert kwargs == {}
+
+
+def test_all_tensors_move():
+    image, target, args, _ = PrepareBatchEpisode()(_batch(), device="meta", dtype=torch.float16)
+    for tensor in (image, *target, *args):
+        assert tensor.device.type == "meta"
+        assert tensor.dtype == torch.float16
+
+
+def test_queries_stay_meta_tensors():
+    batch = {**_batch(), "image": MetaTensor(torch.rand(2, 3, 8, 8))}
+    assert isinstance(PrepareBatchEpisode()(batch, device="cpu")[0], MetaTensor)
+
+
+def test_episodes_need_all_keys():
+    batch = _batch()
+    del batch["support_label"]
+    with pytest.raises(KeyError, match="support_label"):
+        PrepareBatchEpisode()(batch)
