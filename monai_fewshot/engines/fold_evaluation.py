@@ -41,7 +41,7 @@ class FoldEvaluation:
         class_names: what the label values 1..N stand for, once ``transform`` has been applied.
         output_dir: where results are written.
         checkpoint: path of a fold's checkpoint, with ``{fold}`` in place of its number; None for the network as it is.
-        provenance: what made the results, for the files.
+        provenance: what made the results, for the files; what made each fold's checkpoint is added to it.
         title: of the report.
         num_workers: processes that load scans.
 
@@ -74,7 +74,8 @@ class FoldEvaluation:
         self.checkpoints = {
             fold.index: None if checkpoint is None else checkpoint.format(fold=fold.index) for fold in folds
         }
-        self.provenance = provenance or {}
+        self.training: dict[int, dict[str, Any]] = {}
+        self.provenance = {**(provenance or {}), "training": self.training}
         self.title = title
         self.num_workers = num_workers
         missing = [path for path in self.checkpoints.values() if path is not None and not Path(path).is_file()]
@@ -101,7 +102,7 @@ class FoldEvaluation:
     def _evaluate(self, fold: Fold) -> VolumeScores:
         path = self.checkpoints[fold.index]
         if path is not None:
-            load_network(self.network, path)
+            self.training[fold.index] = load_network(self.network, path)
         queries, supports = [self.scans[name] for name in fold.query], [self.scans[fold.support]]
         loader = DataLoader(ScanEpisodes(queries, supports, self.transform), batch_size=1, num_workers=self.num_workers)
         handler = VolumeScores(self.inferer.protocols, self.class_names, fold.index)

@@ -7,6 +7,7 @@ import logging
 import pickle
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from monai.config import PathLike
@@ -71,12 +72,15 @@ def checkpoint_to_resume(folder: PathLike, resume: bool) -> str | None:
     return None
 
 
-def load_network(network: torch.nn.Module, path: PathLike) -> None:
+def load_network(network: torch.nn.Module, path: PathLike) -> dict[str, Any]:
     """Load the weights of a trained network, all of them.
 
     Args:
         network: the network, on any device.
         path: a checkpoint of a training, with the weights under ``model``, or a file of weights alone.
+
+    Returns:
+        What made the checkpoint, its ``provenance``; empty where it does not say.
 
     Raises:
         FileNotFoundError: where there is no such file.
@@ -97,6 +101,7 @@ def load_network(network: torch.nn.Module, path: PathLike) -> None:
             f"{len(own)}, such as {', '.join(differing[:3])}. Give the encoder and sizes that it was trained with."
         )
     network.load_state_dict(weights)
+    return content.get("provenance", {})
 
 
 def _shape(tensor: object) -> tuple[int, ...] | None:
