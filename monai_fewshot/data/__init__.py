@@ -4,7 +4,7 @@
 from .check_scan import CheckScanD, CheckScand, CheckScanDict
 from .checks import check_output_dir, check_scans
 from .episodes import AnnotatedEpisodes, Episodes, EpisodeSampler, PseudoLabelEpisodes
-from .exclusion import class_numbers, slices_with_classes, training_slices
+from .exclusion import class_numbers, slices_with_classes
 from .folds import Fold, cross_validation_folds, load_folds
 from .inference_scans import pending_scans, support_scans
 from .scan_episodes import ScanEpisodes
@@ -38,5 +38,4 @@ __all__ = [
     "slices_with_classes",
     "support_scans",
     "training_scans",
-    "training_slices",
 ]

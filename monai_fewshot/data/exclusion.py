@@ -10,11 +10,20 @@ import torch
 from monai.config import NdarrayOrTensor
 from monai.utils import convert_to_tensor
 
-__all__ = ["class_numbers", "slices_with_classes", "training_slices"]
+__all__ = ["class_numbers", "slices_with_classes"]
 
 
 def slices_with_classes(label: NdarrayOrTensor, classes: Sequence[int]) -> NdarrayOrTensor:
     """Find the slices of a volume that hold any of some classes.
+
+    The field's setting 2 leaves such slices out of self-supervised training, so that the tested classes are unseen;
+    its setting 1 leaves none out.
+
+    Based on: Ouyang et al., "Self-supervision with Superpixels", ECCV 2020, section 4.1,
+    https://arxiv.org/abs/2007.09886.
+
+    Deviation: several later implementations exclude only slices that hold all of the tested classes, which excludes
+    nearly nothing; here any one of them excludes a slice, as the papers say.
 
     Args:
         label: label map (1, H, W, D) or (H, W, D); slices lie along the last axis.
@@ -34,36 +43,6 @@ def slices_with_classes(label: NdarrayOrTensor, classes: Sequence[int]) -> Ndarr
         return np.isin(label, list(classes)).any(axis=axes)
     plain = convert_to_tensor(label, track_meta=False)
     return torch.isin(plain, torch.tensor(list(classes), dtype=torch.long, device=plain.device)).any(dim=axes)
-
-
-def training_slices(label: NdarrayOrTensor, setting: int, classes: Sequence[int] = ()) -> NdarrayOrTensor:
-    """Find the slices of a volume that self-supervised training may see.
-
-    Setting 1 excludes nothing, so tested classes are in the training images, unlabelled. Setting 2 excludes every
-    slice that holds any of the tested classes, so that they are unseen.
-
-    Based on: Roy et al., "'Squeeze & excite' guided few-shot segmentation of volumetric images", MedIA 2020,
-    https://arxiv.org/abs/1902.01314, and Ouyang et al., TMI 2022, https://arxiv.org/abs/2007.09886.
-
-    Deviation: several later implementations exclude only slices that hold all of the tested classes, which excludes
-    nearly nothing; here any one of them excludes a slice, as the papers say.
-
-    Args:
-        label: label map (1, H, W, D) or (H, W, D); slices lie along the last axis.
-        setting: 1 or 2.
-        classes: numbers of the tested classes; needed for setting 2.
-
-    Returns:
-        Boolean (D,), an array for an array, a tensor for a tensor.
-
-    Raises:
-        ValueError: if ``setting`` is neither 1 nor 2, or 2 without ``classes``.
-    """
-    if setting not in (1, 2):
-        raise ValueError(f"setting is {setting!r}; expected 1 (excludes nothing) or 2 (excludes the tested classes).")
-    if setting == 2 and not len(classes):
-        raise ValueError("setting 2 excludes the slices of the tested classes, but classes is empty: name them.")
-    return ~slices_with_classes(label, classes if setting == 2 else ())
 
 
 def class_numbers(class_names: Mapping[int, str], classes: str | int | Sequence[str | int]) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from monai_fewshot.data.exclusion import class_numbers, slices_with_classes, training_slices
+from monai_fewshot.data.exclusion import class_numbers, slices_with_classes
 from monai_fewshot.data.scans import load_class_names, load_scans
 
 CLASS_NAMES = {1: "liver", 2: "right kidney", 3: "left kidney", 4: "spleen"}
@@ -31,9 +31,6 @@ def test_slices_equal_a_plain_loop(shape, classes, convert):
     label = (generator.random(shape) < 0.1) * generator.integers(0, 5, shape)
     found = slices_with_classes(convert(label), classes)
     assert found.tolist() == _any_by_loop(label, classes)
-    assert training_slices(convert(label), 1, classes).all()
-    if classes:
-        assert torch.equal(torch.as_tensor(training_slices(convert(label), 2, classes)), ~torch.as_tensor(found))
 
 
 def test_output_follows_the_kind_of_input():
@@ -48,14 +45,7 @@ def test_any_class_excludes_not_all():
     label = np.zeros((2, 2, 4), dtype=np.uint8)
     label[0, 0] = [0, 1, 2, 1]
     label[1, 1] = [0, 0, 0, 2]
-    assert training_slices(label, 2, [1, 2]).tolist() == [True, False, False, False]
-
-
-def test_bad_setting():
-    with pytest.raises(ValueError, match="setting is 3; expected 1"):
-        training_slices(np.zeros((2, 2, 2)), 3, [1])
-    with pytest.raises(ValueError, match="classes is empty: name them"):
-        training_slices(np.zeros((2, 2, 2)), 2)
+    assert slices_with_classes(label, [1, 2]).tolist() == [False, True, True, True]
 
 
 @pytest.mark.parametrize(
@@ -92,7 +82,7 @@ def test_published_counts_of_chaos(data_dir):
     assert sum(label.shape[-1] for label in labels) == 718
 
     def dropped(classes):
-        return sum(int((~training_slices(label, 2, class_numbers(names, classes))).sum()) for label in labels)
+        return sum(int(slices_with_classes(label, class_numbers(names, classes)).sum()) for label in labels)
 
     assert dropped(["left kidney", "right kidney"]) == 324
     assert dropped(["liver", "spleen"]) == 463
