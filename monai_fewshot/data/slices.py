@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 from monai.utils import convert_to_tensor
+from tqdm import tqdm
 
 from monai_fewshot.utils import resize_slices
 
@@ -53,7 +54,7 @@ class SliceStack(NamedTuple):
             ValueError: where no slice is left, or slices differ in channels or size.
         """
         images, labels, numbers = [], [], []
-        for number, scan in enumerate(scans):
+        for number, scan in enumerate(tqdm(scans, "reading scans", disable=None)):
             image, label = (
                 convert_to_tensor(scan[key], track_meta=False).movedim(3, 0) for key in ("image", label_key)
             )
