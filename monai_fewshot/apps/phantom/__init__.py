@@ -1,0 +1,7 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from .dataset import make_phantom_dataset
+from .volume import make_phantom_volume
+
+__all__ = ["make_phantom_dataset", "make_phantom_volume"]
