@@ -1,11 +1,12 @@
 # Copyright (c) monai_fewshot contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from .protocol import PROTOCOLS, Protocol, QuerySlices, ScanReduction, SupportChoice, get_protocol
+from .protocol import PROTOCOLS, ExpectedSpan, Protocol, QuerySlices, ScanReduction, SupportChoice, get_protocol
 from .volume_inferer import FewShotVolumeInferer
 
 __all__ = [
     "PROTOCOLS",
+    "ExpectedSpan",
     "FewShotVolumeInferer",
     "Protocol",
     "QuerySlices",

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from monai.utils import StrEnum
 
-__all__ = ["PROTOCOLS", "Protocol", "QuerySlices", "ScanReduction", "SupportChoice", "get_protocol"]
+__all__ = ["PROTOCOLS", "ExpectedSpan", "Protocol", "QuerySlices", "ScanReduction", "SupportChoice", "get_protocol"]
 
 
 class QuerySlices(StrEnum):
-    """Which slices of the query are segmented and scored for a class.
+    """Which slices of the query are scored for a class.
 
     - ``SPAN``: from the first slice of the class to the last, slices between them that miss it included.
     - ``PRESENT``: the slices that hold the class.
@@ -29,31 +29,29 @@ class QuerySlices(StrEnum):
 class SupportChoice(StrEnum):
     """How a query slice finds its support among the chunks of the support scan.
 
-    By the query slice's place among the segmented slices of its class:
-
-    - ``CHUNK``: the range from the first to the last of them is cut into chunks of equal height.
-    - ``SHARE``: their list is cut into chunks of equal length.
+    - ``CHUNK``: the range from the first to the last segmented slice is cut into chunks of equal height; a slice is
+      segmented after the support slices of its chunk.
+    - ``SHARE``: the list of segmented slices is cut into chunks of equal length.
     - ``ALL``: the support slices of all chunks are the shots of one episode, which serves every query slice.
-
-    Without knowing where the class begins and ends, for whole volumes:
-
-    - ``HEIGHT``: the class lies at the same relative height of the query volume as of the support volume; chunks as
-      in ``CHUNK``.
-    - ``ALIGNED``: the same, after moving and stretching the query along the slice axis until its slices look most
-      like those of the support at their heights.
-    - ``SIMILAR``: the chunk whose support slice looks most like the query slice.
-    - ``AVERAGE``: every chunk segments the slice, margins are averaged.
-    - ``CONFIDENT``: every chunk segments the slice; the one whose margins are furthest from 0 on average counts.
+    - ``AVERAGE``: every chunk segments every slice, the margins are averaged.
     """
 
     CHUNK = "chunk"
     SHARE = "share"
     ALL = "all"
+    AVERAGE = "average"
+
+
+class ExpectedSpan(StrEnum):
+    """Where a class is expected in a query volume that nobody has annotated.
+
+    - ``HEIGHT``: at the relative height of the volume at which the support volume has it.
+    - ``ALIGNED``: there, once the query is moved and stretched along the slice axis until its slices look most like
+      those of the support volume (:func:`monai_fewshot.inferers.support_choice.align_slices`).
+    """
+
     HEIGHT = "height"
     ALIGNED = "aligned"
-    SIMILAR = "similar"
-    AVERAGE = "average"
-    CONFIDENT = "confident"
 
 
 class ScanReduction(StrEnum):
@@ -61,6 +59,14 @@ class ScanReduction(StrEnum):
 
     MEAN = "mean"
     MEDIAN = "median"
+
+
+_CHOICES: dict[str, Any] = {
+    "query_slices": QuerySlices,
+    "support_choice": SupportChoice,
+    "expected_span": ExpectedSpan,
+    "scan_reduction": ScanReduction,
+}
 
 
 @dataclass(frozen=True)
@@ -72,12 +78,12 @@ class Protocol:
     Attributes:
         name: what reports call it.
         num_chunks: number of chunks the class's height is cut into, 1 or more. Each has its own support slices.
-        query_slices: which slices of the query are segmented and scored.
+        query_slices: which slices of the query are scored; no others are segmented.
         support_choice: how a query slice finds its support.
         shots_per_chunk: support slices a chunk takes from each support scan, 1 or more.
         min_pixels: pixels of a class a slice must have at least to count as holding it, in support and query.
-        reach: for the choices ``height`` and ``aligned``: slices further beyond the place where the class is
-            expected than this fraction of its height are taken not to hold it. None: every slice is segmented.
+        expected_span: where the class is expected in a whole volume; slices beyond are taken not to hold it and are
+            not segmented, but scored. None: every scored slice is segmented.
         scan_reduction: how the scores of scans become one.
 
     Raises:
@@ -90,7 +96,7 @@ class Protocol:
     support_choice: SupportChoice | str
     shots_per_chunk: int = 1
     min_pixels: int = 1
-    reach: float | None = None
+    expected_span: ExpectedSpan | str | None = None
     scan_reduction: ScanReduction | str = ScanReduction.MEAN
 
     def __post_init__(self) -> None:
@@ -98,22 +104,15 @@ class Protocol:
             value = getattr(self, field)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"Protocol {self.name!r}: {field} must be an integer of 1 or more, got {value!r}.")
-        kinds: dict[str, Any] = {
-            "query_slices": QuerySlices,
-            "support_choice": SupportChoice,
-            "scan_reduction": ScanReduction,
-        }
-        for field, kind in kinds.items():
+        for field, kind in _CHOICES.items():
             value, allowed = getattr(self, field), [str(item) for item in kind]
-            if value not in allowed:
+            if value not in allowed and not (field == "expected_span" and value is None):
                 raise ValueError(f"Protocol {self.name!r}: {field} must be one of {allowed}, got {value!r}.")
-            object.__setattr__(self, field, kind(value))
-        if self.reach is not None and not (
-            self.reach >= 0 and self.support_choice in (SupportChoice.HEIGHT, SupportChoice.ALIGNED)
-        ):
+            object.__setattr__(self, field, None if value is None else kind(value))
+        if self.expected_span is not None and self.needs_query_label:
             raise ValueError(
-                f"Protocol {self.name!r}: reach must be None or a number of 0 or more, beside support_choice 'height' "
-                f"or 'aligned'; got reach {self.reach!r} beside {str(self.support_choice)!r}."
+                f"Protocol {self.name!r}: expected_span is for query_slices 'volume'; under "
+                f"{str(self.query_slices)!r} the query's ground truth says where the class is."
             )
 
     @property
@@ -140,7 +139,7 @@ class Protocol:
         return slices[positions].reshape(self.num_chunks, self.shots_per_chunk)
 
     def segmented_slices(self, pixels: np.ndarray) -> np.ndarray:
-        """Find the query slices that are segmented and scored.
+        """Find the query slices that are segmented and scored; an expected span leaves out some of the former.
 
         Args:
             pixels: (..., D) pixels of a class in each slice of the query's ground truth, as

@@ -10,28 +10,26 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .protocol import Protocol, SupportChoice
+from .protocol import ExpectedSpan, Protocol, SupportChoice
 
-__all__ = ["ScanPairing", "align_slices", "choose_chunks", "slice_similarity"]
+__all__ = ["ScanPairing", "align_slices", "choose_chunks", "expected_slices", "slice_similarity"]
 
 THUMBNAIL = 16
 
 
 @dataclass(frozen=True)
 class ScanPairing:
-    """What is known of a query volume and its support scans when chunks are chosen.
+    """What is known of a query volume and its support scans when support slices are chosen.
 
     Attributes:
         query_pixels: (N, D) pixels of each class in each query slice; for whole volumes only its shape matters.
         support_pixels: for each support scan (N, D of that scan).
-        shots: for each class and chunk, the (scan, slice) pairs that support it.
         similarity: returns for each support scan how alike query and support slices look, (D, D of that scan);
-            called only where a choice asks for it.
+            called only where a protocol asks for it.
     """
 
     query_pixels: np.ndarray
     support_pixels: Sequence[np.ndarray]
-    shots: Sequence[Sequence[Sequence[tuple[int, int]]]]
     similarity: Callable[[], Sequence[np.ndarray]]
 
 
@@ -43,18 +41,48 @@ def choose_chunks(protocol: Protocol, pairing: ScanPairing) -> np.ndarray:
         pairing: the query and its support scans.
 
     Returns:
-        (N, D, R) chunk numbers, -1 where the class is not segmented in the slice. R is 1, or ``num_chunks`` for the
-        choices that let every chunk segment a slice.
+        (N, D, R) chunk numbers, -1 where the class is not segmented in the slice. R is 1, or ``num_chunks`` where
+        every chunk segments a slice.
 
     Example:
         >>> pixels = np.array([[0, 5, 5, 0, 5, 5, 5]])
-        >>> pairing = ScanPairing(pixels, [], [], list)
-        >>> choose_chunks(Protocol("three", 3, "span", "chunk"), pairing)[0, :, 0]
+        >>> choose_chunks(Protocol("three", 3, "span", "chunk"), ScanPairing(pixels, [], list))[0, :, 0]
         array([-1,  0,  0,  1,  1,  2,  2])
     """
-    segmented = protocol.segmented_slices(pairing.query_pixels)[..., None]
-    chunks = _CHOICES[protocol.support_choice](protocol, pairing, segmented[..., 0])
-    return np.where(segmented, chunks, -1)
+    segmented = protocol.segmented_slices(pairing.query_pixels)
+    if protocol.expected_span is not None:
+        segmented = expected_slices(protocol, pairing)
+    chunks = _CHOICES[protocol.support_choice](segmented, protocol.num_chunks)
+    return np.where(segmented[..., None], chunks, -1)
+
+
+def expected_slices(protocol: Protocol, pairing: ScanPairing) -> np.ndarray:
+    """Find the query slices in which each class is expected, from where the support scans have it.
+
+    The first and last edge of the class are carried over from each support scan that holds it and averaged. A slice
+    whose middle lies between them is expected to hold the class; where they lie within one slice, that one.
+
+    Args:
+        protocol: a protocol with an ``expected_span``.
+        pairing: the query and its support scans.
+
+    Returns:
+        (N, D) bool.
+    """
+    depth = pairing.query_pixels.shape[1]
+    if protocol.expected_span == ExpectedSpan.ALIGNED:
+        lines = [align_slices(matrix) for matrix in pairing.similarity()]
+    else:
+        lines = [(0.0, float(pixels.shape[1])) for pixels in pairing.support_pixels]
+    edges = []
+    for pixels, (begin, end) in zip(pairing.support_pixels, lines, strict=True):
+        held = pixels >= protocol.min_pixels
+        first, last = held.argmax(1), held.shape[1] - held[:, ::-1].argmax(1)
+        place = (np.stack([first, last]) - begin) / (end - begin) * depth
+        edges.append(np.where(held.any(1), place, np.nan))
+    low, high = np.nanmean(edges, axis=0)[..., None]
+    slices = np.arange(depth)
+    return ((slices + 0.5 >= low) & (slices + 0.5 <= high)) | (slices == np.floor((low + high) / 2))
 
 
 def slice_similarity(query: torch.Tensor, support: torch.Tensor) -> np.ndarray:
@@ -107,69 +135,31 @@ def _thumbnails(image: torch.Tensor) -> torch.Tensor:
     return F.normalize(centered - centered.mean(0), eps=1e-6) if len(centered) > 1 else centered
 
 
-def _by_chunk(protocol: Protocol, pairing: ScanPairing, segmented: np.ndarray) -> np.ndarray:
+def _by_chunk(segmented: np.ndarray, num_chunks: int) -> np.ndarray:
     depth = segmented.shape[1]
     first = segmented.argmax(1)[:, None]
     last = depth - 1 - segmented[:, ::-1].argmax(1)[:, None]
-    chunk = (np.arange(depth) - first) * protocol.num_chunks // np.maximum(last - first, 1)
-    return chunk.clip(0, protocol.num_chunks - 1)[..., None]
+    chunk = (np.arange(depth) - first) * num_chunks // np.maximum(last - first, 1)
+    return chunk.clip(0, num_chunks - 1)[..., None]
 
 
-def _by_share(protocol: Protocol, pairing: ScanPairing, segmented: np.ndarray) -> np.ndarray:
+def _by_share(segmented: np.ndarray, num_chunks: int) -> np.ndarray:
     rank = segmented.cumsum(1) - 1
-    borders = np.linspace(0, segmented.sum(1), protocol.num_chunks + 1, axis=1).astype(int)
+    borders = np.linspace(0, segmented.sum(1), num_chunks + 1, axis=1).astype(int)
     return (rank[..., None] >= borders[:, None, :-1]).sum(-1, keepdims=True) - 1
 
 
-def _all_chunks_at_once(protocol: Protocol, pairing: ScanPairing, segmented: np.ndarray) -> np.ndarray:
+def _all_at_once(segmented: np.ndarray, num_chunks: int) -> np.ndarray:
     return np.zeros((*segmented.shape, 1), dtype=int)
 
 
-def _every_chunk(protocol: Protocol, pairing: ScanPairing, segmented: np.ndarray) -> np.ndarray:
-    return np.broadcast_to(np.arange(protocol.num_chunks), (*segmented.shape, protocol.num_chunks))
+def _every_chunk(segmented: np.ndarray, num_chunks: int) -> np.ndarray:
+    return np.broadcast_to(np.arange(num_chunks), (*segmented.shape, num_chunks))
 
 
-def _by_height(protocol: Protocol, pairing: ScanPairing, segmented: np.ndarray) -> np.ndarray:
-    return _by_expected_span(protocol, pairing, [(0, pixels.shape[1]) for pixels in pairing.support_pixels])
-
-
-def _by_alignment(protocol: Protocol, pairing: ScanPairing, segmented: np.ndarray) -> np.ndarray:
-    return _by_expected_span(protocol, pairing, [align_slices(matrix) for matrix in pairing.similarity()])
-
-
-def _by_expected_span(protocol: Protocol, pairing: ScanPairing, lines: Sequence[tuple[float, float]]) -> np.ndarray:
-    """Carry the class's first and last edge from the support scans to the query, averaged over the scans."""
-    depth = pairing.query_pixels.shape[1]
-    edges = []
-    for pixels, (begin, end) in zip(pairing.support_pixels, lines, strict=True):
-        held = pixels >= protocol.min_pixels
-        first, last = held.argmax(1), held.shape[1] - held[:, ::-1].argmax(1)
-        place = (np.stack([first, last]) - begin) / (end - begin) * depth
-        edges.append(np.where(held.any(1), place, np.nan))
-    low, high = np.nanmean(edges, axis=0)
-    place = (np.arange(depth) + 0.5 - low[:, None]) / (high - low)[:, None]
-    chunk = np.floor(place * protocol.num_chunks).astype(int).clip(0, protocol.num_chunks - 1)
-    if protocol.reach is not None:
-        chunk = np.where((place >= -protocol.reach) & (place <= 1 + protocol.reach), chunk, -1)
-    return chunk[..., None]
-
-
-def _by_similarity(protocol: Protocol, pairing: ScanPairing, segmented: np.ndarray) -> np.ndarray:
-    similarity = pairing.similarity()
-    scores = [
-        [np.max([similarity[scan][:, place] for scan, place in shots], axis=0) for shots in chunks]
-        for chunks in pairing.shots
-    ]
-    return np.argmax(scores, axis=1)[..., None]
-
-
-_CHOICES: dict[str, Callable[[Protocol, ScanPairing, np.ndarray], np.ndarray]] = {
+_CHOICES: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
     SupportChoice.CHUNK: _by_chunk,
     SupportChoice.SHARE: _by_share,
-    SupportChoice.ALL: _all_chunks_at_once,
-    SupportChoice.HEIGHT: _by_height,
-    SupportChoice.ALIGNED: _by_alignment,
-    SupportChoice.SIMILAR: _by_similarity,
+    SupportChoice.ALL: _all_at_once,
     SupportChoice.AVERAGE: _every_chunk,
-    SupportChoice.CONFIDENT: _every_chunk,
 }

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from monai_fewshot.networks.nets import FewShotSegmenter
 from monai_fewshot.utils import pixels_per_slice, resize_slices
 
-from .protocol import Protocol, SupportChoice, get_protocol
+from .protocol import Protocol, get_protocol
 from .support_choice import ScanPairing, choose_chunks, slice_similarity
 from .support_encoding import EncodedSupport, SupportEncoder, SupportEpisode, SupportScan, chunk_shots
 from .volume_checks import as_scans, check_query, check_query_label, check_scans
@@ -36,8 +36,8 @@ class FewShotVolumeInferer(Inferer):
     found out).
 
     Channel 0 of the result is 0. Channel c is the margin of class c in its own episode, the foreground logit minus the
-    background logit, and -1e4 in slices where the protocol does not segment the class. So ``result[:, c] > 0`` is
-    class c alone, ``result.argmax(1)`` a label map of all classes.
+    background logit, and -1e4 in slices where the protocol does not segment the class or expects none of it. So
+    ``result[:, c] > 0`` is class c alone, ``result.argmax(1)`` a label map of all classes.
 
     It serves :class:`monai.engines.SupervisedEvaluator` as it is, with
     ``prepare_batch=PrepareBatchExtraInput(["support_image", "support_label", "label"])``.
@@ -151,8 +151,8 @@ class FewShotVolumeInferer(Inferer):
             chosen = [numbers[:, slices] for numbers in numbered]
             pairs, places = _distinct_pairs(chosen)
             margins = self._classify(network, features, support, pairs, (height, width))
-            for plan, result, place in zip(plans, results, places, strict=True):
-                _fill(result, slices, margins, place, plan.protocol)
+            for result, place in zip(results, places, strict=True):
+                _fill(result, slices, margins, place)
         background = volume.new_zeros(1, height, width, depth)
         return [torch.cat([background, result.permute(0, 2, 3, 1)]) for result in results]
 
@@ -165,10 +165,10 @@ class FewShotVolumeInferer(Inferer):
             pixels = np.zeros((self.num_classes, volume.shape[3]), dtype=int)
         shots = chunk_shots(protocol, scans)
         pairing = ScanPairing(
-            pixels, [s.pixels for s in scans], shots, lambda: [slice_similarity(volume, s.image) for s in scans]
+            pixels, [s.pixels for s in scans], lambda: [slice_similarity(volume, s.image) for s in scans]
         )
         episodes = [SupportEpisode(c + 1, chunk) for c, chunks in enumerate(shots) for chunk in chunks]
-        return _Plan(protocol, episodes, choose_chunks(protocol, pairing))
+        return _Plan(episodes, choose_chunks(protocol, pairing))
 
     def _classify(
         self,
@@ -200,9 +200,8 @@ class FewShotVolumeInferer(Inferer):
 
 
 class _Plan(NamedTuple):
-    """A protocol's ``episodes`` (class by class, chunk by chunk) and ``chunks`` (N, D, R) of each query slice."""
+    """The ``episodes`` of a protocol (class by class, chunk by chunk) and the ``chunks`` (N, D, R) of query slices."""
 
-    protocol: Protocol
     episodes: list[SupportEpisode]
     chunks: np.ndarray
 
@@ -228,19 +227,12 @@ def _distinct_pairs(chosen: Sequence[np.ndarray]) -> tuple[np.ndarray, list[np.n
     return np.stack([distinct % rows, distinct // rows], axis=1), places
 
 
-def _fill(
-    result: torch.Tensor, slices: np.ndarray, margins: torch.Tensor, places: np.ndarray, protocol: Protocol
-) -> None:
-    """Write the margins (P, H, W) at ``places`` (N, rows, R) into ``slices`` of the result (N, D, H, W)."""
+def _fill(result: torch.Tensor, slices: np.ndarray, margins: torch.Tensor, places: np.ndarray) -> None:
+    """Write margins (P, H, W), averaged over their ``places`` (N, rows, R), into ``slices`` of (N, D, H, W)."""
     class_index, row = np.nonzero((places >= 0).all(2))
     candidates = margins[torch.from_numpy(places[class_index, row]).to(margins.device)]
-    if protocol.support_choice == SupportChoice.CONFIDENT:
-        best = candidates.abs().mean((2, 3)).argmax(1)
-        chosen = candidates[torch.arange(len(best), device=best.device), best]
-    else:
-        chosen = candidates.mean(1)
     target = torch.from_numpy(np.stack([class_index, slices[row]])).to(result.device)
-    result[target[0], target[1]] = chosen
+    result[target[0], target[1]] = candidates.mean(1)
 
 
 def _take(tree: Any, index: torch.Tensor) -> Any:

@@ -14,7 +14,7 @@ from monai_fewshot.inferers.support_choice import ScanPairing, choose_chunks
 
 
 def chunks_of(protocol, pixels):
-    pairing = ScanPairing(np.asarray(pixels), [], [], list)
+    pairing = ScanPairing(np.asarray(pixels), [], list)
     return choose_chunks(protocol, pairing)[..., 0]
 
 
@@ -138,8 +138,8 @@ def test_an_unknown_name_lists_the_known_ones():
         ({"query_slices": "some"}, r"query_slices must be one of \['span', 'present', 'volume'\], got 'some'"),
         ({"support_choice": "best"}, r"support_choice must be one of .*'chunk'.*, got 'best'"),
         ({"scan_reduction": "sum"}, r"scan_reduction must be one of \['mean', 'median'\], got 'sum'"),
-        ({"reach": 0.1}, "reach 0.1 beside 'chunk'"),
-        ({"reach": -0.1, "support_choice": "height"}, "reach -0.1"),
+        ({"query_slices": "volume", "expected_span": "middle"}, r"expected_span must be one of .*, got 'middle'"),
+        ({"expected_span": "height"}, "expected_span is for query_slices 'volume'; under 'span'"),
     ],
 )
 def test_values_out_of_range_are_named(change, message):

@@ -8,7 +8,13 @@ import pytest
 import torch
 
 from monai_fewshot.inferers import Protocol
-from monai_fewshot.inferers.support_choice import ScanPairing, align_slices, choose_chunks, slice_similarity
+from monai_fewshot.inferers.support_choice import (
+    ScanPairing,
+    align_slices,
+    choose_chunks,
+    expected_slices,
+    slice_similarity,
+)
 
 
 def body(depth, begin=0.0, end=1.0, size=40):
@@ -19,11 +25,10 @@ def body(depth, begin=0.0, end=1.0, size=40):
     return torch.exp(-((x[..., None] - center) ** 2 + (y[..., None] - center) ** 2) / 0.005)[None]
 
 
-def pairing(query, supports, pixels, shots=None):
+def pairing(query, supports, pixels):
     return ScanPairing(
         np.zeros((pixels[0].shape[0], query.shape[-1]), dtype=int),
         pixels,
-        shots,
         lambda: [slice_similarity(query, support) for support in supports],
     )
 
@@ -34,8 +39,9 @@ def held(depth, first, last):
     return pixels
 
 
-def whole(choice, **kwargs):
-    return Protocol("test", 3, "volume", choice, **kwargs)
+def expected(span, query, supports, pixels):
+    protocol = Protocol("test", 3, "volume", "chunk", expected_span=span)
+    return [np.flatnonzero(row).tolist() for row in expected_slices(protocol, pairing(query, supports, pixels))]
 
 
 def test_similarity_is_the_correlation_of_what_differs_from_the_mean_slice():
@@ -87,50 +93,54 @@ def test_single_slices_align(shape):
     assert 0.6 < (end - begin) / shape[1] < 1.6
 
 
-def test_height_follows_the_relative_place_in_the_volume():
-    query, support = body(20), body(40)
-    chunks = choose_chunks(whole("height"), pairing(query, [support], [held(40, 10, 33)]))
-    expected = [min(max(int(((z + 0.5) / 20 * 40 - 10) / 24 * 3), 0), 2) if z >= 5 else 0 for z in range(20)]
-    assert chunks[0, :, 0].tolist() == expected
+def test_a_class_is_expected_at_the_relative_height_of_the_support():
+    assert expected("height", body(20), [body(40)], [held(40, 10, 33)]) == [list(range(5, 17))]
+    assert expected("height", body(40), [body(20)], [held(20, 5, 16)]) == [list(range(10, 34))]
 
 
-def test_height_averages_the_support_scans_that_hold_the_class():
+def test_expected_spans_average_the_support_scans_that_hold_the_class():
     scans = [held(10, 2, 3), held(10, 4, 7), np.zeros((1, 10), dtype=int)]
-    chunks = choose_chunks(whole("height", reach=0.0), pairing(body(10), [body(10)] * 3, scans))
-    assert np.flatnonzero(chunks[0, :, 0] >= 0).tolist() == [3, 4, 5]
+    assert expected("height", body(10), [body(10)] * 3, scans) == [[3, 4, 5]]
 
 
-def test_reach_leaves_out_slices_far_from_the_class():
-    at_0, at_half = (
-        choose_chunks(whole("height", reach=reach), pairing(body(30), [body(30)], [held(30, 10, 19)]))[0, :, 0]
-        for reach in (0.0, 0.5)
-    )
-    assert np.flatnonzero(at_0 >= 0).tolist() == list(range(10, 20))
-    assert np.flatnonzero(at_half >= 0).tolist() == list(range(5, 25))
-    assert at_0[10:20].tolist() == [0, 0, 0, 1, 1, 1, 1, 2, 2, 2]
+def test_each_class_has_its_own_expected_span():
+    pixels = np.concatenate([held(30, 0, 9), held(30, 20, 29)])
+    assert expected("height", body(15), [body(30)], [pixels]) == [list(range(5)), list(range(10, 15))]
+
+
+def test_a_class_thinner_than_a_slice_is_expected_in_one():
+    assert expected("height", body(5), [body(50)], [held(50, 12, 13)]) == [[1]]
+
+
+@pytest.mark.parametrize("span", ["height", "aligned"])
+def test_single_slices_hold_what_the_support_holds(span):
+    assert expected(span, body(1), [body(1)], [held(1, 0, 0)]) == [[0]]
 
 
 def test_alignment_finds_the_class_in_a_volume_that_begins_elsewhere():
     query, support = body(30, 0.2, 1.2), body(30)
-    chunks = choose_chunks(whole("aligned", reach=0.0), pairing(query, [support], [held(30, 15, 23)]))[0, :, 0]
-    found = np.flatnonzero(chunks >= 0)
+    (found,) = expected("aligned", query, [support], [held(30, 15, 23)])
     assert abs(found[0] - 9) <= 1
     assert abs(found[-1] - 17) <= 1
+    (unmoved,) = expected("height", query, [support], [held(30, 15, 23)])
+    assert unmoved == list(range(15, 24))
 
 
-def test_similar_takes_the_chunk_that_looks_most_alike():
-    query, support = body(12), body(24)
-    shots = [[((0, 3),), ((0, 12), (0, 13)), ((0, 20),)]]
-    chunks = choose_chunks(whole("similar"), pairing(query, [support], [held(24, 0, 23)], shots))[0, :, 0]
-    similarity = slice_similarity(query, support)
-    expected = [int(np.argmax([row[3], max(row[12], row[13]), row[20]])) for row in similarity]
-    assert chunks.tolist() == expected
-    assert chunks[0] == 0
-    assert chunks[6] == 1
-    assert chunks[11] == 2
+def test_a_class_outside_the_query_volume_is_not_expected():
+    assert expected("aligned", body(30, 0.4, 1.2), [body(30)], [held(30, 0, 3)]) == [[]]
 
 
-@pytest.mark.parametrize("choice", ["average", "confident"])
-def test_every_chunk_may_serve_a_slice(choice):
-    chunks = choose_chunks(whole(choice), pairing(body(4), [body(4)], [held(4, 0, 3)]))
+def test_chunks_of_an_expected_span():
+    protocol = Protocol("test", 3, "volume", "chunk", expected_span="height")
+    chunks = choose_chunks(protocol, pairing(body(12), [body(12)], [held(12, 2, 8)]))
+    assert chunks[0, :, 0].tolist() == [-1, -1, 0, 0, 1, 1, 2, 2, 2, -1, -1, -1]
+
+
+def test_without_an_expected_span_the_volume_is_cut_into_chunks():
+    chunks = choose_chunks(Protocol("test", 3, "volume", "chunk"), pairing(body(7), [body(7)], [held(7, 2, 3)]))
+    assert chunks[0, :, 0].tolist() == [0, 0, 1, 1, 2, 2, 2]
+
+
+def test_every_chunk_serves_an_average():
+    chunks = choose_chunks(Protocol("test", 3, "volume", "average"), pairing(body(4), [body(4)], [held(4, 0, 3)]))
     assert chunks.tolist() == [[[0, 1, 2]] * 4]

@@ -130,17 +130,14 @@ def plain_inference(protocol, image, network, supports, label, image_size=None):
         held = [z for z in range(image.shape[-1]) if (label[0, ..., z] == number).sum() >= protocol.min_pixels]
         for z, chunk in plain_chunks(protocol, held, image.shape[-1]).items():
             margins = []
-            for shot in shots if protocol.support_choice in ("average", "confident") else [shots[chunk]]:
+            for shot in shots if protocol.support_choice == "average" else [shots[chunk]]:
                 images = [resized(supports[k][0][..., place], size, "bilinear") for k, place in shot]
                 labels = [resized((supports[k][1][..., place] == number).long(), size, "nearest") for k, place in shot]
                 context = network.encode_support(torch.stack(images)[None], torch.stack(labels)[None])
                 features = network.encode_query(resized(image[..., z], size, "bilinear")[None])
                 logits = network.classify(features, context, native)[0]
                 margins.append(logits[1] - logits[0])
-            if protocol.support_choice == "confident":
-                result[number, ..., z] = max(margins, key=lambda margin: float(margin.abs().mean()))
-            else:
-                result[number, ..., z] = sum(margins) / len(margins)
+            result[number, ..., z] = sum(margins) / len(margins)
     return result
 
 
@@ -148,7 +145,6 @@ VARIANTS = {
     **PROTOCOLS,
     "five_shots": dataclasses.replace(PROTOCOLS["alpnet"], name="five_shots", num_chunks=2, shots_per_chunk=5),
     "average": Protocol("average", 3, "volume", "average"),
-    "confident": Protocol("confident", 3, "volume", "confident"),
 }
 
 
@@ -366,40 +362,20 @@ def test_no_graph_is_kept(network):
     assert not result.requires_grad
 
 
-@pytest.mark.parametrize("choice", ["height", "aligned", "similar"])
-@torch.no_grad()
-def test_choices_for_whole_volumes_use_the_chosen_chunk(network, choice):
-    image, _ = make_scan(1, 15)
-    support_image, support_label = make_scan(2, 12)
-    protocol = Protocol("test", 3, "volume", choice)
-    arguments = (image[None], network, support_image[None, None], support_label[None, None])
-    result = FewShotVolumeInferer(protocol, CLASSES)(*arguments)[0]
-    every = []
-    for number in range(1, CLASSES + 1):
-        shots = plain_shots(protocol, [support_label], number)
-        contexts = [
-            network.encode_support(
-                torch.stack([support_image.as_tensor()[..., z] for _, z in shot])[None],
-                torch.stack([(support_label[..., z] == number).long() for _, z in shot])[None],
-            )
-            for shot in shots
-        ]
-        slices = image.as_tensor().permute(3, 0, 1, 2)
-        logits = torch.stack([network.segment(slices, context) for context in contexts])
-        every.append((logits[:, :, 1] - logits[:, :, 0]).permute(0, 2, 3, 1))
-    for margins, found in zip(every, result[1:], strict=True):
-        distance = (margins - found.as_tensor()).abs().amax((1, 2))
-        assert (distance.amin(0) < 1e-4).all()
-        assert len(set(distance.argmin(0).tolist())) > 1
-
-
-def test_reach_segments_nothing_far_from_the_class(network):
+def test_slices_beyond_the_expected_span_are_not_segmented(network):
     image, _ = make_scan(1, 20)
-    support = (tensor[None, None] for tensor in make_scan(2, 20))
-    near = Protocol("near", 3, "volume", "height", reach=0.0)
-    result = FewShotVolumeInferer(near, CLASSES)(image[None], network, *support)[0]
-    segmented = (result[2] > NOT_SEGMENTED).any(0).any(0)
-    assert torch.nonzero(segmented).flatten().tolist() == list(range(6, 12))
+    support = [tensor[None, None] for tensor in make_scan(2, 20)]
+    arguments = (image[None], network, *support)
+    whole, near, aligned = (
+        Protocol(name, 1, "volume", "all", expected_span=span)
+        for name, span in (("whole", None), ("near", "height"), ("aligned", "aligned"))
+    )
+    result = FewShotVolumeInferer([whole, near, aligned], CLASSES)(*arguments)
+    assert (result["whole"] > NOT_SEGMENTED).all()
+    inside = (result["near"][0, 2] > NOT_SEGMENTED).any(0).any(0)
+    assert torch.nonzero(inside).flatten().tolist() == list(range(6, 12))
+    assert torch.allclose(result["near"][0, 2, ..., 6:12], result["whole"][0, 2, ..., 6:12], atol=1e-5)
+    assert (result["aligned"] == NOT_SEGMENTED).any()
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
@@ -411,8 +387,8 @@ def test_a_single_slice_is_a_volume(network, name):
     result = FewShotVolumeInferer(name, CLASSES)(*arguments)
     assert result.shape == (1, CLASSES + 1, 48, 40, 1)
     assert (result > NOT_SEGMENTED).all()
-    for choice in ("height", "aligned", "similar", "average", "confident"):
-        other = FewShotVolumeInferer(Protocol("test", 3, "volume", choice), CLASSES)(*arguments)
+    for span in ("height", "aligned"):
+        other = FewShotVolumeInferer(Protocol("test", 3, "volume", "chunk", expected_span=span), CLASSES)(*arguments)
         assert torch.allclose(other, result, atol=1e-5)
 
 
@@ -445,9 +421,9 @@ def test_a_class_that_one_of_two_support_scans_holds(network):
 def test_constant_images_and_color(channels):
     network = TinySegmenter(channels).eval()
     support_image, support_label = make_scan(2, 8, channels=channels)
-    result = FewShotVolumeInferer(["whole_volume", Protocol("aligned", 3, "volume", "aligned")], CLASSES)(
-        torch.full((1, channels, 48, 40, 6), 2.0), network, support_image[None, None], support_label[None, None]
-    )
+    result = FewShotVolumeInferer(
+        ["whole_volume", Protocol("aligned", 3, "volume", "average", expected_span="aligned")], CLASSES
+    )(torch.full((1, channels, 48, 40, 6), 2.0), network, support_image[None, None], support_label[None, None])
     assert all(torch.isfinite(margins).all() for margins in result.values())
 
 
