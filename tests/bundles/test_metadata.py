@@ -1,0 +1,131 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from monai.bundle import verify_metadata, verify_net_in_out
+
+import monai_fewshot
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = ROOT / "bundles" / "ssl_alpnet" / "configs"
+METADATA = CONFIGS / "metadata.json"
+
+TEXT, OBJECT, LIST_OF_TEXT = {"type": "string"}, {"type": "object"}, {"type": "array", "items": {"type": "string"}}
+REQUIRED = {
+    **dict.fromkeys(
+        ["schema", "version", "monai_version", "pytorch_version", "numpy_version", "task", "description"], TEXT
+    ),
+    **dict.fromkeys(["authors", "copyright"], TEXT),
+    "required_packages_version": OBJECT,
+}
+OPTIONAL = {
+    **dict.fromkeys(["data_source", "data_type", "image_classes", "label_classes", "pred_classes"], TEXT),
+    **dict.fromkeys(["name", "intended_use"], TEXT),
+    **dict.fromkeys(["changelog", "eval_metrics", "supported_apps"], OBJECT),
+    "references": LIST_OF_TEXT,
+}
+TENSOR_REQUIRED = {
+    **dict.fromkeys(["type", "format", "dtype"], TEXT),
+    "num_channels": {"type": "integer"},
+    "spatial_shape": {"type": "array", "items": {"type": ["string", "integer"]}},
+    "value_range": {"type": "array", "items": {"type": "number"}},
+}
+TENSOR_OPTIONAL = {"modality": TEXT, "is_patch_data": {"type": "boolean"}, "channel_def": OBJECT}
+
+
+def schema() -> dict:
+    """Write down what the bundle specification asks for; stricter, in that what it leaves open must be there too."""
+    tensor = {
+        "type": "object",
+        "properties": {**TENSOR_REQUIRED, **TENSOR_OPTIONAL},
+        "required": [*TENSOR_REQUIRED, "channel_def"],
+    }
+    tensors = {"type": "object", "additionalProperties": tensor, "minProperties": 1}
+    return {
+        "type": "object",
+        "properties": {
+            **REQUIRED,
+            **OPTIONAL,
+            "network_data_format": {
+                "type": "object",
+                "properties": {"inputs": tensors, "outputs": tensors, "post_processed_outputs": tensors},
+                "required": ["inputs", "outputs"],
+            },
+        },
+        "required": [*REQUIRED, *OPTIONAL, "network_data_format"],
+        "additionalProperties": False,
+    }
+
+
+@pytest.fixture
+def metadata() -> dict:
+    return json.loads(METADATA.read_text())
+
+
+@pytest.fixture
+def schema_file(tmp_path: Path) -> Path:
+    path = tmp_path / "schema.json"
+    path.write_text(json.dumps(schema()))
+    return path
+
+
+def test_fields_and_types_are_those_of_the_specification(schema_file):
+    verify_metadata(meta_file=str(METADATA), filepath=str(schema_file))
+
+
+@pytest.mark.parametrize("field", [*REQUIRED, "network_data_format"])
+def test_an_absent_field_is_found(field, metadata, schema_file, tmp_path):
+    del metadata[field]
+    broken = tmp_path / "metadata.json"
+    broken.write_text(json.dumps(metadata))
+    with pytest.raises(ValueError, match=field):
+        verify_metadata(meta_file=str(broken), filepath=str(schema_file))
+
+
+def test_the_schema_is_the_newest(metadata):
+    assert metadata["schema"].endswith("/meta_schema_20240725.json")
+
+
+def test_versions_are_those_tested(metadata):
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = dict(
+        re.match(r"([\w.-]+)==([\w.]+)", line).groups()
+        for line in lines
+        if "python_version <" not in line and "==" in line and line[0] != "#"
+    )
+    assert metadata["version"] == monai_fewshot.__version__
+    assert metadata["version"] in metadata["changelog"]
+    assert metadata["monai_version"] == pins["monai"]
+    assert metadata["pytorch_version"] == pins["torch"]
+    assert metadata["numpy_version"] == pins["numpy"]
+    packages = metadata["required_packages_version"]
+    assert packages.pop("monai_fewshot") == monai_fewshot.__version__
+    assert packages == {name: pins[name] for name in packages}
+
+
+def test_inputs_are_the_arguments_of_the_network(metadata):
+    assert list(metadata["network_data_format"]["inputs"]) == ["image", "support_image", "support_label"]
+
+
+def test_the_network_takes_and_gives_what_is_described(metadata):
+    support = {
+        name: torch.zeros(1, 1, described["num_channels"], *described["spatial_shape"])
+        for name, described in metadata["network_data_format"]["inputs"].items()
+        if name != "image"
+    }
+    support["support_label"][..., 32:96, 32:96] = 1
+    for config in ("train.json", "evaluate.json", "inference.json"):
+        verify_net_in_out(
+            net_id="network_def",
+            meta_file=str(METADATA),
+            config_file=str(CONFIGS / config),
+            device="cpu",
+            extra_forward_args=support,
+        )
