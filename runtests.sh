@@ -1,0 +1,85 @@
+#!/usr/bin/env bash
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+usage() {
+    cat <<'HELP'
+Check the project in an environment of its own, with the tested versions of all packages.
+
+usage: ./runtests.sh [--clean] [--lint] [--types] [--quick] [--tutorials] [--unit [PYTEST ARGUMENT ...]]
+
+With none of the parts named, all of them run: lint, types, unit tests and tutorials.
+
+  --lint         ruff: rules and format
+  --types        mypy
+  --unit ...     unit tests and the examples in docstrings; what follows goes to pytest,
+                 for example: ./runtests.sh --unit tests/data -k folds
+  --quick        unit tests and examples, without those marked as slow
+  --tutorials    execute the notebooks
+  --clean        make the environment anew
+  --help         this text
+
+Environment variables:
+  MONAI_FEWSHOT_VENV     folder of the environment (default .venv-tests)
+  PYTHON                 the Python to make it from, 3.10 or later (default python3)
+  MONAI_FEWSHOT_DATA     folder of real scans; tests that need them are skipped without
+  MONAI_FEWSHOT_GOLDEN   folder of reference arrays; likewise
+HELP
+}
+
+environment=${MONAI_FEWSHOT_VENV:-.venv-tests}
+clean=false
+parts=()
+unit_arguments=()
+while [ $# -gt 0 ]; do
+    case $1 in
+        --help | -h) usage && exit 0 ;;
+        --clean) clean=true ;;
+        --lint | --types | --quick | --tutorials) parts+=("${1#--}") ;;
+        --unit)
+            parts+=(unit)
+            shift
+            unit_arguments=("$@")
+            break
+            ;;
+        *)
+            echo "Unknown option $1." >&2
+            usage >&2
+            exit 2
+            ;;
+    esac
+    shift
+done
+[ ${#parts[@]} -gt 0 ] || parts=(lint types unit tutorials)
+
+if $clean; then rm -rf "$environment"; fi
+scripts/make_environment.sh "$environment" all,dev
+python="$environment/bin/python"
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+
+lint() { "$python" -m ruff check . && "$python" -m ruff format --check .; }
+types() { "$python" -m mypy; }
+run_pytest() { "$python" -m pytest --durations 5 "$@"; }
+quick() { run_pytest -n 2 --dist loadfile -m "not slow" --ignore tests/tutorials monai_fewshot tests; }
+tutorials() { run_pytest tests/tutorials; }
+unit() {
+    if [ ${#unit_arguments[@]} -gt 0 ]; then
+        run_pytest "${unit_arguments[@]}"
+    else
+        run_pytest -n 2 --dist loadfile --ignore tests/tutorials monai_fewshot tests
+    fi
+}
+
+failed=()
+for part in "${parts[@]}"; do
+    echo "== $part =="
+    "$part" || failed+=("$part")
+done
+if [ ${#failed[@]} -gt 0 ]; then
+    echo "FAILED: ${failed[*]}"
+    exit 1
+fi
+echo "PASSED: ${parts[*]}"
