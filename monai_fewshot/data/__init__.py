@@ -7,6 +7,7 @@ from .episodes import AnnotatedEpisodes, Episodes, EpisodeSampler, PseudoLabelEp
 from .exclusion import class_numbers, slices_with_classes
 from .folds import Fold, cross_validation_folds, load_folds
 from .inference_scans import pending_scans, support_scans
+from .mask_writer import MaskWriter
 from .scan_episodes import ScanEpisodes
 from .scans import Scan, fingerprint_scans, load_class_names, load_scans
 from .slices import SliceStack
@@ -20,6 +21,7 @@ __all__ = [
     "EpisodeSampler",
     "Episodes",
     "Fold",
+    "MaskWriter",
     "PseudoLabelEpisodes",
     "Scan",
     "ScanEpisodes",
