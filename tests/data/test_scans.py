@@ -135,6 +135,8 @@ def test_class_names(tmp_path):
 
 def test_class_names_of_a_plain_folder(tmp_path):
     assert load_class_names(tmp_path) == {}
+    with pytest.raises(ValueError, match=r'dataset\.json names no class: add "labels", names by number such as'):
+        load_class_names(tmp_path, required=True)
 
 
 @pytest.mark.parametrize("labels", [["liver"], {"liver": 1}])
