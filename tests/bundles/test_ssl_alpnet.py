@@ -213,6 +213,17 @@ class TestTrain:
         assert torch.equal(stack.image, everything.image[[0, 5, 6, 11]])
 
 
+def test_annotated_classes_by_one_override(at_root, dataset_dir, tmp_path):
+    options = {"dataset_dir": str(dataset_dir), "num_folds": 6, "fold": 0, "num_val_scans": 2, "max_epochs": 1}
+    workflow = at_root(tmp_path).run("train", "annotated", classes=["spleen"], **options)
+    assert (tmp_path / "models" / "fold0" / "model.pt").is_file()
+    episode = workflow.parser.get_parsed_content("train#dataset")[0]
+    stack = workflow.parser.get_parsed_content("train#stack")
+    assert set(stack.label.unique().tolist()) == {0, 1, 2}
+    assert set(episode["label"].unique().tolist()) == {0, 1}
+    assert not torch.equal(episode["image"], episode["support_image"][0])
+
+
 @pytest.mark.slow
 def test_command_line_does_the_same(trained, configs, dataset_dir, tmp_path):
     """Train fold 2 from the shell, in a folder that is not the bundle's."""
@@ -273,6 +284,8 @@ class TestEvaluate:
             assert name in page
         assert "scan_2" not in page
         assert results["provenance"]["settings"]["fold"] == [0, 2]
+        training = results["provenance"]["training"]
+        assert {fold: made["settings"]["fold"] for fold, made in training.items()} == {"0": 0, "2": 2}
 
     def test_dice_is_that_of_a_plain_computation(self, evaluated, trained, dataset_dir):
         with open(evaluated / "results.csv", newline="") as file:

@@ -88,7 +88,8 @@ def test_weights_are_loaded(tmp_path, wrap):
     trained[1].running_mean += 3
     torch.save(wrap(trained.state_dict()), tmp_path / "model.pt")
     assert not _same(trained, network)
-    load_network(network, tmp_path / "model.pt")
+    content = wrap(trained.state_dict())
+    assert load_network(network, tmp_path / "model.pt") == content.get("provenance", {})
     assert _same(trained, network)
 
 

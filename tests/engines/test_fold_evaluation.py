@@ -1,0 +1,113 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from scipy import ndimage
+from torch import nn
+
+from monai_fewshot.data import cross_validation_folds
+from monai_fewshot.engines import FoldEvaluation
+from monai_fewshot.inferers import FewShotVolumeInferer
+from monai_fewshot.networks.nets import ALPNet
+
+SCANS = [{"name": name, "image": f"{name}.nii.gz", "label": f"{name}_label.nii.gz"} for name in "abcdef"]
+FOLDS = cross_validation_folds("abcdef", 3)
+
+
+class Loader:
+    """Stands for a pipeline; fails at scans that it is told to fail at."""
+
+    def __init__(self, broken=()):
+        self.broken = broken
+
+    def __call__(self, scan):
+        if scan["name"] in self.broken:
+            raise RuntimeError(f"cannot read {scan['name']}")
+        random = np.random.default_rng(ord(scan["name"]))
+        label = np.zeros((1, 24, 20, 5), np.uint8)
+        row = random.integers(2, 8)
+        label[:, row : row + 12, 4:15, 1:4] = 1
+        label[:, :4, 15:, 2:] = 2
+        image = label * 2.0 + ndimage.gaussian_filter(random.normal(size=label.shape), (0, 1, 1, 0))
+        affine = torch.diag(torch.tensor([2.0, 2.0, 5.0, 1.0], dtype=torch.float64))
+        volumes = {"image": MetaTensor(image.astype(np.float32)), "label": MetaTensor(label)}
+        for volume in volumes.values():
+            volume.affine = affine
+        return {**scan, **volumes}
+
+
+def _network(seed=0):
+    torch.manual_seed(seed)
+    return ALPNet(2, nn.Conv2d(1, 8, 3, stride=2, padding=1))
+
+
+def _evaluation(output_dir, network=None, folds=FOLDS, broken=(), **options):
+    options = {"protocols": ["alpnet", "whole_volume"], **options}
+    inferer = FewShotVolumeInferer(options.pop("protocols"), num_classes=2)
+    return FoldEvaluation(
+        network or _network(), folds, SCANS, Loader(broken), inferer, ["first", "second"], output_dir, **options
+    )
+
+
+def _rows(folder):
+    with open(folder / "results.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_query_is_scored_with_its_folds_support(tmp_path):
+    scores = _evaluation(tmp_path, provenance={"seed": 3}, title="Two squares").run()
+    expected = {(fold.index, name) for fold in FOLDS for name in fold.query}
+    assert {(score.fold, score.scan) for score in scores} == expected
+    assert len(scores) == len(_rows(tmp_path)) == 6 * 2 * 2
+    assert json.loads((tmp_path / "results.json").read_text())["provenance"]["seed"] == 3
+    assert "Two squares" in (tmp_path / "report.html").read_text()
+    means = {
+        c: np.mean([s.dice for s in scores if s.class_name == c and s.protocol == "alpnet"])
+        for c in ("first", "second")
+    }
+    assert means["first"] > 0.5, "bright squares are found without training"
+
+
+def test_each_fold_has_its_own_weights(tmp_path):
+    networks = [_network(seed) for seed in (1, 2)]
+    for fold, network in zip((0, 2), networks, strict=True):
+        content = {"model": network.state_dict(), "provenance": {"seed": fold + 10}}
+        torch.save(content, tmp_path / f"{fold}.pt")
+    chosen = [FOLDS[0], FOLDS[2]]
+    together = _evaluation(tmp_path / "both", folds=chosen, checkpoint=str(tmp_path / "{fold}.pt")).run()
+    alone = [
+        score
+        for fold, network in zip(chosen, networks, strict=True)
+        for score in _evaluation(tmp_path / str(fold.index), network, folds=[fold]).run()
+    ]
+    assert [(s.scan, s.dice) for s in together] == [(s.scan, s.dice) for s in alone]
+    made = json.loads((tmp_path / "both" / "results.json").read_text())["provenance"]["training"]
+    assert made == {"0": {"seed": 10}, "2": {"seed": 12}}
+
+
+def test_an_interrupted_evaluation_leaves_the_folds_it_has_done(tmp_path):
+    evaluation = _evaluation(tmp_path, broken=["d"])
+    with pytest.raises(RuntimeError, match="cannot read d"):
+        evaluation.run()
+    assert {row["fold"] for row in _rows(tmp_path)} == {"0"}
+    assert (tmp_path / "report.html").is_file()
+
+
+def test_missing_checkpoints_are_found_before_anything_runs(tmp_path):
+    torch.save({"model": _network().state_dict()}, tmp_path / "1.pt")
+    with pytest.raises(FileNotFoundError, match=r"There is no checkpoint .*0\.pt, .*2\.pt: train these folds first"):
+        _evaluation(tmp_path / "out", checkpoint=str(tmp_path / "{fold}.pt"))
+
+
+def test_output_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match="cannot be written"):
+        _evaluation(tmp_path / "file" / "out")

@@ -1,0 +1,101 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import pytest
+import torch
+from ignite.engine import Engine, Events
+from torch import nn
+
+from monai_fewshot.handlers import BestModelSaver, TrainingCheckpoints
+
+
+class _Training:
+    """A training whose weights depend on every random draw so far, with validation scores as given."""
+
+    def __init__(self, folder, scores, resume=False):
+        torch.manual_seed(0)
+        self.network = nn.Linear(2, 2)
+        self.optimizer = torch.optim.AdamW(self.network.parameters(), 0.1)
+        self.evaluator, self.trainer = Engine(lambda *_: None), Engine(self.step)
+        best = BestModelSaver(str(folder), {"model": self.network})
+        best.attach(self.evaluator)
+        self.scores = scores
+        self.evaluator.add_event_handler(Events.EPOCH_STARTED, self.score)
+        self.trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda _engine: self.evaluator.run([0]))
+        objects = {"model": self.network, "optimizer": self.optimizer, "best_model": best}
+        TrainingCheckpoints(folder, objects, resume).attach(self.trainer)
+        self.draws = []
+
+    def step(self, _engine, _batch):
+        self.draws.append(torch.rand(1).item())
+        self.optimizer.zero_grad()
+        self.network(torch.rand(3, 2)).square().sum().backward()
+        self.optimizer.step()
+
+    def score(self, engine):
+        engine.state.key_metric_name = "dice"
+        engine.state.metrics["dice"] = self.scores[self.trainer.state.epoch - 1]
+
+    def run(self, epochs):
+        self.trainer.run([0, 1, 2], max_epochs=epochs)
+        return self
+
+
+def _weights(file):
+    content = torch.load(file, weights_only=True)
+    return content.get("model", content)["weight"]
+
+
+def test_two_checkpoints_are_kept(tmp_path):
+    training = _Training(tmp_path, [0.1] * 5).run(5)
+    assert {file.name for file in tmp_path.glob("checkpoint*")} == {"checkpoint_epoch=4.pt", "checkpoint_epoch=5.pt"}
+    saved = torch.load(tmp_path / "checkpoint_epoch=5.pt", weights_only=True)
+    assert set(saved) == {"model", "optimizer", "best_model", "random_state", "trainer"}
+    assert (saved["trainer"]["iteration"], saved["trainer"]["max_epochs"]) == (15, 5)
+    assert torch.equal(saved["model"]["weight"], training.network.weight)
+
+
+@pytest.mark.parametrize("stop", [1, 3])
+def test_a_resumed_training_goes_on_exactly(tmp_path, stop):
+    scores = [0.2, 0.5, 0.1, 0.6, 0.3]
+    whole = _Training(tmp_path / "whole", scores).run(5)
+    _Training(tmp_path / "parts", scores).run(stop)
+    resumed = _Training(tmp_path / "parts", scores, resume=True)
+    torch.manual_seed(99)
+    resumed.run(5)
+    assert resumed.draws == whole.draws[3 * stop :]
+    assert torch.equal(resumed.network.weight, whole.network.weight)
+    for name in ("checkpoint_epoch=5.pt", "model.pt"):
+        assert torch.equal(_weights(tmp_path / "parts" / name), _weights(tmp_path / "whole" / name))
+
+
+def test_a_worse_model_never_replaces_the_best_one(tmp_path):
+    _Training(tmp_path, [0.3, 0.9]).run(2)
+    best = _weights(tmp_path / "model.pt")
+    assert torch.equal(best, _weights(tmp_path / "checkpoint_epoch=2.pt"))
+    _Training(tmp_path, [0.3, 0.9, 0.5, 0.8], resume=True).run(4)
+    assert torch.equal(_weights(tmp_path / "model.pt"), best)
+    _Training(tmp_path, [0.3, 0.9, 0.5, 0.8, 0.95], resume=True).run(5)
+    assert torch.equal(_weights(tmp_path / "model.pt"), _weights(tmp_path / "checkpoint_epoch=5.pt"))
+
+
+def test_resume_in_an_empty_folder_begins_anew(tmp_path):
+    first, second = (
+        _Training(tmp_path / name, [0.1, 0.2], resume).run(2) for name, resume in (("a", True), ("b", False))
+    )
+    assert torch.equal(first.network.weight, second.network.weight)
+
+
+def test_checkpoints_are_not_overwritten(tmp_path):
+    _Training(tmp_path, [0.1]).run(1)
+    with pytest.raises(ValueError, match="holds checkpoints of an earlier training"):
+        _Training(tmp_path, [0.1])
+
+
+def test_training_less_than_was_done_is_an_error(tmp_path):
+    _Training(tmp_path, [0.1, 0.1, 0.1]).run(3)
+    training = _Training(tmp_path, [0.1, 0.1], resume=True)
+    with pytest.raises(ValueError, match="larger than"):
+        training.run(2)
