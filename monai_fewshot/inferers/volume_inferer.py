@@ -36,8 +36,8 @@ class FewShotVolumeInferer(Inferer):
     found out).
 
     Channel 0 of the result is 0. Channel c is the margin of class c in its own episode, the foreground logit minus the
-    background logit, and -1e4 in slices where the protocol does not segment the class or expects none of it. So
-    ``result[:, c] > 0`` is class c alone, ``result.argmax(1)`` a label map of all classes.
+    background logit and the threshold, and -1e4 in slices where the protocol does not segment the class or expects
+    none of it. So ``result[:, c] > 0`` is class c alone, ``result.argmax(1)`` a label map of all classes.
 
     It serves :class:`monai.engines.SupervisedEvaluator` as it is, with
     ``prepare_batch=PrepareBatchExtraInput(["support_image", "support_label", "label"])``.
@@ -51,6 +51,9 @@ class FewShotVolumeInferer(Inferer):
             in the query's own size. Default: the query's size.
         batch_size: number of slices, or pairs of a slice and a class, that go through the network at once.
         progress: whether to show a progress bar over the batches of a volume.
+        threshold: how far the foreground logit must exceed the background logit; it is subtracted from all margins.
+            Networks trained with a lower weight on background than on foreground, as SSL-ALPNet is, draw objects too
+            large at 0.
 
     Raises:
         ValueError: where an argument is out of its range or two protocols have the same name.
@@ -74,6 +77,7 @@ class FewShotVolumeInferer(Inferer):
         image_size: Sequence[int] | None = None,
         batch_size: int = 16,
         progress: bool = False,
+        threshold: float = 0.0,
     ) -> None:
         self.protocols = tuple(get_protocol(item) for item in ensure_tuple(protocol))
         self.single = isinstance(protocol, (Protocol, str))
@@ -88,6 +92,7 @@ class FewShotVolumeInferer(Inferer):
         self.image_size = None if image_size is None else (int(image_size[0]), int(image_size[1]))
         self.batch_size = batch_size
         self.progress = progress
+        self.threshold = threshold
         self._encoder = SupportEncoder(batch_size)
 
     @torch.no_grad()
@@ -190,7 +195,7 @@ class FewShotVolumeInferer(Inferer):
                         f"The network gave logits of shape {tuple(logits.shape)}, not {(len(rows), 2, *size)}: a class "
                         "is segmented against the background, by a network of one foreground class."
                     )
-                margins.append(logits[:, 1] - logits[:, 0])
+                margins.append(logits[:, 1] - logits[:, 0] - self.threshold)
         return torch.cat(margins)
 
     def _batches(self, slices: np.ndarray) -> Iterator[np.ndarray]:

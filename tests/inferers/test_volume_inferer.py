@@ -196,6 +196,17 @@ def test_several_protocols_give_what_each_gives_alone(network):
         assert torch.allclose(together[name], FewShotVolumeInferer(protocol, CLASSES)(*arguments), atol=1e-5)
 
 
+def test_the_threshold_is_subtracted_where_the_protocol_segments(network):
+    image, label, support_image, support_label = (*batched(*make_scan(1, 9)), *batched(*make_scan(2, 8)))
+    arguments = (image, network, support_image[None], support_label[None], label)
+    plain = FewShotVolumeInferer("alpnet", CLASSES)(*arguments)
+    strict = FewShotVolumeInferer("alpnet", CLASSES, threshold=0.25)(*arguments)
+    segmented = plain[:, 1:] != NOT_SEGMENTED
+    torch.testing.assert_close(strict[:, 1:][segmented], plain[:, 1:][segmented] - 0.25)
+    assert (strict[:, 1:][~segmented] == NOT_SEGMENTED).all()
+    assert not strict[:, 0].any()
+
+
 def test_each_slice_is_encoded_once(network):
     image, label = make_scan(1, 16)
     support_image, support_label = make_scan(2, 13)
