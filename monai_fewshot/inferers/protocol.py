@@ -172,7 +172,14 @@ PROTOCOLS: dict[str, Protocol] = {
             min_pixels=11,
             scan_reduction=ScanReduction.MEDIAN,
         ),
-        Protocol("whole_volume", 3, QuerySlices.VOLUME, SupportChoice.ALL),
+        Protocol(
+            "whole_volume",
+            3,
+            QuerySlices.VOLUME,
+            SupportChoice.CHUNK,
+            shots_per_chunk=2,
+            expected_span=ExpectedSpan.ALIGNED,
+        ),
     )
 }
 """Published protocols, and one for use.
@@ -186,7 +193,11 @@ PROTOCOLS: dict[str, Protocol] = {
   al., "'Squeeze & excite' guided few-shot segmentation of volumetric images", Medical Image Analysis 2020,
   https://arxiv.org/abs/1902.01314. Ten chunks as in the published code. Deviation: that code also segments the slice
   before the first one, and its last chunk is the last slice alone.
-- ``whole_volume``: every slice of a volume that nobody has annotated.
+- ``whole_volume``: every slice of a volume that nobody has annotated. The query is aligned to the support along the
+  slice axis, and a class is expected where the aligned support has it. Measured on pairs of training scans, Dice in
+  percent: on CHAOS 35 with all support slices for every query slice, 45 with the class expected at the support's
+  relative height and 51 aligned, where the query's ground truth gives 60; on cardiac scans 53 aligned or by height and
+  54 with two shots a chunk, where the ground truth gives 58.
 
 Deviation, all: positions are computed in whole numbers. The originals' rounding moves a slice by one in a few cases
 with nine or more chunks; with three, five and seven chunks there is none.

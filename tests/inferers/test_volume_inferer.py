@@ -142,7 +142,7 @@ def plain_inference(protocol, image, network, supports, label, image_size=None):
 
 
 VARIANTS = {
-    **PROTOCOLS,
+    **{name: protocol for name, protocol in PROTOCOLS.items() if protocol.expected_span is None},
     "five_shots": dataclasses.replace(PROTOCOLS["alpnet"], name="five_shots", num_chunks=2, shots_per_chunk=5),
     "average": Protocol("average", 3, "volume", "average"),
 }
