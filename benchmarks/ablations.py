@@ -25,7 +25,6 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "no alignment": ({"network_def::align": False}, {}),
     "no intensity transform": ({"augmentation::gamma": None}, {}),
     "no geometric transform": ({"augmentation::geometry": None}, {}),
-    "no transform": ({"augmentation::geometry": None, "augmentation::gamma": None}, {}),
 }
 
 
