@@ -62,35 +62,44 @@ def _rows(folder):
         return list(csv.DictReader(file))
 
 
-def test_every_query_is_scored_with_its_folds_support(tmp_path):
-    scores = _evaluation(tmp_path, provenance={"seed": 3}, title="Two squares").run()
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory):
+    """A folder with a checkpoint for each fold and the results of an evaluation, and its scores."""
+    folder = tmp_path_factory.mktemp("folds")
+    for fold in FOLDS:
+        content = {"model": _network(fold.index).state_dict(), "provenance": {"seed": fold.index + 10}}
+        torch.save(content, folder / f"{fold.index}.pt")
+    options = {"checkpoint": str(folder / "{fold}.pt"), "provenance": {"set": "squares"}, "title": "Two squares"}
+    return folder, _evaluation(folder, _network(9), **options).run()
+
+
+def test_every_query_is_scored(evaluated):
+    folder, scores = evaluated
     expected = {(fold.index, name) for fold in FOLDS for name in fold.query}
     assert {(score.fold, score.scan) for score in scores} == expected
-    assert len(scores) == len(_rows(tmp_path)) == 6 * 2 * 2
-    assert json.loads((tmp_path / "results.json").read_text())["provenance"]["seed"] == 3
-    assert "Two squares" in (tmp_path / "report.html").read_text()
-    means = {
-        c: np.mean([s.dice for s in scores if s.class_name == c and s.protocol == "alpnet"])
-        for c in ("first", "second")
-    }
-    assert means["first"] > 0.5, "bright squares are found without training"
+    assert len(scores) == len(_rows(folder)) == 6 * 2 * 2
+    assert "Two squares" in (folder / "report.html").read_text()
+    assert np.mean([s.dice for s in scores if s.class_name == "first" and s.protocol == "alpnet"]) > 0.5
 
 
-def test_each_fold_has_its_own_weights(tmp_path):
-    networks = [_network(seed) for seed in (1, 2)]
-    for fold, network in zip((0, 2), networks, strict=True):
-        content = {"model": network.state_dict(), "provenance": {"seed": fold + 10}}
-        torch.save(content, tmp_path / f"{fold}.pt")
-    chosen = [FOLDS[0], FOLDS[2]]
-    together = _evaluation(tmp_path / "both", folds=chosen, checkpoint=str(tmp_path / "{fold}.pt")).run()
-    alone = [
-        score
-        for fold, network in zip(chosen, networks, strict=True)
-        for score in _evaluation(tmp_path / str(fold.index), network, folds=[fold]).run()
-    ]
-    assert [(s.scan, s.dice) for s in together] == [(s.scan, s.dice) for s in alone]
-    made = json.loads((tmp_path / "both" / "results.json").read_text())["provenance"]["training"]
-    assert made == {"0": {"seed": 10}, "2": {"seed": 12}}
+def test_results_say_what_made_them(evaluated):
+    made = json.loads((evaluated[0] / "results.json").read_text())["provenance"]
+    assert made["set"] == "squares"
+    assert made["training"] == {"0": {"seed": 10}, "1": {"seed": 11}, "2": {"seed": 12}}
+
+
+def test_each_fold_has_its_own_weights_and_support(evaluated, tmp_path):
+    alone = _evaluation(tmp_path, _network(2), folds=FOLDS[2:]).run()
+    assert [(s.scan, s.dice) for s in alone] == [(s.scan, s.dice) for s in evaluated[1] if s.fold == 2]
+    load, inferer = Loader(), FewShotVolumeInferer("whole_volume", num_classes=2)
+    query, support = load(SCANS[4]), load(SCANS[0])
+    assert (FOLDS[2].query[0], FOLDS[2].support) == ("e", "a")
+    margins = inferer(
+        query["image"][None], _network(2).eval(), *(support[key][None, None] for key in ("image", "label"))
+    )
+    for score in (s for s in alone if s.scan == "e" and s.protocol == "whole_volume"):
+        mask, truth = margins[0, score.class_number] > 0, query["label"][0] == score.class_number
+        assert score.dice == pytest.approx((2 * (mask & truth).sum() / (mask.sum() + truth.sum())).item())
 
 
 def test_an_interrupted_evaluation_leaves_the_folds_it_has_done(tmp_path):
