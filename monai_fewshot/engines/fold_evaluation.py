@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from ignite.handlers import ProgressBar
 from monai.config import PathLike
 from monai.data import DataLoader
@@ -44,6 +45,7 @@ class FoldEvaluation:
         provenance: what made the results, for the files; what made each fold's checkpoint is added to it.
         title: of the report.
         num_workers: processes that load scans.
+        postprocessing: see :class:`monai_fewshot.handlers.VolumeScores`.
 
     Raises:
         OSError: where the output folder cannot be written to.
@@ -63,6 +65,7 @@ class FoldEvaluation:
         provenance: Mapping[str, Any] | None = None,
         title: str = "Few-shot segmentation",
         num_workers: int = 0,
+        postprocessing: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
         self.network = network
         self.folds = folds
@@ -78,6 +81,7 @@ class FoldEvaluation:
         self.provenance = {**(provenance or {}), "training": self.training}
         self.title = title
         self.num_workers = num_workers
+        self.postprocessing = postprocessing
         missing = [path for path in self.checkpoints.values() if path is not None and not Path(path).is_file()]
         if missing:
             raise FileNotFoundError(
@@ -105,7 +109,7 @@ class FoldEvaluation:
             self.training[fold.index] = load_network(self.network, path)
         queries, supports = [self.scans[name] for name in fold.query], [self.scans[fold.support]]
         loader = DataLoader(ScanEpisodes(queries, supports, self.transform), batch_size=1, num_workers=self.num_workers)
-        handler = VolumeScores(self.inferer.protocols, self.class_names, fold.index)
+        handler = VolumeScores(self.inferer.protocols, self.class_names, fold.index, self.postprocessing)
         evaluator = SupervisedEvaluator(
             device=next(self.network.parameters()).device,
             val_data_loader=loader,

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,8 @@ class VolumeScores:
         protocols: a protocol or its name, or several, as the inferer has them.
         class_names: what the label values 1..N stand for.
         fold: cross-validation fold that the scans are queries of.
+        postprocessing: what becomes of the masks (N, H, W, D) of a scan, 0 and 1, before they are scored, such as
+            ``monai.transforms.KeepLargestConnectedComponent(is_onehot=True)``. None for nothing.
 
     Attributes:
         scores: one :class:`~monai_fewshot.metrics.ScanScore` a scan, class and protocol, so far.
@@ -53,11 +55,16 @@ class VolumeScores:
     """
 
     def __init__(
-        self, protocols: Protocol | str | Sequence[Protocol | str], class_names: Sequence[str], fold: int = 0
+        self,
+        protocols: Protocol | str | Sequence[Protocol | str],
+        class_names: Sequence[str],
+        fold: int = 0,
+        postprocessing: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
         self.protocols = tuple(get_protocol(item) for item in ensure_tuple(protocols))
         self.class_names = tuple(class_names)
         self.fold = fold
+        self.postprocessing = postprocessing
         self.scores: list[ScanScore] = []
         self.cases: list[SliceCase] = []
 
@@ -95,7 +102,10 @@ class VolumeScores:
                 f"{len(self.class_names) + 1} (background and {', '.join(self.class_names)}) for {names}: give it and "
                 "the inferer the same protocols and classes."
             )
-        return {name: by_name[name].as_subclass(torch.Tensor)[1:] > 0 for name in names}
+        return {name: self._postprocess(by_name[name].as_subclass(torch.Tensor)[1:] > 0) for name in names}
+
+    def _postprocess(self, masks: torch.Tensor) -> torch.Tensor:
+        return masks if self.postprocessing is None else self.postprocessing(masks.float()) > 0
 
     def _score_scan(
         self, scan: str, label: torch.Tensor, masks: Mapping[str, torch.Tensor], affine: np.ndarray

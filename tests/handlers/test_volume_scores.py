@@ -11,6 +11,7 @@ import torch
 from monai.data import DataLoader, MetaTensor
 from monai.engines import SupervisedEvaluator
 from monai.inferers import Inferer
+from monai.transforms import KeepLargestConnectedComponent
 
 from monai_fewshot.handlers import VolumeScores
 from monai_fewshot.inferers import PROTOCOLS
@@ -166,3 +167,14 @@ def test_scans_without_any_name_are_an_error():
     scan = make_scan(0, named=False)
     with pytest.raises(ValueError, match="give it a name"):
         evaluate([{"image": scan["image"].as_tensor(), "label": scan["label"]}])
+
+
+def test_postprocessing_acts_on_the_masks_of_each_class():
+    largest = KeepLargestConnectedComponent(applied_labels=[0, 1], is_onehot=True, connectivity=1)
+    handler, _ = evaluate([make_scan(0)], handler=VolumeScores(BOTH, NAMES, postprocessing=largest))
+    label = make_label(0)[0]
+    for row in handler.scores:
+        truth = label == row.class_number
+        without_stray_block = truth.roll(1, 0)
+        overlap = 2 * (truth & without_stray_block).sum() / (truth.sum() + without_stray_block.sum())
+        assert row.dice == pytest.approx(overlap.item())

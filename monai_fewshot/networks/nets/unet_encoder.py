@@ -36,8 +36,8 @@ class UNetEncoder(FeatureEncoder):
         channels: widths of the contracting path, from stride 2 on, two levels or more.
             Defaults to (32, 64, 128, 256), that is strides 2, 4, 8 and 16.
         out_channels: channels of the features. Defaults to 64.
-        norm: normalization and its arguments, as in MONAI's factories. Defaults to "instance": statistics of the training
-            batches do not carry over to other scanners (cardiac MR lost 13 points of Dice with batch normalization).
+        norm: normalization and its arguments, as in MONAI's factories. Defaults to "instance": the statistics of
+            training batches do not carry over to other scans.
         act: activation and its arguments, as in MONAI's factories. Defaults to leaky ReLU of slope 0.1.
         weights: path or URL of a checkpoint, see :func:`~monai_fewshot.networks.load_encoder_weights`, or None for
             random weights. Defaults to None.
