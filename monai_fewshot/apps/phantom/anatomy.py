@@ -60,23 +60,23 @@ class Ellipsoid(NamedTuple):
 SHAPES = {
     "heart": {"heart": Ellipsoid((-12, 18, 96), (48, 42, 26))},
     "liver": {
-        "right lobe": Ellipsoid((64, -2, 20), (62, 76, 70), (0, 12, 0)),
-        "left lobe": Ellipsoid((10, 42, 40), (70, 34, 36), (0, -12, -12)),
+        "right lobe": Ellipsoid((64, -2, 20), (62, 76, 62), (0, 12, 0)),
+        "left lobe": Ellipsoid((10, 42, 40), (70, 34, 32), (0, -12, -12)),
         "liver hollow": Ellipsoid((-6, -14, -40), (46, 58, 60)),
         "gallbladder": Ellipsoid((44, 42, -18), (11, 13, 22)),
     },
     "spleen": {
-        "spleen": Ellipsoid((-90, -32, 36), (36, 52, 52), (12, 8, -24)),
-        "spleen hollow": Ellipsoid((-46, -2, 32), (30, 40, 66), (0, 0, -24)),
+        "spleen": Ellipsoid((-90, -32, 36), (36, 52, 46), (12, 8, -24)),
+        "spleen hollow": Ellipsoid((-44, 0, 32), (28, 38, 60), (0, 0, -24)),
     },
-    "stomach": {"stomach": Ellipsoid((-54, 28, 36), (40, 32, 46), (0, -20, 10))},
+    "stomach": {"stomach": Ellipsoid((-54, 28, 36), (40, 32, 42), (0, -20, 10))},
     "right kidney": {
-        "right kidney": Ellipsoid((60, -34, -25), (26, 29, 46), (8, -10, 20)),
-        "right sinus": Ellipsoid((45, -27, -25), (15, 8, 20)),
+        "right kidney": Ellipsoid((60, -34, -25), (26, 29, 41), (8, -10, 20)),
+        "right sinus": Ellipsoid((45, -27, -25), (15, 8, 17)),
     },
     "left kidney": {
-        "left kidney": Ellipsoid((-60, -36, -13), (26, 29, 46), (8, 10, -20)),
-        "left sinus": Ellipsoid((-45, -29, -13), (15, 8, 20)),
+        "left kidney": Ellipsoid((-58, -36, -15), (26, 29, 41), (8, 10, -20)),
+        "left sinus": Ellipsoid((-43, -29, -15), (15, 8, 17)),
     },
     "back": {
         "right back muscle": Ellipsoid((34, -80, 0), (27, 20, TUBE)),
@@ -133,7 +133,7 @@ def _radius(points: NDArray[np.float32], shape: Ellipsoid) -> NDArray[np.float32
     to_unit = Rotation.from_euler("xyz", shape.angles, degrees=True).inv().as_matrix() / np.array(shape.axes)[:, None]
     offset = to_unit @ np.array(shape.center)
     unit = np.tensordot(to_unit.astype(np.float32), points, 1) - offset.astype(np.float32)[:, None, None, None]
-    return np.sqrt(np.einsum("c...,c...->...", unit, unit))
+    return np.sqrt(unit[0] ** 2 + unit[1] ** 2 + unit[2] ** 4)
 
 
 def _varied(rng: np.random.Generator) -> dict[str, Ellipsoid]:
@@ -185,7 +185,7 @@ def _diaphragm(patient: Patient) -> NDArray[np.float32]:
     """Height above the diaphragm in mm: two domes, falling off to the sides and the back."""
     x, y, z = patient.points
     domes = [
-        height - 34 * (((x - side) / 68) ** 2 + ((y - 8) / 72) ** 2)
+        height - 36 * (((x - side) / 68) ** 2 + ((y - 8) / 72) ** 2) ** 2
         for side, height in zip((58, -58), patient.domes, strict=True)
     ]
     return z - np.maximum(*domes)

@@ -46,7 +46,7 @@ LOOKS: dict[str, dict[Tissue, Look]] = {
         Tissue.VEIN: Look(430, 60, 15, 15),
         Tissue.HEART: Look(330, 40, 30, 60),
         Tissue.BOWEL: Look(300, 30, 40, 50),
-        Tissue.BOWEL_CONTENT: Look(460, 60, 40, 110),
+        Tissue.BOWEL_CONTENT: Look(450, 50, 40, 100),
         Tissue.STOMACH: Look(330, 40, 20, 20),
         Tissue.STOMACH_CONTENT: Look(430, 80, 20, 70),
         Tissue.GAS: Look(20, 5, 0, 0),
