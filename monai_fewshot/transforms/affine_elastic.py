@@ -93,7 +93,12 @@ class RandAffineElastic(RandomizableTransform):
         self._drawn: WarpDraw | None = None
 
     def randomize(self, data: Sequence[int]) -> None:
-        """Draw for an image of spatial size ``data``."""
+        """Draw for an image of spatial size ``data``, (H, W)."""
+        if len(data) != 2:
+            raise ValueError(
+                f"RandAffineElastic transforms 2D images (C, H, W), got one of spatial size {tuple(data)}: cut volumes "
+                "into slices first."
+            )
         super().randomize(None)
         self._drawn = self.draw(self.R, data) if self._do_transform else None
 

@@ -193,6 +193,15 @@ def test_impossible_ranges(options, message):
         RandAffineElastic(**options)
 
 
+@pytest.mark.parametrize("shape", [(1, 8, 8, 8), (8, 8)])
+def test_images_of_two_dimensions_only(shape):
+    message = r"RandAffineElastic transforms 2D images \(C, H, W\), got .* spatial size"
+    with pytest.raises(ValueError, match=message):
+        RandAffineElastic()(torch.rand(shape))
+    with pytest.raises(ValueError, match=message):
+        RandAffineElasticd("image")({"image": torch.rand(shape)})
+
+
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_serves_in_an_ordinary_pipeline(num_workers):
     pipeline = Compose([ScaleIntensityd("image"), _transform(**STRONG)])
