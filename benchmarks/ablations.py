@@ -23,8 +23,8 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "class prototypes alone": ({"network_def::local_prototypes": False}, {"network_def::local_prototypes": False}),
     "no alignment": ({"network_def::align": False}, {}),
-    "no intensity transform": ({"augmentation::gamma": None}, {}),
-    "no geometric transform": ({"augmentation::geometry": None}, {}),
+    "no intensity transform": ({"augmentation::gamma": "$None"}, {}),
+    "no geometric transform": ({"augmentation::geometry": "$None"}, {}),
 }
 
 
