@@ -84,7 +84,8 @@ class UNetEncoder(FeatureEncoder):
         """Extract features.
 
         Args:
-            image: (B, in_channels, *S), every size at least ``2 ** len(channels) - 1`` (15 by default).
+            image: (B, in_channels, *S), every size at least ``2 ** len(channels) - 1`` (15 by default) and one of them
+                at least twice that and 1 (31), since instance normalization takes more than one voxel.
 
         Returns:
             Features (B, out_channels, *ceil(S / 2)).
@@ -101,9 +102,10 @@ class UNetEncoder(FeatureEncoder):
         return self.project(decoded)
 
     def _check_size(self, image: torch.Tensor) -> torch.Tensor:
-        if min(image.shape[2:]) < self.smallest_size:
+        if min(image.shape[2:]) < self.smallest_size or max(image.shape[2:]) <= 2 * self.smallest_size:
             raise ValueError(
                 f"the image is {tuple(image.shape[2:])} voxels large, a U-Net of {len(self.down) + 1} levels needs "
-                f"{self.smallest_size} or more along each axis; pad the image or give fewer channels"
+                f"{self.smallest_size} or more along each axis and {2 * self.smallest_size + 1} or more along one; pad the "
+                "image or give fewer channels"
             )
         return image

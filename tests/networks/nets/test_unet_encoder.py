@@ -15,9 +15,9 @@ def test_default_size_and_attributes():
     assert (encoder.in_channels, encoder.out_channels, encoder.stride) == (1, 64, 2)
 
 
-@pytest.mark.parametrize("size", [(15, 16), (17, 31), (64, 64), (257, 100)])
+@pytest.mark.parametrize("size", [(15, 31), (17, 31), (64, 64), (257, 100)])
 def test_features_at_half_resolution_rounded_up(size):
-    features = UNetEncoder(channels=(4, 8, 8, 8), out_channels=6).eval()(torch.rand(2, 1, *size))
+    features = UNetEncoder(channels=(4, 8, 8, 8), out_channels=6)(torch.rand(2, 1, *size))
     assert features.shape == (2, 6, *((s + 1) // 2 for s in size))
 
 
@@ -68,8 +68,10 @@ def test_wrong_dimensions_named():
 
 
 def test_too_small_image_named():
-    with pytest.raises(ValueError, match=r"\(14, 32\) voxels.*4 levels needs 15 or more"):
+    with pytest.raises(ValueError, match=r"\(14, 32\) voxels.*4 levels needs 15 or more along each axis and 31"):
         UNetEncoder()(torch.rand(1, 1, 14, 32))
+    with pytest.raises(ValueError, match=r"\(30, 30\) voxels.*31 or more along one"):
+        UNetEncoder()(torch.rand(1, 1, 30, 30))
 
 
 def test_constructor_errors():
