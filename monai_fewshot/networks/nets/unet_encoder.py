@@ -105,7 +105,7 @@ class UNetEncoder(FeatureEncoder):
         if min(image.shape[2:]) < self.smallest_size or max(image.shape[2:]) <= 2 * self.smallest_size:
             raise ValueError(
                 f"the image is {tuple(image.shape[2:])} voxels large, a U-Net of {len(self.down) + 1} levels needs "
-                f"{self.smallest_size} or more along each axis and {2 * self.smallest_size + 1} or more along one; pad the "
-                "image or give fewer channels"
+                f"{self.smallest_size} or more along each axis and {2 * self.smallest_size + 1} or more along one; "
+                "pad the image or give fewer channels"
             )
         return image
