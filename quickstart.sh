@@ -62,14 +62,17 @@ step "make ten phantom scans" "$data/dataset.json" \
 
 cd bundles/ssl_alpnet
 bundle=("$python" -m monai.bundle run --dataset_dir "$data")
+# The network's own decisions, with nothing done to its masks, show best what training does.
+bare=(--keep_largest False --threshold 0.0)
 step "evaluate the untrained network" "$output/untrained/report.html" \
-    "${bundle[@]}" --config_file configs/evaluate.json --fold 0 --checkpoint '$None' --output_dir "$output/untrained"
+    "${bundle[@]}" --config_file configs/evaluate.json --fold 0 --checkpoint '$None' "${bare[@]}" \
+    --output_dir "$output/untrained"
 step "train without annotations" "$output/model/checkpoint_epoch=$epochs.pt" \
     "${bundle[@]}" --config_file configs/train.json --fold 0 --resume True --ckpt_dir "$output/model" \
     --cache_dir "$output/pseudo_labels" --pseudo_labels::min_size 100 \
     --epoch_length 50 --max_epochs "$epochs" --val_interval "$epochs" --num_val_episodes 40
 step "evaluate the trained network" "$output/trained/report.html" \
-    "${bundle[@]}" --config_file configs/evaluate.json --fold 0 --checkpoint "$output/model/model.pt" \
+    "${bundle[@]}" --config_file configs/evaluate.json --fold 0 --checkpoint "$output/model/model.pt" "${bare[@]}" \
     --output_dir "$output/trained"
 step "segment a scan after one annotated scan" "$output/masks/phantom_001_seg.nii.gz" \
     "$python" -m monai.bundle run --config_file configs/inference.json --dataset_dir "$data/imagesTr/phantom_001.nii.gz" \
