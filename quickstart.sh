@@ -47,7 +47,9 @@ step() {
         return
     fi
     echo "== $name"
-    echo "   $*"
+    printf '  '
+    printf ' %q' "$@"
+    echo
     if ! "$@" >"$log"; then
         tail -n 20 "$log" >&2
         echo "FAILED: $name. All of its output: $log" >&2

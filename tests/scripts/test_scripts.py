@@ -1,0 +1,85 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The scripts that users call: what they print, draw and refuse. CI itself is the test of what they run."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from monai_fewshot.apps.phantom import make_phantom_dataset
+from monai_fewshot.metrics import ScanScore, write_scores
+
+ROOT = Path(__file__).parents[2]
+
+
+def call(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.run([str(w) for w in words], env=env, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.mark.parametrize("script", ["quickstart.sh", "runtests.sh"])
+def test_help_names_every_option_and_variable(script):
+    text = (ROOT / script).read_text()
+    options = set(re.findall(r"--[a-z]+(?=[)| ])", text[text.index("case $") : text.index("scripts/make_env")]))
+    variables = set(re.findall(r"\$\{(MONAI_[A-Z_]+)", text))
+    done = call("bash", ROOT / script, "--help")
+    assert done.returncode == 0
+    assert options
+    assert variables
+    assert all(word in done.stdout for word in options | variables)
+
+
+@pytest.mark.parametrize("script", ["quickstart.sh", "runtests.sh"])
+def test_an_unknown_option_is_refused_before_anything_is_installed(script, tmp_path):
+    done = call("bash", ROOT / script, "--fast", MONAI_FEWSHOT_VENV=str(tmp_path / "venv"))
+    assert done.returncode == 2
+    assert "Unknown option --fast." in done.stderr
+    assert "usage" in done.stderr
+    assert not (tmp_path / "venv").exists()
+
+
+@pytest.mark.parametrize(
+    ("python", "message"),
+    [("no_such_python", "There is no no_such_python. Install Python 3.10 or later"), ("", "is Python 3.9.1, but 3.10")],
+)
+def test_a_python_that_is_absent_or_too_old_is_named(python, message, tmp_path):
+    old = tmp_path / "python3.9"
+    old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.9.1 && exit 0\nexit 1\n')
+    old.chmod(0o755)
+    done = call("bash", ROOT / "scripts/make_environment.sh", tmp_path / "venv", PYTHON=python or str(old))
+    assert done.returncode == 1
+    assert message in done.stderr
+
+
+def test_dice_is_shown_side_by_side(tmp_path):
+    for name, dice in (("before", 0.25), ("after", 0.75)):
+        rows = [ScanScore(0, scan, 1, "liver", "alpnet", dice, 4.0, 9, 30, 50, 51) for scan in "ab"]
+        write_scores(rows, tmp_path / name, {})
+    files = [word for name in ("before", "after") for word in (name, tmp_path / name / "results.json")]
+    done = call(sys.executable, ROOT / "scripts/show_dice.py", *files)
+    assert done.returncode == 0, done.stderr
+    assert [line.split() for line in done.stdout.splitlines()] == [
+        ["Mean", "Dice,", "percent", "before", "after"],
+        ["alpnet", "25.0", "75.0"],
+    ]
+
+
+def test_a_result_is_drawn(tmp_path):
+    data = make_phantom_dataset(tmp_path / "data", 5, size=(64, 64, 12))
+    images, labels = ([data / kind / f"phantom_00{n}.nii.gz" for n in (1, 3)] for kind in ("imagesTr", "labelsTr"))
+    words = ("--image", images[0], "--label", labels[0], "--mask", labels[0])
+    support = ("--support_image", images[1], "--support_label", labels[1])
+    output = tmp_path / "new" / "result.png"
+    done = call(sys.executable, ROOT / "scripts/draw_result.py", *words, *support, "--output", output)
+    assert done.returncode == 0, done.stderr
+    picture = Image.open(output).convert("RGB")
+    assert picture.width > picture.height > 200
+    assert {(255, 79, 100), (125, 255, 107)} <= {color for _, color in picture.getcolors(1 << 24)}
