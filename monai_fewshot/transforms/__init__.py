@@ -4,6 +4,7 @@
 from .affine_elastic import RandAffineElastic, RandAffineElasticD, RandAffineElasticd, RandAffineElasticDict, WarpDraw
 from .body_mask import BodyMask, BodyMaskD, BodyMaskd, BodyMaskDict
 from .episode_augmentation import AugmentationDraw, EpisodeAugmentation
+from .noise import uniform_noise
 from .rectangles import (
     RandomRectangleLabels,
     RandomRectangleLabelsD,
@@ -41,5 +42,6 @@ __all__ = [
     "adjust_gamma",
     "affine_matrices",
     "elastic_displacement",
+    "uniform_noise",
     "warp",
 ]

@@ -13,6 +13,7 @@ from monai.config import KeysCollection, NdarrayOrTensor
 from monai.transforms import MapTransform, RandomizableTransform
 from monai.utils import TransformBackends, convert_to_dst_type, convert_to_tensor, ensure_tuple_rep
 
+from .noise import uniform_noise
 from .warp import affine_matrices, elastic_displacement, warp
 
 __all__ = ["RandAffineElastic", "RandAffineElasticD", "RandAffineElasticDict", "RandAffineElasticd", "WarpDraw"]
@@ -26,14 +27,14 @@ class WarpDraw(NamedTuple):
         translation: pixels along the two axes.
         shear: radians.
         zoom: factor.
-        noise: (2, H, W), between -1 and 1.
+        noise_seed: of the noise (:func:`uniform_noise`) whose smoothing gives the elastic deformation.
     """
 
     rotation: float
     translation: tuple[float, float]
     shear: float
     zoom: float
-    noise: np.ndarray
+    noise_seed: int
 
 
 class RandAffineElastic(RandomizableTransform):
@@ -112,8 +113,7 @@ class RandAffineElastic(RandomizableTransform):
         scale = size[-1] / self.REFERENCE_SIZE
         rotation, *shift, shear = random.uniform(-1, 1, 4) * [self.rotate, *[self.translate * scale] * 2, self.shear]
         zoom = random.uniform(*self.zoom)
-        noise = random.random_sample((2, *size)).astype(np.float32) * 2 - 1 if self.alpha else np.zeros((2, 0, 0))
-        return WarpDraw(rotation, (shift[0], shift[1]), shear, zoom, noise)
+        return WarpDraw(rotation, (shift[0], shift[1]), shear, zoom, random.randint(1 << 31))
 
     def apply(self, image: torch.Tensor, draws: Sequence[WarpDraw], modes: Sequence[str]) -> torch.Tensor:
         """Transform a batch.
@@ -128,17 +128,14 @@ class RandAffineElastic(RandomizableTransform):
         """
         scale = image.shape[3] / self.REFERENCE_SIZE
         numbers = torch.tensor([[d.rotation, *d.translation, d.shear, d.zoom] for d in draws], dtype=image.dtype)
-        numbers = numbers.to(image.device)
+        numbers = numbers.to(image.device, non_blocking=True)
         matrix = affine_matrices(numbers[:, 0], numbers[:, 1:3], numbers[:, 3], numbers[:, 4])
         displacement = None
         if self.alpha:
-            noise = torch.from_numpy(np.stack([d.noise for d in draws])).to(image)
+            seeds = torch.tensor([d.noise_seed for d in draws]).to(image.device, non_blocking=True)
+            noise = uniform_noise(seeds, (2, *image.shape[2:])).to(image.dtype)
             displacement = elastic_displacement(noise, self.alpha * scale, self.sigma * scale)
-        out = torch.empty_like(image)
-        for mode in dict.fromkeys(modes):
-            channels = [i for i, m in enumerate(modes) if m == mode]
-            out[:, channels] = warp(image[:, channels], matrix, displacement, mode)
-        return out
+        return warp(image, matrix, displacement, modes)
 
     def __call__(self, img: NdarrayOrTensor, mode: str = "bilinear", randomize: bool = True) -> NdarrayOrTensor:
         """Transform an image.

@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import groupby
+
 import torch
 import torch.nn.functional as F
 from monai.networks.layers import gaussian_1d, separable_filtering
+from monai.utils import ensure_tuple_rep
 
 __all__ = ["adjust_gamma", "affine_matrices", "elastic_displacement", "warp"]
 
@@ -50,7 +54,10 @@ def elastic_displacement(noise: torch.Tensor, alpha: float, sigma: float) -> tor
 
 
 def warp(
-    image: torch.Tensor, matrix: torch.Tensor, displacement: torch.Tensor | None = None, mode: str = "bilinear"
+    image: torch.Tensor,
+    matrix: torch.Tensor,
+    displacement: torch.Tensor | None = None,
+    mode: Sequence[str] | str = "bilinear",
 ) -> torch.Tensor:
     """Resample a batch of images once, under an affine map and a displacement field.
 
@@ -60,7 +67,8 @@ def warp(
         image: (B, C, H, W).
         matrix: (B, 2, 3), output to input, pixels about the center.
         displacement: (B, 2, H, W), pixels.
-        mode: ``"bilinear"`` repeats the border outside the image; ``"nearest"``, for labels, has 0 there.
+        mode: of all channels, or of each: ``"bilinear"`` repeats the border outside the image; ``"nearest"``, for
+            labels, has 0 there.
 
     Returns:
         (B, C, H, W).
@@ -72,8 +80,14 @@ def warp(
     if displacement is not None:
         points = points + displacement
     points = (matrix[:, :, :2] @ points.flatten(2) + matrix[:, :, 2:]).unflatten(2, (height, width))
-    half = torch.tensor([height / 2, width / 2], device=image.device, dtype=image.dtype).view(1, 2, 1, 1)
-    grid = (points / half).flip(1).movedim(1, 3)
+    grid = torch.stack([points[:, 1] / (width / 2), points[:, 0] / (height / 2)], dim=3)
+    modes = ensure_tuple_rep(mode, image.shape[1])
+    runs = [(mode, len(list(group))) for mode, group in groupby(modes)]
+    parts = image.split([length for _, length in runs], dim=1)
+    return torch.cat([_sample(part, grid, mode) for part, (mode, _) in zip(parts, runs, strict=True)], dim=1)
+
+
+def _sample(image: torch.Tensor, grid: torch.Tensor, mode: str) -> torch.Tensor:
     padding = "border" if mode == "bilinear" else "zeros"
     return F.grid_sample(image, grid, mode=mode, padding_mode=padding, align_corners=False)
 
