@@ -74,9 +74,9 @@ class Episodes(Dataset):
             ``support_label`` (K, 1, H, W).
         """
         plans = [self._plan(index) for index in indices]
-        slices = torch.tensor([s for plan in plans for s in plan.slices], device=self.stack.image.device)
-        values = torch.tensor([plan.values for plan in plans for _ in plan.slices], device=slices.device)
-        image, label = self.stack.image[slices], self._cut(self.stack.label[slices], values)
+        image, label = self.stack.take([s for plan in plans for s in plan.slices])
+        values = torch.tensor([plan.values for plan in plans for _ in plan.slices])
+        label = self._cut(label, values.to(label.device, non_blocking=True))
         if self.augmentation is not None:
             image, label = self._augment(image, label, [draw for plan in plans for draw in plan.draws])
         images, labels = (x.unflatten(0, (len(plans), -1)) for x in (image, label))
@@ -150,7 +150,7 @@ class PseudoLabelEpisodes(Episodes):
     ) -> None:
         super().__init__(stack, length, seed, augmentation, augment_support)
         self.shots = shots
-        present = [label.unique().tolist() for label in stack.label]
+        present = [label.unique().tolist() for label in stack.label.cpu()]
         self.choices = [(s, [v for v in values if v > 0]) for s, values in enumerate(present) if max(values) > 0]
         if not self.choices:
             raise ValueError("No slice has a pseudo-label: is the foreground mask of every slice empty?")

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 import torch
 from monai.utils import convert_to_tensor
@@ -16,19 +17,32 @@ from .exclusion import slices_with_classes
 
 __all__ = ["SliceStack"]
 
+DEVICE_SHARE = 0.5
+"""Part of a device's free memory that slices may fill; the rest is for the network."""
+IMAGE_TOLERANCE = 0.01
+"""Largest rounding of an intensity, in standard deviations of its image."""
 
-class SliceStack(NamedTuple):
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SliceStack:
     """Slices of several volumes in three tensors, for episodes to be drawn from.
 
+    The tensors lie in the memory of the device that episodes are made on, or, where it has no room for them, in pinned
+    memory of the host, from where the slices of a batch are copied.
+
     Attributes:
-        image: (S, C, H, W), float32.
-        label: (S, 1, H, W), int32: pseudo-labels or labels.
+        image: (S, C, H, W), floating point.
+        label: (S, 1, H, W), integers: pseudo-labels or labels.
         scan: (S,), the number of the scan that a slice is of.
+        device: where episodes are made; None for where the slices lie.
     """
 
     image: torch.Tensor
     label: torch.Tensor
     scan: torch.Tensor
+    device: torch.device | None = None
 
     @classmethod
     def from_scans(
@@ -39,7 +53,10 @@ class SliceStack(NamedTuple):
         exclude_classes: Sequence[int] = (),
         device: torch.device | str = "cpu",
     ) -> SliceStack:
-        """Cut volumes into slices along their last axis.
+        """Cut volumes into slices along their last axis, and keep them in small types on a device.
+
+        Images are kept in half precision, if that changes no intensity by more than a hundredth of the standard
+        deviation of its volume, and labels in the smallest type that holds them. The memory taken is logged.
 
         Args:
             scans: dictionaries with ``image`` (C, H, W, D) and a label (1, H, W, D).
@@ -48,7 +65,8 @@ class SliceStack(NamedTuple):
                 labels by the nearest neighbor; None keeps their own, which must then be the same for all.
             exclude_classes: numbers of tested classes; slices that hold any of them, by the scan's ``label``, are
                 left out (the field's setting 2). Empty for setting 1.
-            device: where the slices shall lie.
+            device: where episodes shall be made, and slices lie unless they would take more than half of the free
+                memory there.
 
         Raises:
             ValueError: where no slice is left, or slices differ in channels or size.
@@ -64,8 +82,8 @@ class SliceStack(NamedTuple):
             if image_size is not None:
                 image = resize_slices(image.float(), image_size)
                 label = resize_slices(label, image_size, mode="nearest")
-            images.append(image.float())
-            labels.append(label.to(torch.int32))
+            images.append(_compact_image(image.float()))
+            labels.append(_compact_label(label))
             numbers.append(torch.full((len(image),), number))
         if not images or not sum(map(len, images)):
             raise ValueError("No training slice is left: there are no scans, or every slice is excluded.")
@@ -75,4 +93,53 @@ class SliceStack(NamedTuple):
                 f"Slices of the scans differ in channels or in-plane size: {', '.join(map(str, shapes))}. "
                 "Give an image_size, and scans of equally many channels."
             )
-        return cls(torch.cat(images).to(device), torch.cat(labels).to(device), torch.cat(numbers))
+        return cls(torch.cat(images), torch.cat(labels), torch.cat(numbers))._placed(torch.device(device))
+
+    def take(self, slices: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Copy slices to where episodes are made.
+
+        Args:
+            slices: B numbers.
+
+        Returns:
+            Images (B, C, H, W), float32, and labels (B, 1, H, W).
+        """
+        index = torch.tensor(slices).to(self.image.device, non_blocking=True)
+        image, label = self._gather(self.image, index), self._gather(self.label, index)
+        return image.float(), label
+
+    def _gather(self, tensor: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        if self.device is None or self.device == tensor.device:
+            return tensor[index]
+        staging = tensor.new_empty((len(index), *tensor.shape[1:]), pin_memory=tensor.is_pinned())
+        return torch.index_select(tensor, 0, index, out=staging).to(self.device, non_blocking=True)
+
+    def _placed(self, device: torch.device) -> SliceStack:
+        needed = self.image.nbytes + self.label.nbytes
+        free = _free_memory(device)
+        logger.info("%d slices of %s take %.1f MB", len(self.scan), tuple(self.image.shape[1:]), needed / 1e6)
+        if free is None or needed <= DEVICE_SHARE * free:
+            return replace(self, image=self.image.to(device), label=self.label.to(device))
+        logger.warning(
+            "Slices stay in host memory, for %s has %.1f MB free: making episodes will be slower.", device, free / 1e6
+        )
+        return replace(self, image=self.image.pin_memory(), label=self.label.pin_memory(), device=device)
+
+
+def _compact_image(image: torch.Tensor) -> torch.Tensor:
+    half = image.half()
+    if not len(image) or (half.float() - image).abs().max() <= IMAGE_TOLERANCE * image.std():
+        return half
+    return image
+
+
+def _compact_label(label: torch.Tensor) -> torch.Tensor:
+    highest = int(label.max()) if len(label) else 0
+    return label.to(
+        next(dtype for dtype in (torch.uint8, torch.int16, torch.int32) if highest <= torch.iinfo(dtype).max)
+    )
+
+
+def _free_memory(device: torch.device) -> int | None:
+    """Free bytes of a device that has memory of its own."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -243,4 +244,4 @@ def test_impossible_annotated_episodes(classes, ways, message):
 def test_no_pseudo_label_at_all():
     stack = _pseudo_labels()
     with pytest.raises(ValueError, match="No slice has a pseudo-label: is the foreground mask of every slice empty"):
-        PseudoLabelEpisodes(stack._replace(label=torch.zeros_like(stack.label)), 5)
+        PseudoLabelEpisodes(replace(stack, label=torch.zeros_like(stack.label)), 5)

@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
 from skimage.transform import resize
 
-from monai_fewshot.data import SliceStack
+from monai_fewshot.data import SliceStack, slices
 
 
 def _scans(sizes=((16, 12, 3), (16, 12, 5)), channels=1):
@@ -30,14 +32,57 @@ def test_slices_lie_along_the_last_axis():
     assert stack.image.shape == (8, 2, 16, 12)
     assert stack.label.shape == (8, 1, 16, 12)
     assert stack.scan.tolist() == [0] * 3 + [1] * 5
-    assert {type(tensor) for tensor in stack} == {torch.Tensor}
-    assert (stack.image.dtype, stack.label.dtype) == (torch.float32, torch.int32)
+    assert {type(tensor) for tensor in (stack.image, stack.label, stack.scan)} == {torch.Tensor}
     row = 0
     for scan in scans:
         for z in range(scan["image"].shape[-1]):
-            assert torch.equal(stack.image[row], scan["image"].as_tensor()[..., z])
+            assert torch.equal(stack.image[row], scan["image"].as_tensor()[..., z].half())
             assert torch.equal(stack.label[row], scan["pseudo_label"].as_tensor()[..., z])
             row += 1
+
+
+def test_types_are_as_small_as_the_values_allow(caplog):
+    scans = _scans()
+    with caplog.at_level(logging.INFO):
+        stack = SliceStack.from_scans(scans)
+    assert (stack.image.dtype, stack.label.dtype) == (torch.float16, torch.uint8)
+    assert f"8 slices of (1, 16, 12) take {8 * 16 * 12 * 3 / 1e6:.1f} MB" in caplog.text
+    scans[1]["pseudo_label"][0, 3, 4, 2] = 300
+    assert SliceStack.from_scans(scans).label.dtype == torch.int16
+    scans[1]["pseudo_label"][0, 3, 4, 2] = 40_000
+    assert SliceStack.from_scans(scans).label.dtype == torch.int32
+    assert SliceStack.from_scans(scans).label[5, 0, 3, 4] == 40_000
+
+
+@pytest.mark.parametrize(("factor", "offset"), [(1e6, 0.0), (1.0, 1000.0)])
+def test_intensities_that_half_precision_would_spoil_stay_as_they_are(factor, offset):
+    scans = _scans()
+    scans[1]["image"] = scans[1]["image"] * factor + offset
+    stack = SliceStack.from_scans(scans)
+    assert stack.image.dtype == torch.float32
+    assert torch.equal(stack.image[3:].movedim(0, 3), scans[1]["image"].as_tensor())
+
+
+def test_taken_slices_are_float_images_and_their_labels():
+    stack = SliceStack.from_scans(_scans())
+    image, label = stack.take([6, 0, 6])
+    assert image.dtype == torch.float32
+    assert torch.equal(image, stack.image[[6, 0, 6]].float())
+    assert torch.equal(label, stack.label[[6, 0, 6]])
+
+
+def test_slices_stay_in_host_memory_where_a_device_has_no_room(monkeypatch, caplog):
+    device = torch.device("cpu:0")  # differs from "cpu", where the slices are, and stands for a GPU
+    needed = 8 * 16 * 12 * 3
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)
+    monkeypatch.setattr(slices, "_free_memory", lambda device: 2 * needed - 1)
+    roomy = SliceStack.from_scans(_scans(), device="cpu")
+    stack = SliceStack.from_scans(_scans(), device=device)
+    assert "Slices stay in host memory, for cpu:0 has 0.0 MB free" in caplog.text
+    assert stack.device == device
+    assert all(map(torch.equal, stack.take([1, 7, 7, 2]), roomy.take([1, 7, 7, 2])))
+    monkeypatch.setattr(slices, "_free_memory", lambda device: 2 * needed)
+    assert SliceStack.from_scans(_scans(), device=device).device is None
 
 
 def test_label_maps_serve_as_well():
@@ -73,7 +118,7 @@ def test_setting_2_drops_every_slice_of_a_tested_class(classes):
     stack = SliceStack.from_scans(scans, exclude_classes=classes)
     assert stack.scan.tolist() == [number for number, _ in kept]
     for row, (number, z) in enumerate(kept):
-        assert torch.equal(stack.image[row], scans[number]["image"].as_tensor()[..., z])
+        assert torch.equal(stack.image[row], scans[number]["image"].as_tensor()[..., z].half())
         assert torch.equal(stack.label[row], scans[number]["pseudo_label"].as_tensor()[..., z])
 
 
