@@ -8,12 +8,14 @@ python benchmarks/ablations.py --dataset_dir DATA [--fold 0] [--seeds 0 1 2] [--
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
-from concurrent.futures import ThreadPoolExecutor
+import sys
 from pathlib import Path
 from typing import Any
 
-from bundle_runs import commit, dice_by_class, train_and_evaluate
+from bundle_runs import BundleRun, commit
+from run_queue import RunQueue, percent
 
 VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "all parts": ({}, {}),
@@ -28,7 +30,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset_dir", type=Path, required=True, help="data set in the Decathlon layout")
     parser.add_argument("--output_dir", type=Path, default=Path("ablations_output"))
@@ -39,31 +41,24 @@ def main() -> None:
     parser.add_argument("--parallel", type=int, default=2, help="runs at a time")
     arguments = parser.parse_args()
 
-    def run(cell: tuple[str, int]) -> float:
-        variant, seed = cell
-        train, evaluate = VARIANTS[variant]
-        budget = {"max_epochs": arguments.epochs, "seed": seed}
-        shared = {"cache_dir": (arguments.output_dir / "cache").resolve()}
-        folder = arguments.output_dir / f"{variant.replace(' ', '_')}_seed{seed}"
-        results = train_and_evaluate(
-            folder, arguments.dataset_dir, arguments.fold, arguments.threads, {**shared, **budget, **train}, evaluate
-        )
-        dice = dice_by_class(results, "alpnet")["mean"]
-        print(f"{variant}, seed {seed}: {dice:.1f}", flush=True)
-        return dice
-
-    cells = [(variant, seed) for variant in VARIANTS for seed in arguments.seeds]
-    with ThreadPoolExecutor(arguments.parallel) as pool:
-        dice = dict(zip(cells, pool.map(run, cells), strict=True))
+    runs = {}
+    for variant, (train, evaluate) in VARIANTS.items():
+        for seed in arguments.seeds:
+            folder = arguments.output_dir / f"{variant.replace(' ', '_')}_seed{seed}"
+            settings = {"max_epochs": arguments.epochs, "seed": seed, **train}
+            runs[variant, seed] = BundleRun(folder, arguments.dataset_dir, arguments.fold, settings, evaluate)
+    queue = RunQueue(list(runs.values()), arguments.parallel, arguments.threads)
+    queue.work()
     print(f"\n{arguments.dataset_dir.name}, fold {arguments.fold}, {arguments.epochs} epochs, commit {commit()}\n")
     print("| variant | " + " | ".join(f"seed {seed}" for seed in arguments.seeds) + " | mean | sd |")
     print("|" + " --- |" * (len(arguments.seeds) + 3))
     for variant in VARIANTS:
-        values = [dice[variant, seed] for seed in arguments.seeds]
-        spread = statistics.stdev(values) if len(values) > 1 else float("nan")
-        cells_text = " | ".join(f"{value:.1f}" for value in values)
-        print(f"| {variant} | {cells_text} | {statistics.fmean(values):.1f} | {spread:.1f} |")
+        names = [runs[variant, seed].folder.name for seed in arguments.seeds]
+        values = [percent(queue.results[name]) if name in queue.results else math.nan for name in names]
+        spread = statistics.stdev(values) if len(values) > 1 else math.nan
+        print("| " + " | ".join([variant, *(f"{v:.1f}" for v in (*values, statistics.fmean(values), spread))]) + " |")
+    return 1 if queue.failures else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

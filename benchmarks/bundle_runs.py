@@ -1,89 +1,190 @@
 # Copyright (c) monai_fewshot contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Train and evaluate the SSL-ALPNet bundle through its command line, for the accuracy benchmarks."""
+"""Train and evaluate the SSL-ALPNet bundle through its command line, for the accuracy benchmarks.
+
+A run has a folder of its own, whose files make it resumable: ``.lock`` is held while anyone works in the folder,
+``progress.json`` tells how far it came and with which settings, ``run.json`` holds the results of a finished run.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import platform
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
+from child_processes import ChildProcesses
+
+from monai_fewshot.utils import write_atomically
 
 BUNDLE = Path(__file__).parent.parent / "bundles" / "ssl_alpnet"
 
 
-def run_bundle(config: str, overrides: Mapping[str, Any], folder: Path, threads: int) -> float:
-    """Run one configuration of the bundle; return the seconds it took. Its output goes to CONFIG.log in the folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    values = {key: value for key, value in overrides.items() if not isinstance(value, dict)}
-    parts = {key: value for key, value in overrides.items() if isinstance(value, dict)}
-    files = [str(BUNDLE / "configs" / f"{config}.json")]
-    if parts:
-        files.append(str(folder / f"{config}_override.json"))
-        Path(files[-1]).write_text(json.dumps(parts, indent=4))
-    arguments = [item for key, value in values.items() for item in (f"--{key}", str(value))]
-    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(files), "--bundle_root", str(BUNDLE)]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    start = time.perf_counter()
-    with open(folder / f"{config}.log", "w") as log:
-        done = subprocess.run(command + arguments, stdout=log, stderr=subprocess.STDOUT, env=environment)
-    if done.returncode:
-        raise RuntimeError(f"{config} failed, see {folder / config}.log")
-    return time.perf_counter() - start
+@dataclass(frozen=True)
+class BundleRun:
+    """One training of one fold and its evaluation.
 
-
-def train_and_evaluate(
-    folder: Path,
-    dataset_dir: Path,
-    fold: int,
-    threads: int,
-    train: Mapping[str, Any],
-    evaluate: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Train one fold and evaluate it; return what ``results.json`` holds, with the seconds of both.
-
-    A run that is done is not repeated; one that was interrupted goes on.
+    Attributes:
+        folder: what belongs to the run; beside it lies the ``cache`` of pseudo-labels that the runs share.
+        dataset_dir: data set in the Decathlon layout.
+        fold: number of the fold.
+        train: values of the bundle's training configuration that differ from its own.
+        evaluate: those of its evaluation.
     """
-    summary_path = folder / "run.json"
-    if summary_path.is_file():
-        return json.loads(summary_path.read_text())
-    common = {"dataset_dir": dataset_dir.resolve(), "fold": fold}
-    checkpoints = folder.resolve() / "fold{fold}"
-    training = {**common, "ckpt_dir": str(checkpoints).format(fold=fold), "resume": True, **train}
-    training_seconds = run_bundle("train", training, folder, threads)
-    evaluation = {
-        **common,
-        "checkpoint": str(checkpoints / "model.pt"),
-        "output_dir": str(folder.resolve()),
-        **evaluate,
-    }
-    evaluation_seconds = run_bundle("evaluate", evaluation, folder, threads)
-    results = json.loads((folder / "results.json").read_text())
-    results.update(training_seconds=training_seconds, evaluation_seconds=evaluation_seconds)
-    summary_path.write_text(json.dumps(results, indent=1))
-    return results
+
+    folder: Path
+    dataset_dir: Path
+    fold: int
+    train: Mapping[str, Any]
+    evaluate: Mapping[str, Any]
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """What makes the run different from others in the same folder, as JSON holds it."""
+        return json.loads(json.dumps({"train": dict(self.train), "evaluate": dict(self.evaluate)}))
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.folder.resolve() / f"fold{self.fold}"
+
+    def results(self) -> dict[str, Any] | None:
+        """Results of the finished run, None of an unfinished one.
+
+        Raises:
+            ValueError: where the folder's run was made with other settings.
+        """
+        return self._read("run.json")
+
+    def progress(self) -> dict[str, Any]:
+        """How far the run came: ``attempts`` at the training, whether it is ``trained``, and its ``commit``.
+
+        Raises:
+            ValueError: where the folder's run was begun with other settings.
+        """
+        return self._read("progress.json") or {"attempts": [], "trained": False, "commit": commit(), **self.overrides}
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        path = self.folder / name
+        if not path.is_file():
+            return None
+        content = json.loads(path.read_text())
+        made_with = {key: content.get(key, value) for key, value in self.overrides.items()}
+        if made_with != self.overrides:
+            raise ValueError(f"{path} was made with {made_with}, asked is {self.overrides}: choose another output_dir.")
+        return content
 
 
-def dice_by_class(results: Mapping[str, Any], protocol: str) -> dict[str, float]:
-    """Dice in percent of every class and their ``mean``, over the folds in ``results``."""
-    return {row["class_name"]: 100 * row["dice"] for row in results["summary"] if _is_total(row, protocol)}
+def train_and_evaluate(run: BundleRun, threads: int, processes: ChildProcesses) -> dict[str, Any]:
+    """Train one fold and evaluate it.
+
+    A run that is done is not repeated, an interrupted training goes on, an interrupted evaluation is repeated.
+
+    Returns:
+        What ``results.json`` holds, the seconds of both, the commit and the settings.
+
+    Raises:
+        RuntimeError: where the training or evaluation fails, or another process works on this run.
+    """
+    run.folder.mkdir(parents=True, exist_ok=True)
+    with _locked(run.folder) as lock:
+        results = run.results()
+        if results is not None:
+            return results
+        progress = run.progress()
+        if not progress["trained"]:
+            _train(run, progress, threads, processes, lock)
+        overrides = {"checkpoint": run.checkpoints / "model.pt", "output_dir": run.folder.resolve(), **run.evaluate}
+        seconds = _run_bundle("evaluate", run, overrides, threads, processes, lock)
+        results = json.loads((run.folder / "results.json").read_text())
+        results.update(training_seconds=sum(attempt["seconds"] for attempt in progress["attempts"]))
+        results.update(evaluation_seconds=seconds, commit=progress["commit"], machine=machine(), **run.overrides)
+        write_atomically(run.folder / "run.json", json.dumps(results, indent=1))
+        return results
 
 
-def hd95(results: Mapping[str, Any], protocol: str) -> float:
-    """HD95 in mm, mean over classes."""
-    rows = [row for row in results["summary"] if _is_total(row, protocol) and row["class_name"] == "mean"]
-    return rows[0]["hd95_mm"]
+def summary(results: Mapping[str, Any], protocol: str) -> dict[str, dict[str, Any]]:
+    """Scores of every class and their ``mean`` over the folds in the results, by name of the class."""
+    rows = [row for row in results["summary"] if row["fold"] is None and row["protocol"] == protocol]
+    return {row["class_name"]: row for row in rows}
 
 
 def commit() -> str:
-    """The commit of the code that runs, with a + where files differ from it."""
-    done = subprocess.run(["git", "describe", "--always", "--dirty=+"], cwd=BUNDLE, capture_output=True, text=True)
-    return done.stdout.strip() or "unknown"
+    """The commit of the code that runs, with a + where the package or a bundle differs from it."""
+    git = ["git", "-C", str(BUNDLE.parent.parent)]
+    name = subprocess.run([*git, "describe", "--always"], capture_output=True, text=True, check=False)
+    difference = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "monai_fewshot", "bundles"], check=False)
+    return name.stdout.strip() + "+" * (difference.returncode == 1) if name.returncode == 0 else "unknown"
 
 
-def _is_total(row: Mapping[str, Any], protocol: str) -> bool:
-    return row["fold"] is None and row["protocol"] == protocol
+def machine() -> str:
+    """The hardware that figures of time belong to."""
+    cuda = torch.cuda.is_available()
+    return torch.cuda.get_device_name() if cuda else f"{platform.machine()} with {os.cpu_count()} cores"
+
+
+def bundle_command(config: str, overrides: Mapping[str, Any], folder: Path) -> list[str]:
+    """Command that runs one configuration of the bundle; overrides that are dictionaries go through a file."""
+    files = [str(BUNDLE / "configs" / f"{config}.json")]
+    parts = {key: value for key, value in overrides.items() if isinstance(value, dict)}
+    if parts:
+        files.append(str(write_atomically(folder / f"{config}_override.json", json.dumps(parts, indent=4))))
+    values = {"config_file": files, "bundle_root": BUNDLE, **{k: v for k, v in overrides.items() if k not in parts}}
+    words = [word for key, value in values.items() for word in (f"--{key}", str(value))]
+    return [sys.executable, "-m", "monai.bundle", "run", *words]
+
+
+def _train(run: BundleRun, progress: dict[str, Any], threads: int, processes: ChildProcesses, lock: int) -> None:
+    """Begin or continue the training; its time counts up to the last checkpoint of an attempt that was cut off."""
+    attempts = progress["attempts"]
+    if attempts and attempts[-1]["seconds"] == 0:
+        saved = [path.stat().st_mtime for path in run.checkpoints.glob("*.pt")]
+        attempts[-1]["seconds"] = max(0.0, max(saved, default=0.0) - attempts[-1]["started"])
+    attempts.append({"started": time.time(), "seconds": 0.0})
+    write_atomically(run.folder / "progress.json", json.dumps(progress, indent=1))
+    overrides = {
+        "ckpt_dir": run.checkpoints,
+        "cache_dir": run.folder.resolve().parent / "cache",
+        "resume": True,
+        **run.train,
+    }
+    attempts[-1]["seconds"] = _run_bundle("train", run, overrides, threads, processes, lock)
+    progress["trained"] = True
+    write_atomically(run.folder / "progress.json", json.dumps(progress, indent=1))
+
+
+def _run_bundle(
+    config: str, run: BundleRun, overrides: Mapping[str, Any], threads: int, processes: ChildProcesses, lock: int
+) -> float:
+    """Run one configuration, its output added to CONFIG.log in the folder; return the seconds it took."""
+    common = {"dataset_dir": run.dataset_dir.resolve(), "fold": run.fold}
+    command = bundle_command(config, {**common, **overrides}, run.folder)
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    log_path = run.folder / f"{config}.log"
+    start = time.perf_counter()
+    with open(log_path, "a") as log:
+        code = processes.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment, pass_fds=[lock])
+    if code:
+        last = log_path.read_text(errors="replace").strip().rpartition("\n")[2]
+        raise RuntimeError(f"{config} ended with code {code}, see {log_path}: {last}")
+    return time.perf_counter() - start
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[int]:
+    """Hold the folder's lock, which a child that inherits the descriptor holds on to, should it survive."""
+    with open(folder / ".lock", "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RuntimeError(f"another process works in {folder}") from error
+        yield file.fileno()
