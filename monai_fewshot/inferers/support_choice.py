@@ -95,7 +95,8 @@ def slice_similarity(query: torch.Tensor, support: torch.Tensor) -> np.ndarray:
     Returns:
         (D, D'), from -1 to 1; 0 where a slice does not differ from its volume's mean.
     """
-    return (_thumbnails(query) @ _thumbnails(support).T).cpu().numpy()
+    with torch.autocast(query.device.type, enabled=False):
+        return (_thumbnails(query) @ _thumbnails(support).T).cpu().numpy()
 
 
 def align_slices(similarity: np.ndarray) -> tuple[float, float]:

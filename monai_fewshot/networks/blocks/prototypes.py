@@ -35,7 +35,7 @@ class PrototypeSet(NamedTuple):
 
 
 def masked_average(features: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """Average features under masks.
+    """Average features under masks, in their own precision under any autocast.
 
     Based on: Ouyang et al., "Self-supervision with Superpixels", ECCV 2020, equation 3,
     https://arxiv.org/abs/2007.09886.
@@ -47,8 +47,9 @@ def masked_average(features: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     Returns:
         (B, N, C); zeros for a mask that is empty.
     """
-    masks = masks.flatten(2)
-    return masks @ features.flatten(2).mT / (masks.sum(2, keepdim=True) + 1e-5)
+    with torch.autocast(features.device.type, enabled=False):
+        masks = masks.flatten(2)
+        return masks @ features.flatten(2).mT / (masks.sum(2, keepdim=True) + 1e-5)
 
 
 def local_average(x: torch.Tensor, window: int) -> torch.Tensor:

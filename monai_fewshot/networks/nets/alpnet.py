@@ -6,10 +6,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from monai_fewshot.networks.blocks import PrototypeSet, local_average, masked_average, prototype_similarity
+from monai_fewshot.networks.blocks import (
+    PrototypeSet,
+    linear_resize,
+    local_average,
+    masked_average,
+    prototype_similarity,
+)
 
 from .few_shot_segmenter import FewShotSegmenter
 
@@ -120,7 +125,7 @@ class ALPNet(FewShotSegmenter):
         Returns:
             (B, N+1, *size).
         """
-        return self._resize(prototype_similarity(features, context), size)
+        return linear_resize(prototype_similarity(features, context), size)
 
     def forward(
         self, image: torch.Tensor, support_image: torch.Tensor, support_label: torch.Tensor
@@ -148,12 +153,12 @@ class ALPNet(FewShotSegmenter):
         support, query = encoded[: batch * shots].unflatten(0, (batch, shots)), encoded[batch * shots :]
         prototypes = self.pool_prototypes(support, self._masks(support_label, support.shape[3:]))
         scores = prototype_similarity(query, prototypes)
-        logits = self._resize(scores, image.shape[2:])
+        logits = linear_resize(scores, image.shape[2:])
         if not (self.training and self.align):
             return logits
         support = support.expand(query.shape[0], *support.shape[1:])
         turned = self._align(query, scores, support)
-        return logits, self._resize(turned.flatten(0, 1), image.shape[2:]).unflatten(0, turned.shape[:2])
+        return logits, linear_resize(turned.flatten(0, 1), image.shape[2:]).unflatten(0, turned.shape[:2])
 
     def pool_prototypes(self, features: torch.Tensor, masks: torch.Tensor) -> PrototypeSet:
         """Pool local and class-level prototypes.
@@ -193,11 +198,7 @@ class ALPNet(FewShotSegmenter):
 
     def _masks(self, label: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
         """Bring labels (B, K, 1, *S) to masks (B, K, N+1, *s) of the features' size."""
-        return self._resize(_one_hot(label.flatten(0, 1), self.num_classes), size).unflatten(0, label.shape[:2])
-
-    def _resize(self, x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-        mode = "bilinear" if self.spatial_dims == 2 else "trilinear"
-        return F.interpolate(x, size=tuple(size), mode=mode, align_corners=False)
+        return linear_resize(_one_hot(label.flatten(0, 1), self.num_classes), size).unflatten(0, label.shape[:2])
 
     def _check_support(self, image: torch.Tensor, label: torch.Tensor) -> None:
         dims = self.spatial_dims + 3

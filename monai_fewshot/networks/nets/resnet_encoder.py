@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import torch
 from monai.networks.layers.factories import Conv
 from monai.networks.nets.resnet import ResNet, get_inplanes
@@ -103,7 +105,8 @@ class DilatedResNetEncoder(FeatureEncoder):
             ValueError: if the image has another number of channels.
         """
         x = self.maxpool(self.act(self.bn1(self.conv1(self.check_image(image)))))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        for block in chain(self.layer1, self.layer2, self.layer3, self.layer4):
+            x = self.run_stage(block, x)
         return self.reduce(x)
 
 

@@ -11,6 +11,7 @@ from monai.networks.blocks import Convolution
 from monai.networks.nets.basic_unet import Down, UpCat
 from torch import nn
 
+from monai_fewshot.networks.blocks import linear_resize
 from monai_fewshot.networks.nets.feature_encoder import FeatureEncoder
 from monai_fewshot.networks.weights import load_encoder_weights
 
@@ -73,7 +74,7 @@ class UNetEncoder(FeatureEncoder):
             Down(spatial_dims, fine, coarse, act, norm, bias=False) for fine, coarse in pairwise(channels)
         )
         self.up = nn.ModuleList(
-            UpCat(spatial_dims, coarse, fine, fine, act, norm, bias=False, upsample="nontrainable", align_corners=False)
+            _Up(spatial_dims, coarse, fine, fine, act, norm, bias=False, upsample="nontrainable")
             for coarse, fine in pairwise(reversed(channels))
         )
         self.project = Convolution(spatial_dims, channels[0], out_channels, kernel_size=1, conv_only=True)
@@ -93,12 +94,12 @@ class UNetEncoder(FeatureEncoder):
         Raises:
             ValueError: if the image has another number of channels, or is smaller than that.
         """
-        features = [self.stem(self._check_size(self.check_image(image)))]
+        features = [self.run_stage(self.stem, self._check_size(self.check_image(image)))]
         for down in self.down:
-            features.append(down(features[-1]))
+            features.append(self.run_stage(down, features[-1]))
         decoded = features.pop()
         for up in self.up:
-            decoded = up(decoded, features.pop())
+            decoded = self.run_stage(up, decoded, features.pop())
         return self.project(decoded)
 
     def _check_size(self, image: torch.Tensor) -> torch.Tensor:
@@ -109,3 +110,11 @@ class UNetEncoder(FeatureEncoder):
                 "pad the image or give fewer channels"
             )
         return image
+
+
+class _Up(UpCat):
+    """MONAI's ``UpCat`` in operations that ``torch.compile`` takes in whole."""
+
+    def forward(self, x: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
+        upsampled = linear_resize(self.upsample.preconv(x), skip.shape[2:])
+        return self.convs(torch.cat([skip, upsampled], dim=1))

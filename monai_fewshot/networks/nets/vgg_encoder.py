@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from monai.networks.layers.factories import Conv, Norm, Pool
 from torch import nn
@@ -72,7 +74,9 @@ class VGG16Encoder(FeatureEncoder):
         super().__init__(spatial_dims, in_channels, WIDTHS[num_blocks - 1], stride, repeat_single_channel=True)
         layers: list[nn.Module] = []
         channels = in_channels
+        self.block_starts = []
         for block in range(num_blocks):
+            self.block_starts.append(len(layers))
             dilated = 2**block > stride
             if block:
                 pool = Pool[Pool.MAX, spatial_dims](kernel_size=3, stride=1 if dilated else 2, padding=1)
@@ -81,6 +85,7 @@ class VGG16Encoder(FeatureEncoder):
                 layers += self._convolution(channels, WIDTHS[block], 2 if dilated else 1, batch_norm)
                 channels = WIDTHS[block]
         self.features = nn.Sequential(*layers[:-1])
+        self.block_starts.append(len(self.features))
         if weights is not None:
             load_encoder_weights(self, weights)
 
@@ -96,7 +101,10 @@ class VGG16Encoder(FeatureEncoder):
         Raises:
             ValueError: if the image has another number of channels.
         """
-        return self.features(self.check_image(image))
+        x = self.check_image(image)
+        for first, last in pairwise(self.block_starts):
+            x = self.run_stage(self.features[first:last], x)
+        return x
 
     def _convolution(self, in_channels: int, out_channels: int, dilation: int, batch_norm: bool) -> list[nn.Module]:
         conv = Conv[Conv.CONV, self.spatial_dims](

@@ -1,0 +1,25 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import torch
+
+__all__ = ["default_dtype"]
+
+
+def default_dtype(device: torch.device | str) -> torch.dtype:
+    """Choose the type that a device multiplies fastest without a loss scale.
+
+    Args:
+        device: the device.
+
+    Returns:
+        bfloat16 for GPUs and processors that multiply it in hardware (NVIDIA since Ampere, Intel and AMD with AVX-512
+        BF16 or AMX), else float32.
+    """
+    if torch.device(device).type == "cuda":
+        native = torch.cuda.get_device_capability(device) >= (8, 0)
+    else:
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if native else torch.float32
