@@ -9,6 +9,7 @@ from .folds import Fold, cross_validation_folds, load_folds
 from .inference_scans import pending_scans, support_scans
 from .mask_writer import MaskWriter
 from .scan_episodes import ScanEpisodes
+from .scan_reading import prepare_scans, read_scans
 from .scans import Scan, fingerprint_scans, load_class_names, load_scans
 from .slices import SliceStack
 from .splits import choose_folds, hold_out, training_scans
@@ -37,6 +38,8 @@ __all__ = [
     "load_folds",
     "load_scans",
     "pending_scans",
+    "prepare_scans",
+    "read_scans",
     "slices_with_classes",
     "support_scans",
     "training_scans",

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.pool import ThreadPool
 from os import PathLike
 from typing import Any
 
@@ -100,7 +100,7 @@ class PseudoLabelSource(Transform):
         """Apply a function of the slice number to every slice, in parallel, and stack the results on the last axis."""
         if self.num_workers < 2:
             return np.stack([function(index) for index in range(depth)], axis=-1)
-        with ThreadPoolExecutor(self.num_workers) as pool:
+        with ThreadPool(self.num_workers) as pool:
             return np.stack(list(pool.map(function, range(depth))), axis=-1)
 
     def compute(self, image: np.ndarray, parameters: dict[str, Any]) -> np.ndarray:
@@ -148,25 +148,28 @@ class PseudoLabelSource(Transform):
 class PseudoLabelSourced(MapTransform):
     """Base of the dictionary forms: writes the pseudo-labels of an image under a key of their own.
 
+    A subclass names the array form as its ``source_type``.
+
     Args:
         keys: keys of the images.
-        pseudo_label_key: key to write the map under, one for each of the keys.
-        source: the array form.
+        pseudo_label_key: key to write the map under, one for each of the keys. Defaults to "pseudo_label".
         allow_missing_keys: whether to pass over keys that are absent. Defaults to False.
+        kwargs: arguments of the array form.
     """
 
     backend = PseudoLabelSource.backend
+    source_type: Callable[..., PseudoLabelSource]
 
     def __init__(
         self,
         keys: KeysCollection,
-        pseudo_label_key: KeysCollection,
-        source: PseudoLabelSource,
+        pseudo_label_key: KeysCollection = "pseudo_label",
         allow_missing_keys: bool = False,
+        **kwargs: Any,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.pseudo_label_key = keys_beside(self.keys, pseudo_label_key, "pseudo_label_key")
-        self.source = source
+        self.source = self.source_type(**kwargs)
 
     def __call__(self, data: Mapping[Hashable, NdarrayOrTensor]) -> dict[Hashable, NdarrayOrTensor]:
         """Add the pseudo-labels, (1, H, W[, D]), to the dictionary."""

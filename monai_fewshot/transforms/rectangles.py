@@ -8,7 +8,7 @@ from os import PathLike
 from typing import Any
 
 import numpy as np
-from monai.config import KeysCollection, NdarrayOrTensor
+from monai.config import NdarrayOrTensor
 
 from .pseudo_label_source import PseudoLabelSource, PseudoLabelSourced
 
@@ -95,36 +95,16 @@ class RandomRectangleLabels(PseudoLabelSource):
 
 
 class RandomRectangleLabelsd(PseudoLabelSourced):
-    """Dictionary form of :class:`RandomRectangleLabels`.
+    """Dictionary form of :class:`RandomRectangleLabels`, whose arguments it takes by name.
 
     Args:
         keys: keys of the images.
         pseudo_label_key: key to write the map under, one for each of the keys. Defaults to "pseudo_label".
-        min_side: see :class:`RandomRectangleLabels`.
-        max_side: see :class:`RandomRectangleLabels`.
-        attempts: see :class:`RandomRectangleLabels`.
-        seed: see :class:`RandomRectangleLabels`.
-        threshold: see :class:`RandomRectangleLabels`.
-        cache_dir: see :class:`RandomRectangleLabels`.
-        num_workers: see :class:`RandomRectangleLabels`.
         allow_missing_keys: whether to pass over keys that are absent. Defaults to False.
+        kwargs: arguments of :class:`RandomRectangleLabels`.
     """
 
-    def __init__(
-        self,
-        keys: KeysCollection,
-        pseudo_label_key: KeysCollection = "pseudo_label",
-        min_side: int = 24,
-        max_side: int = 96,
-        attempts: int = 300,
-        seed: int = 0,
-        threshold: float | str = "auto",
-        cache_dir: str | PathLike | None = None,
-        num_workers: int = 0,
-        allow_missing_keys: bool = False,
-    ) -> None:
-        source = RandomRectangleLabels(min_side, max_side, attempts, seed, threshold, cache_dir, num_workers)
-        super().__init__(keys, pseudo_label_key, source, allow_missing_keys)
+    source_type = RandomRectangleLabels
 
 
 RandomRectangleLabelsD = RandomRectangleLabelsDict = RandomRectangleLabelsd

@@ -7,7 +7,7 @@ from os import PathLike
 from typing import Any
 
 import numpy as np
-from monai.config import KeysCollection, NdarrayOrTensor
+from monai.config import NdarrayOrTensor
 from skimage.segmentation import felzenszwalb
 
 from .felzenszwalb_volume import felzenszwalb_settings
@@ -86,36 +86,16 @@ class SuperpixelLabels(PseudoLabelSource):
 
 
 class SuperpixelLabelsd(PseudoLabelSourced):
-    """Dictionary form of :class:`SuperpixelLabels`.
+    """Dictionary form of :class:`SuperpixelLabels`, whose arguments it takes by name.
 
     Args:
         keys: keys of the images.
         pseudo_label_key: key to write the map under, one for each of the keys. Defaults to "pseudo_label".
-        scale: see :class:`SuperpixelLabels`.
-        min_size: see :class:`SuperpixelLabels`.
-        sigma: see :class:`SuperpixelLabels`.
-        threshold: see :class:`SuperpixelLabels`.
-        min_area: see :class:`SuperpixelLabels`.
-        cache_dir: see :class:`SuperpixelLabels`.
-        num_workers: see :class:`SuperpixelLabels`.
         allow_missing_keys: whether to pass over keys that are absent. Defaults to False.
+        kwargs: arguments of :class:`SuperpixelLabels`.
     """
 
-    def __init__(
-        self,
-        keys: KeysCollection,
-        pseudo_label_key: KeysCollection = "pseudo_label",
-        scale: float = 1.0,
-        min_size: int = 400,
-        sigma: float = 1.0,
-        threshold: float | str = "auto",
-        min_area: int | None = None,
-        cache_dir: str | PathLike | None = None,
-        num_workers: int = 0,
-        allow_missing_keys: bool = False,
-    ) -> None:
-        source = SuperpixelLabels(scale, min_size, sigma, threshold, min_area, cache_dir, num_workers)
-        super().__init__(keys, pseudo_label_key, source, allow_missing_keys)
+    source_type = SuperpixelLabels
 
 
 SuperpixelLabelsD = SuperpixelLabelsDict = SuperpixelLabelsd

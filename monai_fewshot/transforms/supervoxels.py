@@ -8,7 +8,7 @@ from os import PathLike
 from typing import Any
 
 import numpy as np
-from monai.config import KeysCollection, NdarrayOrTensor
+from monai.config import NdarrayOrTensor
 from monai.data import MetaTensor
 
 from .felzenszwalb_volume import compiled_merge, felzenszwalb_settings, felzenszwalb_volume
@@ -91,36 +91,16 @@ class SupervoxelLabels(PseudoLabelSource):
 
 
 class SupervoxelLabelsd(PseudoLabelSourced):
-    """Dictionary form of :class:`SupervoxelLabels`.
+    """Dictionary form of :class:`SupervoxelLabels`, whose arguments it takes by name.
 
     Args:
         keys: keys of the images.
         pseudo_label_key: key to write the map under, one for each of the keys. Defaults to "pseudo_label".
-        scale: see :class:`SupervoxelLabels`.
-        min_size: see :class:`SupervoxelLabels`.
-        sigma: see :class:`SupervoxelLabels`.
-        spacing: see :class:`SupervoxelLabels`.
-        threshold: see :class:`SupervoxelLabels`.
-        min_area: see :class:`SupervoxelLabels`.
-        cache_dir: see :class:`SupervoxelLabels`.
         allow_missing_keys: whether to pass over keys that are absent. Defaults to False.
+        kwargs: arguments of :class:`SupervoxelLabels`.
     """
 
-    def __init__(
-        self,
-        keys: KeysCollection,
-        pseudo_label_key: KeysCollection = "pseudo_label",
-        scale: float = 1.0,
-        min_size: int = 5000,
-        sigma: float = 0.0,
-        spacing: Sequence[float] | None = None,
-        threshold: float | str = "auto",
-        min_area: int | None = None,
-        cache_dir: str | PathLike | None = None,
-        allow_missing_keys: bool = False,
-    ) -> None:
-        source = SupervoxelLabels(scale, min_size, sigma, spacing, threshold, min_area, cache_dir)
-        super().__init__(keys, pseudo_label_key, source, allow_missing_keys)
+    source_type = SupervoxelLabels
 
 
 SupervoxelLabelsD = SupervoxelLabelsDict = SupervoxelLabelsd

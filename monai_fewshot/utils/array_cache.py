@@ -8,10 +8,12 @@ import io
 import json
 import os
 import tempfile
+import time
 import warnings
 import zipfile
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ import numpy as np
 from .atomic_write import write_atomically
 
 __all__ = ["ArrayCache", "array_key"]
+
+SECONDS_OF_A_DAY = 24 * 60 * 60
 
 
 def array_key(array: np.ndarray, parameters: Mapping[str, Any]) -> str:
@@ -45,8 +49,9 @@ def array_key(array: np.ndarray, parameters: Mapping[str, Any]) -> str:
 class ArrayCache:
     """Folder of non-negative integer arrays, one compressed file per key.
 
-    Files are written whole or not at all, so that processes may share the folder. Deleting the folder's contents costs
-    computing time and nothing else.
+    Files are written whole or not at all, so that threads, processes and machines may share the folder. What a process
+    killed in the middle of writing leaves behind is never read, and removed after a day. Deleting the folder's contents
+    costs computing time and nothing else.
 
     Args:
         cache_dir: folder of the cache, made if it does not exist.
@@ -70,11 +75,18 @@ class ArrayCache:
             self.cache_dir.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.cache_dir):
                 pass
+            self._remove_remains()
         except OSError as error:
             raise OSError(
                 f"cache_dir {str(self.cache_dir)!r} cannot be written to ({error}); "
                 "give a folder with write permission, or None to compute without a cache"
             ) from error
+
+    def _remove_remains(self) -> None:
+        for path in self.cache_dir.glob(".*.npz.*"):
+            with suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > SECONDS_OF_A_DAY:
+                    path.unlink()
 
     def path(self, key: str) -> Path:
         """File that holds, or would hold, the array of this key."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from pathlib import Path
 
 __all__ = ["write_atomically"]
@@ -13,7 +14,7 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> Path
     """Write a file that is either complete or not there, making its folder where needed.
 
     The content goes to a file beside it that is moved into place, so that a reader, or a run killed meanwhile, never
-    sees half of it.
+    sees half of it. Threads, processes and machines may write the same file at once; one of them writes last.
 
     Args:
         path: the file; an existing one is replaced.
@@ -31,7 +32,7 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> Path
         '0.73'
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import time
 import warnings
+from multiprocessing.pool import ThreadPool
 
 import numpy as np
 import pytest
@@ -57,6 +61,34 @@ def test_interrupted_write_keeps_the_old_array(tmp_path, monkeypatch):
         cache.put("a", np.ones(3, int))
     assert cache.get("a").tolist() == [0, 0, 0]
     assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
+
+
+def test_remains_of_a_killed_writer_go_after_a_day(tmp_path):
+    cache = ArrayCache(tmp_path)
+    cache.put("a", np.arange(3))
+    old, new = tmp_path / ".b.npz.1f", tmp_path / ".c.npz.2f"
+    for path in (old, new):
+        path.touch()
+    for path in (old, cache.path("a")):
+        os.utime(path, (0, time.time() - 25 * 3600))
+    assert ArrayCache(tmp_path).get("a").tolist() == [0, 1, 2]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [new.name, "a.npz"]
+
+
+def fill(folder, seed):
+    cache = ArrayCache(folder)
+    for value in np.random.default_rng(seed).integers(0, 5, 200):
+        stored = cache.get(f"key{value}")
+        assert stored is None or (len(stored) == 20000 and (stored == value).all())
+        cache.put(f"key{value}", np.full(20000, value))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", ["threads", "processes"])
+def test_several_writers_share_a_folder(tmp_path, kind):
+    with ThreadPool(4) if kind == "threads" else multiprocessing.get_context("fork").Pool(2) as pool:
+        pool.starmap(fill, [(tmp_path, seed) for seed in range(4)])
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"key{value}.npz" for value in range(5)]
 
 
 def test_unusable_folder(tmp_path):
