@@ -9,19 +9,20 @@ from typing import Any
 import torch
 from monai.inferers import Inferer
 
+from monai_fewshot.utils import autocast
+
 __all__ = ["AutocastInferer"]
 
 
 class AutocastInferer(Inferer):
-    """Run another inferer in mixed precision, on any device.
+    """Run another inferer in mixed precision, on any device: MONAI's engines have ``amp`` for CUDA alone.
 
-    MONAI's engines have ``amp`` for CUDA alone. Losses lie outside and stay in float32, and so do similarities
+    Losses lie outside and stay in float32, and so do similarities
     (:func:`monai_fewshot.networks.blocks.prototype_similarity`).
 
     Args:
-        inferer: for example ``monai.inferers.SimpleInferer`` or
-            :class:`~monai_fewshot.inferers.FewShotVolumeInferer`.
-        dtype: of convolutions and matrix products; float32 for full precision.
+        inferer: for example ``monai.inferers.SimpleInferer``.
+        dtype: of convolutions and matrix products; float32 changes nothing.
 
     Example:
         >>> import torch
@@ -49,5 +50,5 @@ class AutocastInferer(Inferer):
         Returns:
             What the inferer returns.
         """
-        with torch.autocast(inputs.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        with autocast(inputs.device, self.dtype):
             return self.inferer(inputs, network, *args, **kwargs)

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_map
 from tqdm import tqdm
 
 from monai_fewshot.networks.nets import FewShotSegmenter
-from monai_fewshot.utils import pixels_per_slice, resize_slices
+from monai_fewshot.utils import autocast, pixels_per_slice, resize_slices
 
 from .protocol import Protocol, get_protocol
 from .support_choice import ScanPairing, choose_chunks, slice_similarity
@@ -54,6 +54,8 @@ class FewShotVolumeInferer(Inferer):
         threshold: how far the foreground logit must exceed the background logit; it is subtracted from all margins.
             Networks trained with a lower weight on background than on foreground, as SSL-ALPNet is, draw objects too
             large at 0.
+        dtype: of the network's convolutions and matrix products, as in
+            :class:`~monai_fewshot.inferers.AutocastInferer`; similarities and margins are float32.
 
     Raises:
         ValueError: where an argument is out of its range or two protocols have the same name.
@@ -78,6 +80,7 @@ class FewShotVolumeInferer(Inferer):
         batch_size: int = 16,
         progress: bool = False,
         threshold: float = 0.0,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         self.protocols = tuple(get_protocol(item) for item in ensure_tuple(protocol))
         self.single = isinstance(protocol, (Protocol, str))
@@ -93,6 +96,7 @@ class FewShotVolumeInferer(Inferer):
         self.batch_size = batch_size
         self.progress = progress
         self.threshold = threshold
+        self.dtype = dtype
         self._encoder = SupportEncoder(batch_size)
 
     @torch.no_grad()
@@ -130,7 +134,8 @@ class FewShotVolumeInferer(Inferer):
         for index, volume in enumerate(inputs.as_subclass(torch.Tensor).float()):
             scans = as_scans(support_image, support_label, index, len(inputs), self.num_classes, volume)
             check_scans(scans, self.protocols)
-            results.append(self._segment(volume, network, scans, truths[index]))
+            with autocast(inputs.device, self.dtype):
+                results.append(self._segment(volume, network, scans, truths[index]))
         stacked = [torch.stack(margins) for margins in zip(*results, strict=True)]
         named = {
             protocol.name: convert_to_dst_type(margins, inputs, dtype=torch.float32)[0]

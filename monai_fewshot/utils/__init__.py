@@ -5,7 +5,7 @@ from .array_cache import ArrayCache, array_key
 from .atomic_write import write_atomically
 from .checkpoints import checkpoint_to_resume, latest_checkpoint, load_network
 from .enums import EpisodeKeys
-from .precision import default_dtype
+from .precision import autocast, default_dtype
 from .provenance import Provenance
 from .random_state import RandomState
 from .spatial import pixels_per_slice, resize_slices
@@ -16,6 +16,7 @@ __all__ = [
     "Provenance",
     "RandomState",
     "array_key",
+    "autocast",
     "checkpoint_to_resume",
     "default_dtype",
     "latest_checkpoint",

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import torch
 
-__all__ = ["default_dtype"]
+__all__ = ["autocast", "default_dtype"]
 
 
 def default_dtype(device: torch.device | str) -> torch.dtype:
@@ -23,3 +26,16 @@ def default_dtype(device: torch.device | str) -> torch.dtype:
     else:
         native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return torch.bfloat16 if native else torch.float32
+
+
+def autocast(device: torch.device | str, dtype: torch.dtype) -> AbstractContextManager[Any]:
+    """Make a context for mixed precision on any device.
+
+    Args:
+        device: the device.
+        dtype: of convolutions and matrix products; float32 changes nothing.
+
+    Returns:
+        The context.
+    """
+    return nullcontext() if dtype == torch.float32 else torch.autocast(torch.device(device).type, dtype)

@@ -124,7 +124,7 @@ class TestTrain:
             tags = reader.Tags()
             events |= {tag: [event.step for event in reader.Scalars(tag)] for tag in tags["scalars"]}
             events |= {tag: [event.step for event in reader.Images(tag)] for tag in tags["images"]}
-        assert events["train_loss"] == list(range(1, 2 * EPOCHS + 1))
+        assert events["train_loss"] == list(range(2, 2 * EPOCHS + 1, 2))
         assert events["val_dice"] == list(range(1, EPOCHS + 1))
         assert any(len(steps) == EPOCHS for tag, steps in events.items() if "image" in tag.lower() or "input" in tag)
 

@@ -55,15 +55,15 @@ def test_an_episode_comes_out_nearly_the_same():
     assert ((exact[:, 1] > exact[:, 0]) == (rough[:, 1] > rough[:, 0])).float().mean() > 0.98
 
 
-def test_serves_volumes():
+def test_volumes_in_mixed_precision():
     torch.manual_seed(0)
     network = ALPNet(2, UNetEncoder(channels=(8, 16), out_channels=16)).eval()
-    image, support, label = (
-        x.movedim(0, -1) for x in (_episode(6)[0][:, 0], _episode(6)[1][:, 0, 0], _episode(6)[2][:, 0, 0])
-    )
-    inferer = FewShotVolumeInferer("whole_volume", num_classes=1)
+    image, support, label = (slices.reshape(6, 32, 32).permute(1, 2, 0) for slices in _episode(6))
     inputs = (image[None, None], network, support[None, None, None], label[None, None, None])
-    exact, rough = inferer(*inputs), AutocastInferer(inferer, torch.bfloat16)(*inputs)
+    exact, rough = (
+        FewShotVolumeInferer("whole_volume", num_classes=1, dtype=dtype)(*inputs)
+        for dtype in (torch.float32, torch.bfloat16)
+    )
     assert rough.dtype == torch.float32
     assert not torch.equal(exact, rough)
     assert ((exact > 0) == (rough > 0)).float().mean() > 0.98
