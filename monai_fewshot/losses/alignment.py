@@ -58,6 +58,9 @@ class AlignmentLoss(_Loss):
 class EpisodeLoss(_Loss):
     """Segmentation loss on the query plus, where the network returns them, alignment on the support images.
 
+    Each episode's loss is an average over its own pixels, and that of a batch the mean over episodes, so that a batch
+    may be dealt out over devices or accumulated in parts.
+
     Based on: Ouyang et al., "Self-supervision with Superpixels", ECCV 2020, equations 7 to 9,
     https://arxiv.org/abs/2007.09886.
 
@@ -88,10 +91,11 @@ class EpisodeLoss(_Loss):
         """
         label, support_label = target
         logits, support_logits = (input, None) if isinstance(input, torch.Tensor) else input
-        weight = torch.ones(logits.shape[1], device=logits.device)
-        weight[0] = self.background_weight
         label = label[:, 0].long()
-        loss = F.cross_entropy(logits.float(), label, weight=weight, ignore_index=self.ignore_index)
+        counted = label != self.ignore_index
+        weight = torch.where(label > 0, 1.0, self.background_weight) * counted
+        pixel_loss = F.cross_entropy(logits.float(), label, ignore_index=self.ignore_index, reduction="none")
+        loss = ((pixel_loss * weight).flatten(1).sum(1) / weight.flatten(1).sum(1).clamp(min=1e-5)).mean()
         if support_logits is None or self.alignment_weight == 0:
             return loss
         support_label = support_label.expand(support_logits.shape[0], *support_label.shape[1:])

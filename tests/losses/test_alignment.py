@@ -94,15 +94,35 @@ def _episode(classes=1, seed=1):
 def test_query_loss_is_the_weighted_cross_entropy(classes, background_weight):
     logits, label = _episode(classes)
     log_probability = logits.double().log_softmax(1)
-    total = weights = 0.0
-    for b, i, j in np.ndindex(2, 6, 5):
-        value = int(label[b, 0, i, j])
-        if value != 255:
-            weight = background_weight if value == 0 else 1.0
-            total -= weight * log_probability[b, value, i, j].item()
-            weights += weight
+    by_episode = []
+    for b in range(2):
+        total = weights = 0.0
+        for i, j in np.ndindex(6, 5):
+            value = int(label[b, 0, i, j])
+            if value != 255:
+                weight = background_weight if value == 0 else 1.0
+                total -= weight * log_probability[b, value, i, j].item()
+                weights += weight
+        by_episode.append(total / weights)
     loss = EpisodeLoss(background_weight)(logits, (label, torch.zeros(2, 1, 1, 6, 5)))
-    assert loss.item() == pytest.approx(total / weights, rel=1e-5)
+    assert loss.item() == pytest.approx(np.mean(by_episode), rel=1e-5)
+
+
+def test_a_batch_is_the_mean_of_its_episodes():
+    (logits, label), (support_logits, support_label) = _episode(2), _random(classes=2)
+    target = (label, support_label)
+    whole = EpisodeLoss()((logits, support_logits), target)
+    parts = [
+        EpisodeLoss()((logits[b : b + 1], support_logits[b : b + 1]), tuple(x[b : b + 1] for x in target))
+        for b in range(2)
+    ]
+    torch.testing.assert_close(whole, torch.stack(parts).mean())
+
+
+def test_a_query_that_counts_nowhere_adds_nothing():
+    logits, label = _episode(1)
+    loss = EpisodeLoss()(logits, (torch.full_like(label, 255), torch.zeros(2, 1, 1, 6, 5)))
+    assert loss == 0
 
 
 def test_other_ignored_values():
