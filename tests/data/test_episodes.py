@@ -11,6 +11,7 @@ import pytest
 import torch
 from monai.data import DataLoader
 from monai.engines import SupervisedTrainer
+from monai.transforms import AdjustContrast
 
 from monai_fewshot.data import AnnotatedEpisodes, EpisodeSampler, PseudoLabelEpisodes, SliceStack
 from monai_fewshot.engines import PrepareBatchEpisode
@@ -104,6 +105,36 @@ def test_workers_and_batches_do_not_matter(make):
             assert torch.equal(one["label"], other["label"])
             for key in other:
                 torch.testing.assert_close(one[key], other[key], atol=1e-5, rtol=0)
+
+
+def test_an_episode_equals_the_ordinary_transforms_with_its_draws():
+    stack = _pseudo_labels()
+    dataset = PseudoLabelEpisodes(stack, 6, shots=2, seed=5, augmentation=_augmentation())
+    for number in range(6):
+        slices, (value,), draws = dataset._plan(number)
+        items = []
+        for index, draw in zip(slices, draws, strict=True):
+            geometry = RandAffineElastic()
+            geometry._drawn = draw.warp
+            label = (stack.label[index] == value).float()
+            image = AdjustContrast(draw.gamma)(geometry(stack.image[index], "bilinear", randomize=False))
+            items.append((image, geometry(label, "nearest", randomize=False)))
+        episode = dataset[number]
+        images, labels = zip(*items, strict=True)
+        torch.testing.assert_close(episode["image"], images[-1], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(episode["support_image"], torch.stack(images[:-1]), atol=1e-5, rtol=1e-5)
+        assert torch.equal(episode["label"], labels[-1])
+        assert torch.equal(episode["support_label"], torch.stack(labels[:-1]))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_makes_the_episodes_of_the_cpu():
+    stack = _pseudo_labels()
+    there = replace(stack, image=stack.image.cuda(), label=stack.label.cuda())
+    here, gpu = (PseudoLabelEpisodes(s, 8, augmentation=_augmentation()).__getitems__(range(8)) for s in (stack, there))
+    for one, other in zip(here, gpu, strict=True):
+        assert (one["label"] != other["label"].cpu()).float().mean() < 0.005, "rounding moves a pixel at an edge"
+        torch.testing.assert_close(one["image"], other["image"].cpu(), atol=1e-4, rtol=0)
 
 
 def test_support_and_query_of_a_pseudo_label_episode_are_one_slice():
