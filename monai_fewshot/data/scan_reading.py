@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
+import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
-from multiprocessing.pool import ThreadPool
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
@@ -31,7 +33,8 @@ def read_scans(
     Threads do it, for what takes long lets go of Python's global lock: superpixels and supervoxels for 97 % of their
     time, decompression and most of numpy too. So scans need neither be copied between processes nor pass through shared
     memory. No more scans are begun ahead of the reader than there are threads. Inside a thread torch computes on one
-    core. On Ctrl-C the scans being worked on are given up; what a cache of pseudo-labels holds by then stays.
+    core. On Ctrl-C or an error the scans being worked on are given up; what a cache of pseudo-labels holds by then
+    stays.
 
     Args:
         scans: what gives a scan for an index, such as a ``monai.data.Dataset`` with its transform.
@@ -82,16 +85,34 @@ def prepare_scans(scans: Sequence[Item], num_workers: int | None = None) -> None
 
 def _in_threads(scans: Sequence[Item], indices: Sequence[int], workers: int) -> Iterator[Item]:
     threads_of_torch = torch.get_num_threads()
-    with ThreadPool(workers, torch.set_num_threads, (1,)) as pool:
-        try:
-            begun = deque(pool.apply_async(_read, (scans, index)) for index in indices[:workers])
-            for index in indices[workers:]:
-                yield begun.popleft().get()
-                begun.append(pool.apply_async(_read, (scans, index)))
-            while begun:
-                yield begun.popleft().get()
-        finally:
-            torch.set_num_threads(threads_of_torch)
+    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+    busy: set[int] = set()
+    try:
+        begun = deque(pool.submit(_read_in_thread, scans, index, busy) for index in indices[:workers])
+        for index in indices[workers:]:
+            yield begun.popleft().result()
+            begun.append(pool.submit(_read_in_thread, scans, index, busy))
+        while begun:
+            yield begun.popleft().result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for thread in list(busy):
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(_GivenUp))
+        pool.shutdown()
+        torch.set_num_threads(threads_of_torch)
+
+
+class _GivenUp(BaseException):
+    """Raised in a thread whose scan is no longer wanted, at its next line of Python."""
+
+
+def _read_in_thread(scans: Sequence[Item], index: int, busy: set[int]) -> Item:
+    thread = threading.get_ident()
+    busy.add(thread)
+    try:
+        return _read(scans, index)
+    finally:
+        busy.discard(thread)
 
 
 def _read(scans: Sequence[Item], index: int) -> Item:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Mapping
-from multiprocessing.pool import ThreadPool
+from concurrent.futures import ThreadPoolExecutor
 from os import PathLike
 from typing import Any
 
@@ -100,7 +100,7 @@ class PseudoLabelSource(Transform):
         """Apply a function of the slice number to every slice, in parallel, and stack the results on the last axis."""
         if self.num_workers < 2:
             return np.stack([function(index) for index in range(depth)], axis=-1)
-        with ThreadPool(self.num_workers) as pool:
+        with ThreadPoolExecutor(self.num_workers) as pool:
             return np.stack(list(pool.map(function, range(depth))), axis=-1)
 
     def compute(self, image: np.ndarray, parameters: dict[str, Any]) -> np.ndarray:

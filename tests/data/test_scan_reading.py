@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import re
 import signal
+import sys
 import threading
 import time
 
@@ -144,19 +145,43 @@ def test_a_killed_run_keeps_what_it_has_done(tmp_path, computed, num_workers):
     assert len(list(tmp_path.iterdir())) == NUM_SCANS
 
 
-def test_an_interrupt_ends_promptly():
+def slowly(number, folder):
+    (folder / f"begun{number}").touch()
+    for _ in range(6000):
+        time.sleep(0.01)
+    (folder / f"done{number}").touch()
+
+
+def test_an_interrupt_ends_promptly(tmp_path):
     def work():
         try:
-            list(read_scans(Dataset([0] * 8, lambda _: time.sleep(60)), num_workers=2))
+            list(read_scans(Dataset(list(range(9)), lambda number: slowly(number, tmp_path)), num_workers=2))
         except KeyboardInterrupt:
-            os._exit(130)
+            sys.exit(130)
 
     process = FORK.Process(target=work)
     process.start()
-    time.sleep(1)
+    while not (tmp_path / "begun1").exists():
+        time.sleep(0.01)
     os.kill(process.pid, signal.SIGINT)
-    process.join(10)
+    process.join(20)
     assert process.exitcode == 130
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["begun0", "begun1"]
+
+
+def test_an_error_ends_promptly_what_the_other_threads_do(tmp_path):
+    def read(number):
+        if number == 0:
+            while not (tmp_path / "begun1").exists():
+                time.sleep(0.01)
+            raise OSError("truncated")
+        slowly(number, tmp_path)
+
+    start = time.monotonic()
+    with pytest.raises(ValueError, match="Scan 0 cannot be read: OSError: truncated"):
+        list(read_scans(Dataset(list(range(9)), read), num_workers=2))
+    assert time.monotonic() - start < 30
+    assert not any(thread.name.startswith("ThreadPoolExecutor") for thread in threading.enumerate())
 
 
 def work_as_rank(rank, folder):
@@ -176,6 +201,16 @@ def test_ranks_share_the_scans_and_wait_for_each_other(tmp_path):
     read = sorted(path.name for path in tmp_path.glob("scan*"))
     assert read == [f"scan{n}_read_by_{n % 2}" for n in range(NUM_SCANS)]
     assert [(tmp_path / f"all_{rank}").read_text() for rank in range(2)] == [str(NUM_SCANS)] * 2
+
+
+@pytest.mark.parametrize(("ranks", "workers"), [(None, 6), ("4", 1), ("2", 3), ("8", 1)])
+def test_ranks_of_one_machine_share_its_cores(monkeypatch, ranks, workers):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    if ranks is not None:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks)
+    threads = set(read_scans(Dataset([0] * 60, lambda _: time.sleep(0.01) or threading.get_ident())))
+    assert len(threads) == workers
 
 
 def test_one_process_prepares_nothing(computed):
