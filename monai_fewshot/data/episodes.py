@@ -63,6 +63,9 @@ class Episodes(Dataset):
     def __len__(self) -> int:
         return self.length
 
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        return (self[index] for index in range(self.length))
+
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         return self.__getitems__([index])[0]
 
@@ -91,7 +94,7 @@ class Episodes(Dataset):
         ]
 
     def _plan(self, index: int) -> EpisodePlan:
-        random = np.random.RandomState(np.random.SeedSequence((self.seed, index)).generate_state(4))
+        random = np.random.RandomState(np.random.Philox(key=np.array([self.seed, index], dtype=np.uint64)))
         slices, values = self.draw_slices(random)
         draws: list[AugmentationDraw | None] = [None] * len(slices)
         if self.augmentation is not None:

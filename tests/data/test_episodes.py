@@ -82,6 +82,11 @@ def test_an_episode_depends_on_seed_and_number_alone():
     assert not any(_same(forward[i], other_seed[i]) for i in range(8))
 
 
+def test_going_through_the_episodes_ends():
+    dataset = PseudoLabelEpisodes(_pseudo_labels(), 3, augmentation=_augmentation())
+    assert all(_same(episode, dataset[i]) for i, episode in zip(range(3), dataset, strict=True))
+
+
 def test_a_batch_equals_single_episodes():
     dataset = PseudoLabelEpisodes(_pseudo_labels(), 8, shots=2, augmentation=_augmentation())
     for number, episode in zip([5, 0, 7], dataset.__getitems__([5, 0, 7]), strict=True):
@@ -236,8 +241,7 @@ def test_annotated_episodes(ways, shots):
     dataset = AnnotatedEpisodes(stack, 40, [2, 4, 5], ways=ways, shots=shots)
     query_shows = Counter()
     for index in range(40):
-        random = np.random.RandomState(np.random.SeedSequence((0, index)).generate_state(4))
-        slices, values = dataset.draw_slices(random)
+        slices, values, _draws = dataset._plan(index)
         assert len(set(values)) == ways
         assert set(values) <= {2, 4, 5}
         *support, query = slices
