@@ -95,14 +95,7 @@ class RandomRectangleLabels(PseudoLabelSource):
 
 
 class RandomRectangleLabelsd(PseudoLabelSourced):
-    """Dictionary form of :class:`RandomRectangleLabels`, whose arguments it takes by name.
-
-    Args:
-        keys: keys of the images.
-        pseudo_label_key: key to write the map under, one for each of the keys. Defaults to "pseudo_label".
-        allow_missing_keys: whether to pass over keys that are absent. Defaults to False.
-        kwargs: arguments of :class:`RandomRectangleLabels`.
-    """
+    """Dictionary form of :class:`RandomRectangleLabels`: arguments of :class:`PseudoLabelSourced`, then its own by name."""
 
     source_type = RandomRectangleLabels
 
