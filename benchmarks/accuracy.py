@@ -1,6 +1,6 @@
 # Copyright (c) monai_fewshot contributors
 # SPDX-License-Identifier: Apache-2.0
-r"""Accuracy of SSL-ALPNet by cross-validation, under the protocol `alpnet` and on volumes, beside published figures.
+r"""Dice and HD95 of SSL-ALPNet by cross-validation, in range and on whole volumes, beside published figures.
 
     python benchmarks/accuracy.py DATA/mscmr_bssfp DATA/chaos_t2 \
         "DATA/chaos_t2:liver,spleen" "DATA/chaos_t2:right kidney,left kidney" --background --results docs/results.md
@@ -68,7 +68,7 @@ def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--folds", type=int, nargs="+", help="default: all of the data set")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--parallel", type=int, default=1, help="runs at a time (default: 1)")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of each run (default: all cores)")
+    parser.add_argument("--threads", type=int, help="of each run (default: the cores, divided among parallel runs)")
     override: dict[str, Any] = {"type": parse_override, "action": "append", "default": [], "metavar": "KEY=VALUE"}
     parser.add_argument("--train", **override, help="value for the bundle's training; may be repeated")
     parser.add_argument("--evaluate", **override, help="value for the bundle's evaluation; may be repeated")
@@ -76,8 +76,9 @@ def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--background", action="store_true", help="detach; output goes to OUTPUT_DIR/accuracy.log")
     parser.add_argument("--report_only", action="store_true", help="write the tables of what has been run")
     arguments = parser.parse_args(words)
-    if min(arguments.parallel, arguments.threads) < 1:
+    if arguments.parallel < 1 or (arguments.threads is not None and arguments.threads < 1):
         parser.error("--parallel and --threads must be 1 or greater")
+    arguments.threads = arguments.threads or max(1, (os.cpu_count() or 1) // arguments.parallel)
     try:
         comparisons(arguments, {})
         [run.results() or run.progress() for run in planned_runs(arguments)]

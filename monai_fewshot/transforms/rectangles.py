@@ -95,7 +95,7 @@ class RandomRectangleLabels(PseudoLabelSource):
 
 
 class RandomRectangleLabelsd(PseudoLabelSourced):
-    """Dictionary form of :class:`RandomRectangleLabels`: arguments of :class:`PseudoLabelSourced`, then its own by name."""
+    """Dictionary form of :class:`RandomRectangleLabels`: arguments of the base class, then its own by name."""
 
     source_type = RandomRectangleLabels
 

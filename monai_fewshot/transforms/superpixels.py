@@ -86,7 +86,7 @@ class SuperpixelLabels(PseudoLabelSource):
 
 
 class SuperpixelLabelsd(PseudoLabelSourced):
-    """Dictionary form of :class:`SuperpixelLabels`: arguments of :class:`PseudoLabelSourced`, then its own by name."""
+    """Dictionary form of :class:`SuperpixelLabels`: arguments of the base class, then its own by name."""
 
     source_type = SuperpixelLabels
 

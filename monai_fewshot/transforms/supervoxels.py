@@ -91,7 +91,7 @@ class SupervoxelLabels(PseudoLabelSource):
 
 
 class SupervoxelLabelsd(PseudoLabelSourced):
-    """Dictionary form of :class:`SupervoxelLabels`: arguments of :class:`PseudoLabelSourced`, then its own by name."""
+    """Dictionary form of :class:`SupervoxelLabels`: arguments of the base class, then its own by name."""
 
     source_type = SupervoxelLabels
 
