@@ -4,16 +4,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from monai.utils import convert_to_tensor
-from tqdm import tqdm
 
 from monai_fewshot.utils import resize_slices
 
 from .exclusion import slices_with_classes
+from .scan_reading import read_scans
 
 __all__ = ["SliceStack"]
 
@@ -47,7 +47,7 @@ class SliceStack:
     @classmethod
     def from_scans(
         cls,
-        scans: Iterable[Mapping[Hashable, torch.Tensor]],
+        scans: Sequence[Mapping[Hashable, torch.Tensor]],
         label_key: str = "pseudo_label",
         image_size: Sequence[int] | None = None,
         exclude_classes: Sequence[int] = (),
@@ -59,7 +59,8 @@ class SliceStack:
         deviation of its volume, and labels in the smallest type that holds them. The memory taken is logged.
 
         Args:
-            scans: dictionaries with ``image`` (C, H, W, D) and a label (1, H, W, D).
+            scans: dictionaries with ``image`` (C, H, W, D) and a label (1, H, W, D), such as a ``monai.data.Dataset``;
+                several are read at a time (:func:`~monai_fewshot.data.read_scans`).
             label_key: key of the label.
             image_size: in-plane size to which slices are brought, images with antialiased bilinear interpolation and
                 labels by the nearest neighbor; None keeps their own, which must then be the same for all.
@@ -72,7 +73,7 @@ class SliceStack:
             ValueError: where no slice is left, or slices differ in channels or size.
         """
         images, labels, numbers = [], [], []
-        for number, scan in enumerate(tqdm(scans, "reading scans", disable=None)):
+        for number, scan in enumerate(read_scans(scans)):
             image, label = (
                 convert_to_tensor(scan[key], track_meta=False).movedim(3, 0) for key in ("image", label_key)
             )

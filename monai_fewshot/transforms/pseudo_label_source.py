@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from os import PathLike
 from typing import Any
 
@@ -53,7 +52,6 @@ class PseudoLabelSource(Transform):
         threshold: intensity that the foreground exceeds, or "auto"; see :class:`BodyMask`.
         min_area: smallest number of foreground pixels (voxels) of a pseudo-label.
         cache_dir: folder that keeps results under a key of image content and parameters, or None.
-        num_workers: threads that share the slices of a volume; 0 and 1 both work in the calling thread. Defaults to 0.
 
     Raises:
         ValueError: when a number is out of its range.
@@ -68,16 +66,12 @@ class PseudoLabelSource(Transform):
         threshold: float | str,
         min_area: int,
         cache_dir: str | PathLike | None,
-        num_workers: int = 0,
     ) -> None:
-        if min_area < 1 or num_workers < 0:
-            raise ValueError(
-                f"min_area must be 1 or greater and num_workers 0 or greater, got {min_area} and {num_workers}"
-            )
+        if min_area < 1:
+            raise ValueError(f"min_area must be 1 or greater, got {min_area}")
         self.body_mask = BodyMask(threshold)
         self.min_area = min_area
         self.cache = None if cache_dir is None else ArrayCache(cache_dir)
-        self.num_workers = num_workers
 
     @abstractmethod
     def parameters(self, image: NdarrayOrTensor) -> dict[str, Any]:
@@ -95,13 +89,6 @@ class PseudoLabelSource(Transform):
         Returns:
             int32 map (H, W, D), 0 outside the foreground.
         """
-
-    def map_slices(self, function: Callable[[int], np.ndarray], depth: int) -> np.ndarray:
-        """Apply a function of the slice number to every slice, in parallel, and stack the results on the last axis."""
-        if self.num_workers < 2:
-            return np.stack([function(index) for index in range(depth)], axis=-1)
-        with ThreadPoolExecutor(self.num_workers) as pool:
-            return np.stack(list(pool.map(function, range(depth))), axis=-1)
 
     def compute(self, image: np.ndarray, parameters: dict[str, Any]) -> np.ndarray:
         """Pseudo-labels (1, H, W[, D]) of checked intensities (C, H, W[, D]), without the cache."""

@@ -31,7 +31,6 @@ class RandomRectangleLabels(PseudoLabelSource):
         seed: seed of the draws. Defaults to 0.
         threshold: intensity that the foreground exceeds, or "auto"; see :class:`BodyMask`. Defaults to "auto".
         cache_dir: folder that keeps results under a key of image content and parameters. Defaults to None, no cache.
-        num_workers: threads that share the slices of a volume. Defaults to 0.
 
     Raises:
         ValueError: when a number is out of its range.
@@ -53,14 +52,13 @@ class RandomRectangleLabels(PseudoLabelSource):
         seed: int = 0,
         threshold: float | str = "auto",
         cache_dir: str | PathLike | None = None,
-        num_workers: int = 0,
     ) -> None:
         if not 1 <= min_side <= max_side or attempts < 1 or seed < 0:
             raise ValueError(
                 "sides must fulfill 1 <= min_side <= max_side, attempts 1 or greater and seed 0 or greater, "
                 f"got {min_side}, {max_side}, {attempts} and {seed}"
             )
-        super().__init__(threshold, 1, cache_dir, num_workers)
+        super().__init__(threshold, 1, cache_dir)
         self.settings = {"min_side": min_side, "max_side": max_side, "attempts": attempts, "seed": seed}
 
     def parameters(self, image: NdarrayOrTensor) -> dict[str, Any]:
@@ -69,9 +67,8 @@ class RandomRectangleLabels(PseudoLabelSource):
 
     def regions(self, image: np.ndarray, foreground: np.ndarray, **parameters: Any) -> np.ndarray:
         """Rectangles of every slice, ids from 1 on in each."""
-        return self.map_slices(
-            lambda index: self.rectangles(image[..., index], foreground[..., index]), image.shape[-1]
-        )
+        slices = range(image.shape[-1])
+        return np.stack([self.rectangles(image[..., index], foreground[..., index]) for index in slices], axis=-1)
 
     def rectangles(self, image: np.ndarray, foreground: np.ndarray) -> np.ndarray:
         """Rectangles (H, W) of one slice (C, H, W) inside its foreground (H, W)."""

@@ -39,7 +39,6 @@ class SuperpixelLabels(PseudoLabelSource):
         threshold: intensity that the foreground exceeds, or "auto"; see :class:`BodyMask`. Defaults to "auto".
         min_area: smallest number of foreground pixels of a pseudo-label. Defaults to a quarter of ``min_size``.
         cache_dir: folder that keeps results under a key of image content and parameters. Defaults to None, no cache.
-        num_workers: threads that share the slices of a volume. Defaults to 0.
 
     Raises:
         ValueError: when a number is out of its range.
@@ -61,10 +60,9 @@ class SuperpixelLabels(PseudoLabelSource):
         threshold: float | str = "auto",
         min_area: int | None = None,
         cache_dir: str | PathLike | None = None,
-        num_workers: int = 0,
     ) -> None:
         self.settings = felzenszwalb_settings(scale, min_size, sigma)
-        super().__init__(threshold, max(min_size // 4, 1) if min_area is None else min_area, cache_dir, num_workers)
+        super().__init__(threshold, max(min_size // 4, 1) if min_area is None else min_area, cache_dir)
 
     def parameters(self, image: NdarrayOrTensor) -> dict[str, Any]:
         """Arguments of Felzenszwalb's algorithm."""
@@ -82,7 +80,7 @@ class SuperpixelLabels(PseudoLabelSource):
                 np.where(inside, felzenszwalb(plane, channel_axis=0, **parameters) + 1, 0), self.min_area
             )
 
-        return self.map_slices(superpixels, image.shape[-1])
+        return np.stack([superpixels(index) for index in range(image.shape[-1])], axis=-1)
 
 
 class SuperpixelLabelsd(PseudoLabelSourced):

@@ -29,7 +29,6 @@ SHORT_TRAINING = {
     "num_val_episodes": 2,
     "num_folds": 3,
     "pseudo_labels#min_size": 40,
-    "pseudo_labels#num_workers": 1,
     "train#handlers#4#iteration_log": 2,
 }
 CLASSES = {"0": "background", "1": "liver", "2": "spleen"}
