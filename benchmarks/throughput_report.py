@@ -87,6 +87,6 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
         axes.plot(list(points), list(points.values()), "o-")
         axes.set(xlabel=f"{name} segmented", ylabel="seconds a scan", title=f"evaluation by {name}")
     for axes in (batch, size, slices, classes):
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.1 * axes.dataLim.y1)
         axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120)
