@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from monai.utils import LossReduction
 from torch.nn.modules.loss import _Loss
@@ -58,8 +59,9 @@ class AlignmentLoss(_Loss):
 class EpisodeLoss(_Loss):
     """Segmentation loss on the query plus, where the network returns them, alignment on the support images.
 
-    Each episode's loss is an average over its own pixels, and that of a batch the mean over episodes, so that a batch
-    may be dealt out over devices or accumulated in parts.
+    The query's cross-entropy is an average over the weighted pixels of the whole batch, so that episodes of larger
+    objects count more. In a process group the batch is that of all its processes: the mean of their losses is the loss
+    of the global batch, and so are the mean gradients.
 
     Based on: Ouyang et al., "Self-supervision with Superpixels", ECCV 2020, equations 7 to 9,
     https://arxiv.org/abs/2007.09886.
@@ -95,8 +97,16 @@ class EpisodeLoss(_Loss):
         counted = label != self.ignore_index
         weight = torch.where(label > 0, 1.0, self.background_weight) * counted
         pixel_loss = F.cross_entropy(logits.float(), label, ignore_index=self.ignore_index, reduction="none")
-        loss = ((pixel_loss * weight).flatten(1).sum(1) / weight.flatten(1).sum(1).clamp(min=1e-5)).mean()
+        loss = (pixel_loss * weight).sum() / _mean_over_processes(weight.sum()).clamp(min=1e-5)
         if support_logits is None or self.alignment_weight == 0:
             return loss
         support_label = support_label.expand(support_logits.shape[0], *support_label.shape[1:])
         return loss + self.alignment_weight * self.alignment(support_logits, support_label)
+
+
+def _mean_over_processes(number: torch.Tensor) -> torch.Tensor:
+    if not (dist.is_available() and dist.is_initialized()):
+        return number
+    total = number.clone()
+    dist.all_reduce(total)
+    return total / dist.get_world_size()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 
 from monai_fewshot.losses import AlignmentLoss, EpisodeLoss
@@ -94,29 +95,39 @@ def _episode(classes=1, seed=1):
 def test_query_loss_is_the_weighted_cross_entropy(classes, background_weight):
     logits, label = _episode(classes)
     log_probability = logits.double().log_softmax(1)
-    by_episode = []
-    for b in range(2):
-        total = weights = 0.0
-        for i, j in np.ndindex(6, 5):
-            value = int(label[b, 0, i, j])
-            if value != 255:
-                weight = background_weight if value == 0 else 1.0
-                total -= weight * log_probability[b, value, i, j].item()
-                weights += weight
-        by_episode.append(total / weights)
+    total = weights = 0.0
+    for b, i, j in np.ndindex(2, 6, 5):
+        value = int(label[b, 0, i, j])
+        if value != 255:
+            weight = background_weight if value == 0 else 1.0
+            total -= weight * log_probability[b, value, i, j].item()
+            weights += weight
     loss = EpisodeLoss(background_weight)(logits, (label, torch.zeros(2, 1, 1, 6, 5)))
-    assert loss.item() == pytest.approx(np.mean(by_episode), rel=1e-5)
+    assert loss.item() == pytest.approx(total / weights, rel=1e-5)
 
 
-def test_a_batch_is_the_mean_of_its_episodes():
+def _loss_of_a_part(rank, folder):
+    dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
+    logits, label = _episode(2)
+    support_logits, support_label = _random(classes=2)
+    own = slice(rank, rank + 1)
+    logits = logits[own].requires_grad_()
+    loss = EpisodeLoss()((logits, support_logits[own]), (label[own], support_label[own]))
+    loss.backward()
+    torch.save((loss.detach(), logits.grad), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_the_mean_over_processes_is_the_loss_of_the_global_batch(tmp_path):
+    torch.multiprocessing.spawn(_loss_of_a_part, (str(tmp_path),), nprocs=2)
+    losses, gradients = zip(*(torch.load(tmp_path / f"{rank}.pt") for rank in range(2)), strict=True)
     (logits, label), (support_logits, support_label) = _episode(2), _random(classes=2)
-    target = (label, support_label)
-    whole = EpisodeLoss()((logits, support_logits), target)
-    parts = [
-        EpisodeLoss()((logits[b : b + 1], support_logits[b : b + 1]), tuple(x[b : b + 1] for x in target))
-        for b in range(2)
-    ]
-    torch.testing.assert_close(whole, torch.stack(parts).mean())
+    logits.requires_grad_()
+    whole = EpisodeLoss()((logits, support_logits), (label, support_label))
+    whole.backward()
+    assert losses[0] != losses[1]
+    torch.testing.assert_close(torch.stack(losses).mean(), whole.detach())
+    torch.testing.assert_close(torch.cat(gradients) / 2, logits.grad)
 
 
 def test_a_query_that_counts_nowhere_adds_nothing():
