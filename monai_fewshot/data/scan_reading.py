@@ -16,6 +16,8 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
+from monai_fewshot.utils import num_processes, process_rank
+
 __all__ = ["prepare_scans", "read_scans"]
 
 Item = TypeVar("Item")
@@ -57,7 +59,9 @@ def read_scans(
     indices = range(len(scans)) if indices is None else indices
     workers = min(_share_of_cores() if num_workers is None else num_workers, len(indices))
     interval = 0.1 if sys.stderr.isatty() else SECONDS_BETWEEN_LOG_LINES
-    with tqdm(total=len(indices), desc=description, unit="scan", mininterval=interval, disable=_rank() > 0) as bar:
+    with tqdm(
+        total=len(indices), desc=description, unit="scan", mininterval=interval, disable=process_rank() > 0
+    ) as bar:
         for scan in _in_threads(scans, indices, workers) if workers else (_read(scans, index) for index in indices):
             bar.update()
             yield scan
@@ -76,8 +80,8 @@ def prepare_scans(scans: Sequence[Item], num_workers: int | None = None) -> None
     Raises:
         ValueError: where a scan of this process's share cannot be loaded or transformed.
     """
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        share = range(dist.get_rank(), len(scans), dist.get_world_size())
+    if num_processes() > 1:
+        share = range(process_rank(), len(scans), num_processes())
         for _ in read_scans(scans, num_workers, share, "preparing scans"):
             pass
         dist.barrier()
@@ -130,10 +134,6 @@ def _name(scans: Sequence[Item], index: int) -> str:
     if not isinstance(entry, dict):
         return str(index)
     return " ".join(str(entry[key]) for key in ("name", "image") if isinstance(entry.get(key), str)) or str(index)
-
-
-def _rank() -> int:
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
 def _share_of_cores() -> int:

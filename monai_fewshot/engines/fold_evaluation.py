@@ -15,11 +15,11 @@ from monai.data import DataLoader
 from monai.engines import PrepareBatchExtraInput, SupervisedEvaluator
 
 from monai_fewshot.data import Fold, Scan, ScanEpisodes, check_output_dir
-from monai_fewshot.handlers import VolumeScores
+from monai_fewshot.handlers import VolumeScores, overall_metrics
 from monai_fewshot.inferers import FewShotVolumeInferer
 from monai_fewshot.metrics import ScanScore, write_scores
 from monai_fewshot.networks.nets import FewShotSegmenter
-from monai_fewshot.utils import load_network
+from monai_fewshot.utils import gather_or_raise, load_network, num_processes, process_rank
 from monai_fewshot.visualize import SliceCase, write_report
 
 __all__ = ["FoldEvaluation"]
@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 class FoldEvaluation:
     """Cross-validation: each fold's query scans are segmented with that fold's network and support, and scored.
+
+    In a process group the query scans of a fold are dealt out to the processes, and the first one writes.
 
     ``results.csv``, ``results.json`` and ``report.html`` are written anew after every fold, so that an interrupted
     evaluation leaves the folds it has done.
@@ -73,7 +75,7 @@ class FoldEvaluation:
         self.transform = transform
         self.inferer = inferer
         self.class_names = class_names
-        self.output_dir = check_output_dir(output_dir)
+        self.output_dir = check_output_dir(output_dir) if process_rank() == 0 else Path(output_dir)
         self.checkpoints = {
             fold.index: None if checkpoint is None else checkpoint.format(fold=fold.index) for fold in folds
         }
@@ -97,17 +99,30 @@ class FoldEvaluation:
         scores: list[ScanScore] = []
         cases: list[SliceCase] = []
         for fold in self.folds:
-            handler = self._evaluate(fold)
-            scores += handler.scores
-            cases += handler.cases
-            self._write(scores, cases)
+            by_scan = self._evaluate(fold)
+            for name in fold.query:
+                scores += by_scan[name][0]
+                cases += by_scan[name][1]
+            if process_rank() == 0:
+                self._write(scores, cases)
+                of_fold = [score for score in scores if score.fold == fold.index]
+                for name, value in overall_metrics(of_fold, self.inferer.protocols).items():
+                    logger.info("fold %d %s: %.4f", fold.index, name, value)
         return scores
 
-    def _evaluate(self, fold: Fold) -> VolumeScores:
+    def _evaluate(self, fold: Fold) -> dict[str, tuple[list[ScanScore], list[SliceCase]]]:
+        """Deal out a fold's queries to the processes; return scores and cases of each."""
         path = self.checkpoints[fold.index]
         if path is not None:
             self.training[fold.index] = load_network(self.network, path)
-        queries, supports = [self.scans[name] for name in fold.query], [self.scans[fold.support]]
+        share = fold.query[process_rank() :: num_processes()]
+        gathered: dict[str, tuple[list[ScanScore], list[SliceCase]]] = {}
+        for part in gather_or_raise(lambda: self._segment(fold, share) if share else {}):
+            gathered.update(part)
+        return gathered
+
+    def _segment(self, fold: Fold, names: Sequence[str]) -> dict[str, tuple[list[ScanScore], list[SliceCase]]]:
+        queries, supports = [self.scans[name] for name in names], [self.scans[fold.support]]
         loader = DataLoader(ScanEpisodes(queries, supports, self.transform), batch_size=1, num_workers=self.num_workers)
         handler = VolumeScores(self.inferer.protocols, self.class_names, fold.index, self.postprocessing)
         evaluator = SupervisedEvaluator(
@@ -119,11 +134,13 @@ class FoldEvaluation:
             val_handlers=[handler],
             decollate=False,
         )
-        ProgressBar(desc=f"fold {fold.index}").attach(evaluator)
+        if process_rank() == 0:
+            ProgressBar(desc=f"fold {fold.index}").attach(evaluator)
         evaluator.run()
-        for name, value in evaluator.state.metrics.items():
-            logger.info("fold %d %s: %.4f", fold.index, name, value)
-        return handler
+        return {
+            name: ([s for s in handler.scores if s.scan == name], [c for c in handler.cases if c.scan == name])
+            for name in names
+        }
 
     def _write(self, scores: Sequence[ScanScore], cases: Sequence[SliceCase]) -> None:
         protocols = self.inferer.protocols

@@ -1,8 +1,9 @@
 # Copyright (c) monai_fewshot contributors
 # SPDX-License-Identifier: Apache-2.0
 
+from .global_loss import GlobalLoss
 from .network_loader import NetworkLoader
 from .training_checkpoints import BestModelSaver, TrainingCheckpoints
-from .volume_scores import VolumeScores
+from .volume_scores import VolumeScores, overall_metrics
 
-__all__ = ["BestModelSaver", "NetworkLoader", "TrainingCheckpoints", "VolumeScores"]
+__all__ = ["BestModelSaver", "GlobalLoss", "NetworkLoader", "TrainingCheckpoints", "VolumeScores", "overall_metrics"]

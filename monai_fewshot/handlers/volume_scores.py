@@ -18,7 +18,7 @@ from monai_fewshot.metrics import ScanScore, score_volume, summarize
 from monai_fewshot.utils import pixels_per_slice
 from monai_fewshot.visualize import SliceCase, capture_case
 
-__all__ = ["VolumeScores"]
+__all__ = ["VolumeScores", "overall_metrics"]
 
 
 class VolumeScores:
@@ -35,7 +35,7 @@ class VolumeScores:
 
     Voxel sizes come from the affine of ``label``; where it is a plain tensor, or its affine the identity, one voxel
     counts as 1 x 1 x 1 mm and HD95 is in voxels. Scans are called by ``name`` in the batch, or else by the file of the
-    image. A run starts anew; one process sees all scans.
+    image. A run starts anew. In a process group it knows the scans of its own process alone.
 
     Args:
         protocols: a protocol or its name, or several, as the inferer has them.
@@ -144,13 +144,28 @@ class VolumeScores:
         return [case for case in captured if case is not None]
 
     def _report(self, engine: Engine) -> None:
-        reductions = {protocol.name: str(protocol.scan_reduction) for protocol in self.protocols}
-        for row in summarize(self.scores, reductions):
-            if row.fold is None and row.class_number is None:
-                engine.state.metrics[f"{row.protocol}_dice"] = row.dice
-                engine.state.metrics[f"{row.protocol}_hd95"] = row.hd95_mm
-                engine.state.metrics[f"{row.protocol}_dice_undefined"] = row.undefined_dice
-                engine.state.metrics[f"{row.protocol}_hd95_undefined"] = row.undefined_hd95
+        engine.state.metrics.update(overall_metrics(self.scores, self.protocols))
+
+
+def overall_metrics(scores: Sequence[ScanScore], protocols: Sequence[Protocol]) -> dict[str, float]:
+    """Average scores over scans, then classes.
+
+    Args:
+        scores: of any scans.
+        protocols: that they are of.
+
+    Returns:
+        Of each protocol NAME, as in :class:`VolumeScores`: ``NAME_dice``, ``NAME_hd95`` and their undefined counts.
+    """
+    reductions = {protocol.name: str(protocol.scan_reduction) for protocol in protocols}
+    metrics: dict[str, float] = {}
+    for row in summarize(scores, reductions):
+        if row.fold is None and row.class_number is None:
+            metrics[f"{row.protocol}_dice"] = row.dice
+            metrics[f"{row.protocol}_hd95"] = row.hd95_mm
+            metrics[f"{row.protocol}_dice_undefined"] = row.undefined_dice
+            metrics[f"{row.protocol}_hd95_undefined"] = row.undefined_hd95
+    return metrics
 
 
 def _items(batch: Any) -> list[dict[str, Any]]:

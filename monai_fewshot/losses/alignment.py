@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from monai.utils import LossReduction
 from torch.nn.modules.loss import _Loss
 
+from monai_fewshot.utils import num_processes
+
 __all__ = ["AlignmentLoss", "EpisodeLoss"]
 
 
@@ -105,8 +107,8 @@ class EpisodeLoss(_Loss):
 
 
 def _mean_over_processes(number: torch.Tensor) -> torch.Tensor:
-    if not (dist.is_available() and dist.is_initialized()):
+    if num_processes() == 1:
         return number
     total = number.clone()
     dist.all_reduce(total)
-    return total / dist.get_world_size()
+    return total / num_processes()

@@ -6,6 +6,7 @@ from .atomic_write import write_atomically
 from .checkpoints import checkpoint_to_resume, latest_checkpoint, load_network
 from .enums import EpisodeKeys
 from .precision import autocast, default_dtype
+from .processes import gather_or_raise, num_processes, process_rank, share_of_batch
 from .provenance import Provenance
 from .random_state import RandomState
 from .spatial import pixels_per_slice, resize_slices
@@ -19,9 +20,13 @@ __all__ = [
     "autocast",
     "checkpoint_to_resume",
     "default_dtype",
+    "gather_or_raise",
     "latest_checkpoint",
     "load_network",
+    "num_processes",
     "pixels_per_slice",
+    "process_rank",
     "resize_slices",
+    "share_of_batch",
     "write_atomically",
 ]

@@ -29,7 +29,7 @@ SHORT_TRAINING = {
     "num_val_episodes": 2,
     "num_folds": 3,
     "pseudo_labels#min_size": 40,
-    "train#handlers#4#iteration_log": 2,
+    "train#handlers#5#iteration_log": 2,
 }
 CLASSES = {"0": "background", "1": "liver", "2": "spleen"}
 OBLIQUE = np.array([[-1.4, 0.1, 0.3, 40], [0.1, 1.6, -0.2, -30], [0.05, 0.06, 7.5, 12], [0, 0, 0, 1]])

@@ -1,0 +1,34 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import torch.distributed as dist
+from ignite.engine import Engine, Events
+from monai.utils import CommonKeys
+
+from monai_fewshot.utils import num_processes
+
+__all__ = ["GlobalLoss"]
+
+
+class GlobalLoss:
+    """Replace the loss in a trainer's output by its mean over all processes, for what logs it afterwards.
+
+    List it before the handlers that log, in every process. Does nothing in a single one.
+    """
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a trainer that is not decollated.
+
+        Args:
+            engine: the trainer.
+        """
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Average."""
+        if num_processes() > 1:
+            total = engine.state.output[CommonKeys.LOSS].detach().clone()
+            dist.all_reduce(total)
+            engine.state.output[CommonKeys.LOSS] = total / num_processes()

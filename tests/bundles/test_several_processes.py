@@ -1,0 +1,148 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Training and evaluation of the SSL-ALPNet bundle in two processes (gloo) against one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+pytestmark = pytest.mark.slow
+NETWORK = {"num_folds": 3, "fold": 0, "image_size": [32, 32], "encoder::channels": [4, 8], "encoder::out_channels": 8}
+TRAINING = {
+    **NETWORK,
+    "batch_size": 4,
+    "epoch_length": 3,
+    "max_epochs": 2,
+    "num_val_episodes": 6,
+    "pseudo_labels::min_size": 40,
+    "train::handlers::5::iteration_log": 1,
+}
+
+
+def command(configs: Path, name: str, processes: int, options: dict[str, object]) -> list[str]:
+    files = [configs / f"{name}.json", *([configs / f"multi_gpu_{name}.json"] if processes > 1 else [])]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    words = {**options, "config_file": [str(file) for file in files]}
+    return [
+        *(sys.executable, *(launcher if processes > 1 else []), "-m", "monai.bundle", "run"),
+        *(word for key, value in words.items() for word in (f"--{key}", str(value))),
+    ]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+
+
+def run(configs: Path, name: str, processes: int, options: dict[str, object]) -> subprocess.CompletedProcess[str]:
+    words = command(configs, name, processes, options)
+    return subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.fixture(scope="module")
+def trained(configs, dataset_dir, tmp_path_factory):
+    """Folders of the same training in one process and in two."""
+    folders = {}
+    for processes in (1, 2):
+        folders[processes] = tmp_path_factory.mktemp(f"in_{processes}")
+        options = {**TRAINING, "bundle_root": folders[processes], "dataset_dir": dataset_dir}
+        done = run(configs, "train", processes, options)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return folders
+
+
+def curve(folder: Path, tag: str = "train_loss") -> list[float]:
+    for file in (folder / "models" / "fold0" / "logs").iterdir():
+        reader = EventAccumulator(str(file))
+        reader.Reload()
+        if tag in reader.Tags()["scalars"]:
+            return [event.value for event in reader.Scalars(tag)]
+    raise AssertionError(f"no {tag} was logged")
+
+
+def test_two_processes_have_the_loss_curve_of_one(trained):
+    one, two = curve(trained[1]), curve(trained[2])
+    assert len(one) == 6
+    assert one == pytest.approx(two, rel=1e-3)
+    assert len(set(one)) == 6
+    assert curve(trained[1], "val_dice") == pytest.approx(curve(trained[2], "val_dice"), abs=0.02)
+
+
+def test_two_processes_write_the_files_of_one(trained):
+    names = [sorted(p.name for p in (trained[n] / "models" / "fold0").iterdir()) for n in (1, 2)]
+    assert names[0] == names[1]
+    last = [trained[n] / "models" / "fold0" / "checkpoint_epoch=2.pt" for n in (1, 2)]
+    one, two = (torch.load(file, weights_only=True)["model"] for file in last)
+    assert one.keys() == two.keys()
+    for name, weight in one.items():
+        torch.testing.assert_close(two[name], weight, atol=1e-3, rtol=1e-2, msg=name)
+
+
+def evaluate(configs, trained, dataset_dir, folder, processes):
+    checkpoint = trained[1] / "models" / "fold0" / "model.pt"
+    options = {**NETWORK, "dataset_dir": dataset_dir, "output_dir": folder, "checkpoint": checkpoint}
+    return run(configs, "evaluate", processes, options)
+
+
+def test_any_number_of_processes_gives_the_table_of_one(configs, trained, dataset_dir, tmp_path):
+    """Fold 0 has two query scans, so that of three processes one has none."""
+    tables = []
+    for processes in (1, 2, 3):
+        done = evaluate(configs, trained, dataset_dir, tmp_path / str(processes), processes)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+        assert (done.stdout + done.stderr).count("fold 0 alpnet_dice:") == 1
+        tables.append((tmp_path / str(processes) / "results.csv").read_text())
+        assert (tmp_path / str(processes) / "report.html").is_file()
+    assert tables[0] == tables[1] == tables[2]
+    assert tables[0].count("\n") > 4
+
+
+def test_an_error_in_one_process_ends_all_with_its_reason(configs, trained, dataset_dir, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(dataset_dir, broken)
+    label = broken / "labelsTr" / "scan_1.nii.gz"
+    label.write_bytes(label.read_bytes()[:-200])
+    start = time.monotonic()
+    done = evaluate(configs, trained, broken, tmp_path / "out", 2)
+    assert done.returncode != 0
+    assert time.monotonic() - start < 100
+    assert "scan_1" in done.stdout + done.stderr
+
+
+def test_a_batch_that_cannot_be_shared_is_refused_at_once(configs, dataset_dir, tmp_path):
+    options = {**TRAINING, "batch_size": 3, "bundle_root": tmp_path, "dataset_dir": dataset_dir}
+    done = run(configs, "train", 2, options)
+    assert done.returncode != 0
+    assert "A batch of 3 episodes cannot be dealt out evenly to 2 processes" in done.stdout + done.stderr
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_process_that_is_killed_ends_the_others(configs, dataset_dir, tmp_path):
+    options = {**TRAINING, "max_epochs": 1000, "bundle_root": tmp_path, "dataset_dir": dataset_dir}
+    with open(tmp_path / "log", "w") as log:
+        launcher = subprocess.Popen(command(configs, "train", 2, options), env=environment(), stdout=log, stderr=log)
+    try:
+        checkpoints = tmp_path / "models" / "fold0"
+        deadline = time.monotonic() + 200
+        while not list(checkpoints.glob("checkpoint_epoch=*.pt")):
+            assert time.monotonic() < deadline
+            assert launcher.poll() is None, (tmp_path / "log").read_text()[-2000:]
+            time.sleep(0.2)
+        children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
+        os.kill(int(children[-1]), signal.SIGKILL)
+        assert launcher.wait(timeout=60) != 0
+    finally:
+        launcher.kill()
+    text = (tmp_path / "log").read_text()
+    assert "SIGKILL" in text or "Signal 9" in text
+    assert all(not Path(f"/proc/{child}").exists() for child in children)
