@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,12 +20,16 @@ from .slices import SliceStack
 __all__ = ["AnnotatedEpisodes", "EpisodeSampler", "Episodes", "PseudoLabelEpisodes"]
 
 
+IGNORED = 255
+"""Label of pixels of which nothing is known, in the field's 2D image sets."""
+
+
 class EpisodePlan(NamedTuple):
-    """Which slices make an episode: K support slices and, last, the query; and which label values are its classes."""
+    """What makes an episode: K support slices and, last, the query; how to label them; how to transform them."""
 
     slices: list[int]
-    values: list[int]
-    draws: list[AugmentationDraw | None]
+    labeling: Any
+    augmentation: list[AugmentationDraw | None]
 
 
 class Episodes(Dataset):
@@ -40,6 +44,8 @@ class Episodes(Dataset):
         seed: of all draws.
         augmentation: transforms of each image with a draw of its own; None for none.
         augment_support: whether support images are transformed too, or the query alone.
+        normalize: what is done to images (B, C, H, W) after their augmentation, such as
+            :class:`~monai_fewshot.transforms.NormalizeChannels`; None for nothing.
     """
 
     def __init__(
@@ -49,16 +55,32 @@ class Episodes(Dataset):
         seed: int = 0,
         augmentation: EpisodeAugmentation | None = None,
         augment_support: bool = True,
+        normalize: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
         self.stack = stack
         self.length = length
         self.seed = seed
         self.augmentation = augmentation
         self.augment_support = augment_support
+        self.normalize = normalize
 
     @abstractmethod
-    def draw_slices(self, random: np.random.RandomState) -> tuple[list[int], list[int]]:
-        """Draw the K + 1 slices of an episode, the query last, and the label values of its classes 1 to N."""
+    def draw_slices(self, random: np.random.RandomState) -> tuple[list[int], Any]:
+        """Draw the K + 1 slices of an episode, the query last, and how :meth:`cut` labels them."""
+
+    def cut(self, label: torch.Tensor, draws: Sequence[Any]) -> torch.Tensor:
+        """Make the labels of a batch of episodes, before augmentation; here each draw lists the values of the classes.
+
+        Args:
+            label: labels of the slices, (B, K+1, 1, H, W).
+            draws: B draws of :meth:`draw_slices`.
+
+        Returns:
+            (B, K+1, 1, H, W), floating point, 0 background, 1..N the classes.
+        """
+        values = torch.tensor(draws).to(label.device, non_blocking=True)
+        classes = torch.arange(1, values.shape[1] + 1, device=label.device).view(1, 1, -1, 1, 1)
+        return ((label == values[:, None, :, None, None]) * classes).sum(2, keepdim=True).float()
 
     def __len__(self) -> int:
         return self.length
@@ -78,10 +100,11 @@ class Episodes(Dataset):
         """
         plans = [self._plan(index) for index in indices]
         image, label = self.stack.take([s for plan in plans for s in plan.slices])
-        values = torch.tensor([plan.values for plan in plans for _ in plan.slices])
-        label = self._cut(label, values.to(label.device, non_blocking=True))
+        label = self.cut(label.unflatten(0, (len(plans), -1)), [plan.labeling for plan in plans]).flatten(0, 1)
         if self.augmentation is not None:
-            image, label = self._augment(image, label, [draw for plan in plans for draw in plan.draws])
+            image, label = self._augment(image, label, [draw for plan in plans for draw in plan.augmentation])
+        if self.normalize is not None:
+            image = self.normalize(image)
         images, labels = (x.unflatten(0, (len(plans), -1)) for x in (image, label))
         return [
             {
@@ -95,13 +118,13 @@ class Episodes(Dataset):
 
     def _plan(self, index: int) -> EpisodePlan:
         random = np.random.RandomState(np.random.Philox(key=np.array([self.seed, index], dtype=np.uint64)))
-        slices, values = self.draw_slices(random)
+        slices, labeling = self.draw_slices(random)
         draws: list[AugmentationDraw | None] = [None] * len(slices)
         if self.augmentation is not None:
             size = self.stack.image.shape[2:]
             first = 0 if self.augment_support else len(slices) - 1
             draws[first:] = [self.augmentation.draw(random, size) for _ in slices[first:]]
-        return EpisodePlan(slices, values, draws)
+        return EpisodePlan(slices, labeling, draws)
 
     def _augment(
         self, image: torch.Tensor, label: torch.Tensor, draws: list[AugmentationDraw | None]
@@ -112,12 +135,6 @@ class Episodes(Dataset):
             image[chosen], label[chosen], [draw for draw in draws if draw is not None]
         )
         return image, label
-
-    @staticmethod
-    def _cut(label: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        """Number the values (B, N) of labels (B, 1, H, W) from 1 to N; all else becomes background."""
-        classes = torch.arange(1, values.shape[1] + 1, device=label.device).view(1, -1, 1, 1)
-        return ((label == values[:, :, None, None]) * classes).sum(1, keepdim=True).float()
 
 
 class PseudoLabelEpisodes(Episodes):
@@ -137,6 +154,7 @@ class PseudoLabelEpisodes(Episodes):
         seed: of all draws.
         augmentation: transforms of each image.
         augment_support: whether support images are transformed too, or the query alone.
+        normalize: what is done to images after their augmentation.
 
     Raises:
         ValueError: where no slice has a pseudo-label.
@@ -150,8 +168,9 @@ class PseudoLabelEpisodes(Episodes):
         seed: int = 0,
         augmentation: EpisodeAugmentation | None = None,
         augment_support: bool = True,
+        normalize: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
-        super().__init__(stack, length, seed, augmentation, augment_support)
+        super().__init__(stack, length, seed, augmentation, augment_support, normalize)
         self.shots = shots
         present = [label.unique().tolist() for label in stack.label.cpu()]
         self.choices = [(s, [v for v in values if v > 0]) for s, values in enumerate(present) if max(values) > 0]
@@ -168,7 +187,8 @@ class AnnotatedEpisodes(Episodes):
     """Episodes of annotated classes: N-way K-shot, support and query from different scans.
 
     An N-way K-shot episode has N x K support images, K that show the first class, K the second and so on; each is
-    labeled with all N classes. The query shows one of them at least.
+    labeled with all N classes. The query shows one of them at least. A class's K images are of different scans where
+    there are as many, and pixels labeled 255 are ignored.
 
     Args:
         stack: slices with label maps.
@@ -179,6 +199,7 @@ class AnnotatedEpisodes(Episodes):
         seed: of all draws.
         augmentation: transforms of each image.
         augment_support: whether support images are transformed too, or the query alone.
+        normalize: what is done to images after their augmentation.
 
     Raises:
         ValueError: where there are fewer classes than ways, or a class shows in fewer than two scans.
@@ -194,34 +215,47 @@ class AnnotatedEpisodes(Episodes):
         seed: int = 0,
         augmentation: EpisodeAugmentation | None = None,
         augment_support: bool = True,
+        normalize: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
-        super().__init__(stack, length, seed, augmentation, augment_support)
+        super().__init__(stack, length, seed, augmentation, augment_support, normalize)
         if not 1 <= ways <= len(classes):
             raise ValueError(f"{ways}-way episodes need as many classes, got {list(classes)}.")
         self.ways = ways
         self.shots = shots
-        scans = stack.scan.numpy()
-        self.slices: dict[int, dict[int, np.ndarray]] = {}
-        for value in classes:
-            holds = (stack.label == value).flatten(1).any(1).cpu().numpy()
-            self.slices[value] = {int(s): np.flatnonzero(holds & (scans == s)) for s in np.unique(scans[holds])}
-            if len(self.slices[value]) < 2:
-                raise ValueError(
-                    f"Class {value} shows in {len(self.slices[value])} training scan(s); support and query come from "
-                    "different scans, so two are needed. Leave it out of classes, or give more scans."
-                )
+        self.slices = _slices_by_class_and_scan(stack, classes)
+        few = {value: len(scans) for value, scans in self.slices.items() if len(scans) < 2}
+        if few:
+            shown = ", ".join(f"{value} in {count}" for value, count in list(few.items())[:10])
+            raise ValueError(
+                f"Classes that show in fewer than two training scans: {shown}. Support and query come from different "
+                "scans: leave these classes out, or give more scans."
+            )
 
     def draw_slices(self, random: np.random.RandomState) -> tuple[list[int], list[int]]:
         """Draw classes, a query scan that shows one of them, and support slices from other scans."""
         values = random.choice(list(self.slices), self.ways, replace=False).tolist()
         of_query = self.slices[values[random.randint(self.ways)]]
         query_scan = random.choice(list(of_query))
-        support = [self._support_slice(random, value, query_scan) for value in values for _ in range(self.shots)]
+        support = [place for value in values for place in self._support_slices(random, value, query_scan)]
         return [*support, int(random.choice(of_query[query_scan]))], values
 
-    def _support_slice(self, random: np.random.RandomState, value: int, query_scan: int) -> int:
-        scans = [s for s in self.slices[value] if s != query_scan]
-        return int(random.choice(self.slices[value][random.choice(scans)]))
+    def cut(self, label: torch.Tensor, draws: Sequence[Any]) -> torch.Tensor:
+        """Number the classes of each episode from 1; pixels that are ignored stay so."""
+        return super().cut(label, draws).masked_fill_(label == IGNORED, IGNORED)
+
+    def _support_slices(self, random: np.random.RandomState, value: int, query_scan: int) -> list[int]:
+        others = [s for s in self.slices[value] if s != query_scan]
+        chosen = random.choice(others, self.shots, replace=len(others) < self.shots)
+        return [int(random.choice(self.slices[value][scan])) for scan in chosen]
+
+
+def _slices_by_class_and_scan(stack: SliceStack, classes: Sequence[int]) -> dict[int, dict[int, np.ndarray]]:
+    present = [set(label.unique().tolist()) for label in stack.label.cpu()]
+    found: dict[int, dict[int, list[int]]] = {value: {} for value in classes}
+    for index, (values, scan) in enumerate(zip(present, stack.scan.tolist(), strict=True)):
+        for value in values & found.keys():
+            found[value].setdefault(scan, []).append(index)
+    return {value: {s: np.array(places) for s, places in scans.items()} for value, scans in found.items()}
 
 
 class EpisodeSampler(DistributedSampler):

@@ -27,13 +27,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SliceStack:
-    """Slices of several volumes in three tensors, for episodes to be drawn from.
+    """Slices of several volumes, or images, in three tensors, for episodes to be drawn from.
 
     The tensors lie in the memory of the device that episodes are made on, or, where it has no room for them, in pinned
     memory of the host, from where the slices of a batch are copied.
 
     Attributes:
-        image: (S, C, H, W), floating point.
+        image: (S, C, H, W), floating point, or uint8 for colors that :meth:`take` brings to 0..1.
         label: (S, 1, H, W), integers: pseudo-labels or labels.
         scan: (S,), the number of the scan that a slice is of.
         device: where episodes are made; None for where the slices lie.
@@ -48,7 +48,7 @@ class SliceStack:
     def from_scans(
         cls,
         scans: Sequence[Mapping[Hashable, torch.Tensor]],
-        label_key: str = "pseudo_label",
+        label_key: str | None = "pseudo_label",
         image_size: Sequence[int] | None = None,
         exclude_classes: Sequence[int] = (),
         device: torch.device | str = "cpu",
@@ -56,12 +56,13 @@ class SliceStack:
         """Cut volumes into slices along their last axis, and keep them in small types on a device.
 
         Images are kept in half precision, if that changes no intensity by more than a hundredth of the standard
-        deviation of its volume, and labels in the smallest type that holds them. The memory taken is logged.
+        deviation of its volume, and as bytes where they are bytes; labels in the smallest type that holds them. The
+        memory taken is logged.
 
         Args:
             scans: dictionaries with ``image`` (C, H, W, D) and a label (1, H, W, D), such as a ``monai.data.Dataset``;
-                several are read at a time (:func:`~monai_fewshot.data.read_scans`).
-            label_key: key of the label.
+                several are read at a time (:func:`~monai_fewshot.data.read_scans`). A 2D image (C, H, W) is one slice.
+            label_key: key of the label; None where images alone matter, labels are then 0.
             image_size: in-plane size to which slices are brought, images with antialiased bilinear interpolation and
                 labels by the nearest neighbor; None keeps their own, which must then be the same for all.
             exclude_classes: numbers of tested classes; slices that hold any of them, by the scan's ``label``, are
@@ -70,20 +71,21 @@ class SliceStack:
                 memory there.
 
         Raises:
-            ValueError: where no slice is left, or slices differ in channels or size.
+            ValueError: where no slice is left, or slices differ in channels or size, or only some are of bytes.
         """
         images, labels, numbers = [], [], []
         for number, scan in enumerate(read_scans(scans)):
-            image, label = (
-                convert_to_tensor(scan[key], track_meta=False).movedim(3, 0) for key in ("image", label_key)
-            )
+            image = _slices(scan["image"])
+            label = image.new_zeros(len(image), 1, *image.shape[2:]) if label_key is None else _slices(scan[label_key])
             if exclude_classes:
                 keep = ~slices_with_classes(convert_to_tensor(scan["label"], track_meta=False), exclude_classes)
                 image, label = image[keep], label[keep]
+            is_color = image.dtype == torch.uint8
+            image = image.float()
             if image_size is not None:
-                image = resize_slices(image.float(), image_size)
+                image = resize_slices(image, image_size)
                 label = resize_slices(label, image_size, mode="nearest")
-            images.append(_compact_image(image.float()))
+            images.append(image.round().to(torch.uint8) if is_color else _compact_image(image))
             labels.append(_compact_label(label))
             numbers.append(torch.full((len(image),), number))
         if not images or not sum(map(len, images)):
@@ -94,6 +96,8 @@ class SliceStack:
                 f"Slices of the scans differ in channels or in-plane size: {', '.join(map(str, shapes))}. "
                 "Give an image_size, and scans of equally many channels."
             )
+        if len({image.dtype == torch.uint8 for image in images}) > 1:
+            raise ValueError("Some images are of bytes (uint8) and some are not: load all of them in one way.")
         return cls(torch.cat(images), torch.cat(labels), torch.cat(numbers))._placed(torch.device(device))
 
     def take(self, slices: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -103,11 +107,11 @@ class SliceStack:
             slices: B numbers.
 
         Returns:
-            Images (B, C, H, W), float32, and labels (B, 1, H, W).
+            Images (B, C, H, W), float32, bytes divided by 255, and labels (B, 1, H, W).
         """
         index = torch.tensor(slices).to(self.image.device, non_blocking=True)
         image, label = self._gather(self.image, index), self._gather(self.label, index)
-        return image.float(), label
+        return image.float() / 255 if image.dtype == torch.uint8 else image.float(), label
 
     def _gather(self, tensor: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
         if self.device is None or self.device == tensor.device:
@@ -125,6 +129,12 @@ class SliceStack:
             "Slices stay in host memory, for %s has %.1f MB free: making episodes will be slower.", device, free / 1e6
         )
         return replace(self, image=self.image.pin_memory(), label=self.label.pin_memory(), device=device)
+
+
+def _slices(volume: torch.Tensor) -> torch.Tensor:
+    """Turn a volume (C, H, W, D) or an image (C, H, W) into slices (D, C, H, W)."""
+    volume = convert_to_tensor(volume, track_meta=False)
+    return volume[None] if volume.ndim == 3 else volume.movedim(3, 0)
 
 
 def _compact_image(image: torch.Tensor) -> torch.Tensor:

@@ -5,6 +5,7 @@ from .affine_elastic import RandAffineElastic, RandAffineElasticD, RandAffineEla
 from .body_mask import BodyMask, BodyMaskD, BodyMaskd, BodyMaskDict
 from .episode_augmentation import AugmentationDraw, EpisodeAugmentation
 from .noise import uniform_noise
+from .normalize_channels import NormalizeChannels
 from .rectangles import (
     RandomRectangleLabels,
     RandomRectangleLabelsD,
@@ -22,6 +23,7 @@ __all__ = [
     "BodyMaskDict",
     "BodyMaskd",
     "EpisodeAugmentation",
+    "NormalizeChannels",
     "RandAffineElastic",
     "RandAffineElasticD",
     "RandAffineElasticDict",

@@ -15,9 +15,13 @@ class EpisodeKeys(StrEnum):
     - ``LABEL``: query label, (B, 1, *S), 0 background, 1..N the episode's classes.
     - ``SUPPORT_IMAGE``: support images, (B or 1, K, C, *S).
     - ``SUPPORT_LABEL``: support labels, (B or 1, K, 1, *S), with the query's class numbers.
+    - ``SURROGATE_IMAGE``: corrupted images of a surrogate task, (B, U, C, *S).
+    - ``SURROGATE_TARGET``: what they shall be restored to, (B, U, C, *S), intensities from 0 to 1.
     """
 
     IMAGE = "image"
     LABEL = "label"
     SUPPORT_IMAGE = "support_image"
     SUPPORT_LABEL = "support_label"
+    SURROGATE_IMAGE = "surrogate_image"
+    SURROGATE_TARGET = "surrogate_target"

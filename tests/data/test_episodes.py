@@ -267,8 +267,8 @@ def test_annotated_episodes(ways, shots):
     [
         ([2, 4], 3, r"3-way episodes need as many classes, got \[2, 4\]"),
         ([2, 4], 0, "0-way episodes need"),
-        ([2, 9], 1, r"Class 9 shows in 1 training scan\(s\); .*Leave it out of classes, or give more scans"),
-        ([2, 77], 1, r"Class 77 shows in 0 training scan\(s\)"),
+        ([2, 9], 1, r"show in fewer than two training scans: 9 in 1\. .*leave these classes out, or give more scans"),
+        ([2, 77, 9], 1, r"fewer than two training scans: 77 in 0, 9 in 1\."),
     ],
 )
 def test_impossible_annotated_episodes(classes, ways, message):
@@ -280,3 +280,49 @@ def test_no_pseudo_label_at_all():
     stack = _pseudo_labels()
     with pytest.raises(ValueError, match="No slice has a pseudo-label: is the foreground mask of every slice empty"):
         PseudoLabelEpisodes(replace(stack, label=torch.zeros_like(stack.label)), 5)
+
+
+def _images(count=6, size=8):
+    """Color images, one to a scan: a square of class 1 in the even ones, of class 2 in the odd ones, an ignored row."""
+    generator = torch.Generator().manual_seed(0)
+    scans = []
+    for number in range(count):
+        label = torch.zeros(1, size, size, dtype=torch.uint8)
+        label[:, 2:6, 2:6] = 1 + number % 2
+        label[:, 4] = 255
+        image = torch.randint(0, 256, (3, size, size), generator=generator).to(torch.uint8)
+        scans.append({"image": image, "label": label})
+    return SliceStack.from_scans(scans, label_key="label")
+
+
+def test_ignored_pixels_stay_ignored():
+    episodes = AnnotatedEpisodes(_images(), 8, [1, 2])
+    for episode in episodes:
+        for label in (episode["label"], *episode["support_label"]):
+            assert (label[:, 4] == 255).all()
+            assert set(label.unique().tolist()) == {0, 1, 255}
+
+
+@pytest.mark.parametrize("ways", [1, 2])
+def test_the_shots_of_a_class_are_different_images_and_none_is_the_query(ways):
+    episodes = AnnotatedEpisodes(_images(), 30, [1, 2], ways, shots=2)
+    for episode in episodes:
+        images = [*episode["support_image"], episode["image"]]
+        assert len(images) == 2 * ways + 1
+        assert len({image.numpy().tobytes() for image in images}) == len(images)
+
+
+def test_more_shots_than_images_repeat_some():
+    episode = AnnotatedEpisodes(_images(4), 1, [1, 2], shots=5)[0]
+    assert len({image.numpy().tobytes() for image in episode["support_image"]}) == 1
+
+
+def test_images_are_normalized_after_their_augmentation():
+    stack = _images()
+    augmentation = EpisodeAugmentation(RandAffineElastic(), gamma=(0.5, 1.5))
+    plain = AnnotatedEpisodes(stack, 3, [1, 2], augmentation=augmentation)
+    normalized = AnnotatedEpisodes(stack, 3, [1, 2], augmentation=augmentation, normalize=lambda image: 2 * image - 1)
+    for before, after in zip(plain, normalized, strict=True):
+        for key in ("image", "support_image"):
+            assert torch.equal(after[key], 2 * before[key] - 1)
+        assert torch.equal(before["label"], after["label"])

@@ -141,3 +141,48 @@ def test_nothing_left():
 def test_differing_sizes_ask_for_one():
     with pytest.raises(ValueError, match=r"Slices of the scans differ .*\(1, 16, 12\), \(1, 16, 20\).*image_size"):
         SliceStack.from_scans(_scans(((16, 12, 3), (16, 20, 3))))
+
+
+def _color_images(sizes=((20, 30), (40, 24))):
+    generator = torch.Generator().manual_seed(0)
+    return [
+        {
+            "image": MetaTensor(torch.randint(0, 256, (3, *size), generator=generator).to(torch.uint8)),
+            "label": MetaTensor(torch.randint(0, 3, (1, *size), generator=generator).to(torch.uint8)),
+        }
+        for size in sizes
+    ]
+
+
+def test_color_images_are_slices_of_bytes_that_come_out_between_0_and_1():
+    images = _color_images([(20, 30), (20, 30)])
+    stack = SliceStack.from_scans(images, label_key="label")
+    assert (stack.image.dtype, stack.label.dtype) == (torch.uint8, torch.uint8)
+    assert stack.scan.tolist() == [0, 1]
+    image, label = stack.take([1, 0])
+    for taken, number in zip(range(2), (1, 0), strict=True):
+        assert torch.allclose(image[taken], images[number]["image"].as_tensor().float() / 255)
+        assert torch.equal(label[taken], images[number]["label"].as_tensor())
+
+
+def test_color_images_of_several_sizes_are_brought_to_one():
+    images = _color_images()
+    stack = SliceStack.from_scans(images, label_key="label", image_size=(10, 12))
+    assert (stack.image.dtype, stack.image.shape) == (torch.uint8, (2, 3, 10, 12))
+    expected = resize(images[0]["image"].numpy().astype(float), (3, 10, 12), anti_aliasing=True)
+    assert np.abs(stack.image[0].numpy() - expected).mean() < 12
+    assert stack.label.unique().tolist() == [0, 1, 2]
+
+
+def test_images_without_labels():
+    images = [{"image": item["image"]} for item in _color_images()]
+    stack = SliceStack.from_scans(images, label_key=None, image_size=(10, 12))
+    assert stack.label.shape == (2, 1, 10, 12)
+    assert not stack.label.any()
+
+
+def test_bytes_among_other_numbers_are_refused():
+    images = _color_images([(20, 30), (20, 30)])
+    images[1]["image"] = images[1]["image"].float()
+    with pytest.raises(ValueError, match=r"Some images are of bytes \(uint8\) and some are not: load all"):
+        SliceStack.from_scans(images, label_key="label")
