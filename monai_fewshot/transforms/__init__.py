@@ -3,6 +3,7 @@
 
 from .affine_elastic import RandAffineElastic, RandAffineElasticD, RandAffineElasticd, RandAffineElasticDict, WarpDraw
 from .body_mask import BodyMask, BodyMaskD, BodyMaskd, BodyMaskDict
+from .color_jitter import ColorDraw, RandColorJitter, RandColorJitterD, RandColorJitterd, RandColorJitterDict
 from .episode_augmentation import AugmentationDraw, EpisodeAugmentation
 from .noise import uniform_noise
 from .normalize_channels import NormalizeChannels
@@ -22,12 +23,17 @@ __all__ = [
     "BodyMaskD",
     "BodyMaskDict",
     "BodyMaskd",
+    "ColorDraw",
     "EpisodeAugmentation",
     "NormalizeChannels",
     "RandAffineElastic",
     "RandAffineElasticD",
     "RandAffineElasticDict",
     "RandAffineElasticd",
+    "RandColorJitter",
+    "RandColorJitterD",
+    "RandColorJitterDict",
+    "RandColorJitterd",
     "RandomRectangleLabels",
     "RandomRectangleLabelsD",
     "RandomRectangleLabelsDict",

@@ -28,6 +28,7 @@ class WarpDraw(NamedTuple):
         shear: radians.
         zoom: factor.
         noise_seed: of the noise (:func:`uniform_noise`) whose smoothing gives the elastic deformation.
+        flip: whether the content is flipped along each of the two axes.
     """
 
     rotation: float
@@ -35,10 +36,11 @@ class WarpDraw(NamedTuple):
     shear: float
     zoom: float
     noise_seed: int
+    flip: tuple[bool, bool] = (False, False)
 
 
 class RandAffineElastic(RandomizableTransform):
-    """Random rotation, shift, shear, zoom and elastic deformation of 2D images in one resampling.
+    """Random flips, rotation, shift, shear, zoom and elastic deformation of 2D images in one resampling.
 
     Lengths are given for images :attr:`REFERENCE_SIZE` pixels wide and scale with the width of the image.
 
@@ -56,6 +58,8 @@ class RandAffineElastic(RandomizableTransform):
         zoom: range of the factor.
         alpha: strength of the elastic deformation, pixels; 0 for none.
         sigma: smoothness of the elastic deformation, pixels.
+        flip: probability of a flip along each of the two axes.
+        rotate_prob: probability of a rotation, where there is a transform.
 
     Example:
         >>> import torch
@@ -76,6 +80,8 @@ class RandAffineElastic(RandomizableTransform):
         zoom: tuple[float, float] = (0.9, 1.2),
         alpha: float = 10.0,
         sigma: float = 5.0,
+        flip: tuple[float, float] = (0.0, 0.0),
+        rotate_prob: float = 1.0,
     ) -> None:
         super().__init__(prob)
         if not 0 < zoom[0] <= zoom[1]:
@@ -91,6 +97,8 @@ class RandAffineElastic(RandomizableTransform):
         self.zoom = zoom
         self.alpha = alpha
         self.sigma = sigma
+        self.flip = flip
+        self.rotate_prob = rotate_prob
         self._drawn: WarpDraw | None = None
 
     def randomize(self, data: Sequence[int]) -> None:
@@ -113,7 +121,10 @@ class RandAffineElastic(RandomizableTransform):
         scale = size[-1] / self.REFERENCE_SIZE
         rotation, *shift, shear = random.uniform(-1, 1, 4) * [self.rotate, *[self.translate * scale] * 2, self.shear]
         zoom = random.uniform(*self.zoom)
-        return WarpDraw(rotation, (shift[0], shift[1]), shear, zoom, random.randint(1 << 31))
+        noise_seed = random.randint(1 << 31)
+        turned = self.rotate_prob == 1 or random.random_sample() < self.rotate_prob
+        flips = [p > 0 and random.random_sample() < p for p in self.flip]
+        return WarpDraw(rotation * turned, (shift[0], shift[1]), shear, zoom, noise_seed, (flips[0], flips[1]))
 
     def apply(self, image: torch.Tensor, draws: Sequence[WarpDraw], modes: Sequence[str]) -> torch.Tensor:
         """Transform a batch.
@@ -127,9 +138,11 @@ class RandAffineElastic(RandomizableTransform):
             (B, C, H, W).
         """
         scale = image.shape[3] / self.REFERENCE_SIZE
-        numbers = torch.tensor([[d.rotation, *d.translation, d.shear, d.zoom] for d in draws], dtype=image.dtype)
+        rows = [[d.rotation, *d.translation, d.shear, d.zoom, *(1 - 2 * f for f in d.flip)] for d in draws]
+        numbers = torch.tensor(rows, dtype=image.dtype)
         numbers = numbers.to(image.device, non_blocking=True)
         matrix = affine_matrices(numbers[:, 0], numbers[:, 1:3], numbers[:, 3], numbers[:, 4])
+        matrix = matrix * numbers[:, 5:].unsqueeze(2)
         displacement = None
         if self.alpha:
             seeds = torch.tensor([d.noise_seed for d in draws]).to(image.device, non_blocking=True)

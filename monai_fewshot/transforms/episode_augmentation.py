@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from .affine_elastic import RandAffineElastic, WarpDraw
+from .color_jitter import ColorDraw, RandColorJitter
 from .warp import adjust_gamma
 
 __all__ = ["AugmentationDraw", "EpisodeAugmentation"]
@@ -21,16 +22,19 @@ class AugmentationDraw(NamedTuple):
     Attributes:
         warp: of the geometry, or None.
         gamma: of the intensities, 1 for none.
+        color: of the colors, or None.
     """
 
     warp: WarpDraw | None
     gamma: float
+    color: ColorDraw | None = None
 
 
 class EpisodeAugmentation:
     """Geometric and intensity transforms between the images of an episode, for whole batches.
 
-    Per item, :class:`RandAffineElasticd` and :class:`monai.transforms.RandAdjustContrastd` do the same.
+    Per item, :class:`RandAffineElasticd`, :class:`monai.transforms.RandAdjustContrastd` and :class:`RandColorJitterd`
+    do the same.
 
     Based on: Ouyang et al., "Self-supervision with Superpixels", ECCV 2020, section 4.1,
     https://arxiv.org/abs/2007.09886; defaults are its ranges.
@@ -38,22 +42,28 @@ class EpisodeAugmentation:
     Args:
         geometry: the geometric transform, None for none.
         gamma: range of the exponent of intensities, None for none.
+        color: the transform of colors, None for none.
     """
 
     def __init__(
-        self, geometry: RandAffineElastic | None = None, gamma: tuple[float, float] | None = (0.5, 1.5)
+        self,
+        geometry: RandAffineElastic | None = None,
+        gamma: tuple[float, float] | None = (0.5, 1.5),
+        color: RandColorJitter | None = None,
     ) -> None:
         if gamma is not None and not 0 < gamma[0] <= gamma[1]:
             raise ValueError(f"gamma must be a range of positive exponents, low first, got {gamma}.")
         self.geometry = geometry
         self.gamma = gamma
+        self.color = color
 
     def draw(self, random: np.random.RandomState, size: Sequence[int]) -> AugmentationDraw:
         """Draw the parameters of one image of size (H, W)."""
         warp = None
         if self.geometry is not None and (self.geometry.prob == 1 or random.random_sample() < self.geometry.prob):
             warp = self.geometry.draw(random, size)
-        return AugmentationDraw(warp, 1.0 if self.gamma is None else random.uniform(*self.gamma))
+        gamma = 1.0 if self.gamma is None else random.uniform(*self.gamma)
+        return AugmentationDraw(warp, gamma, None if self.color is None else self.color.draw(random, size))
 
     def __call__(
         self, image: torch.Tensor, label: torch.Tensor, draws: Sequence[AugmentationDraw]
@@ -76,4 +86,6 @@ class EpisodeAugmentation:
             image, label = both[:, :-1], both[:, -1:]
         if self.gamma is not None:
             image = adjust_gamma(image, torch.tensor([d.gamma for d in draws], dtype=image.dtype, device=image.device))
+        if self.color is not None:
+            image = self.color.apply(image, [d.color for d in draws if d.color is not None])
         return image, label

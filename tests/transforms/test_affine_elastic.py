@@ -222,3 +222,22 @@ def test_serves_in_an_ordinary_pipeline(num_workers):
     assert len({item.sum().item() for item in first}) == 4
     assert torch.equal(first, again[0])
     assert torch.equal(second, again[1])
+
+
+@pytest.mark.parametrize("flip", [(True, False), (False, True), (True, True)])
+def test_flips_are_of_the_content_before_all_else(flip):
+    transform = RandAffineElastic(**STRONG)
+    image = _image()[None]
+    draw = transform.draw(np.random.RandomState(0), image.shape[2:])
+    axes = [axis for axis, flipped in zip((2, 3), flip, strict=True) if flipped]
+    out = transform.apply(image, [draw._replace(flip=flip)], ["bilinear"])
+    torch.testing.assert_close(out, transform.apply(image.flip(axes), [draw], ["bilinear"]), atol=1e-4, rtol=0)
+
+
+def test_flips_and_rotations_come_as_often_as_asked():
+    transform = RandAffineElastic(flip=(0.25, 0.75), rotate_prob=0.5)
+    random = np.random.RandomState(0)
+    draws = [transform.draw(random, (64, 64)) for _ in range(2000)]
+    assert np.mean([draw.flip for draw in draws], axis=0) == pytest.approx([0.25, 0.75], abs=0.03)
+    assert np.mean([draw.rotation != 0 for draw in draws]) == pytest.approx(0.5, abs=0.03)
+    assert {draw.flip for draw in draws} == {(a, b) for a in (False, True) for b in (False, True)}
