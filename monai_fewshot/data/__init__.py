@@ -5,7 +5,10 @@ from .check_scan import CheckScanD, CheckScand, CheckScanDict
 from .checks import check_output_dir, check_scans
 from .episodes import AnnotatedEpisodes, Episodes, EpisodeSampler, PseudoLabelEpisodes
 from .exclusion import class_numbers, slices_with_classes
+from .few_shot_folds import few_shot_fold_classes
 from .folds import Fold, cross_validation_folds, load_folds
+from .image_checks import CheckImageD, CheckImaged, CheckImageDict, check_images, image_reading
+from .image_sets import ImageSet, load_image_list, load_image_set
 from .inference_scans import pending_scans, support_scans
 from .mask_writer import MaskWriter
 from .scan_episodes import ScanEpisodes
@@ -16,26 +19,35 @@ from .splits import choose_folds, hold_out, training_scans
 
 __all__ = [
     "AnnotatedEpisodes",
+    "CheckImageD",
+    "CheckImageDict",
+    "CheckImaged",
     "CheckScanD",
     "CheckScanDict",
     "CheckScand",
     "EpisodeSampler",
     "Episodes",
     "Fold",
+    "ImageSet",
     "MaskWriter",
     "PseudoLabelEpisodes",
     "Scan",
     "ScanEpisodes",
     "SliceStack",
+    "check_images",
     "check_output_dir",
     "check_scans",
     "choose_folds",
     "class_numbers",
     "cross_validation_folds",
+    "few_shot_fold_classes",
     "fingerprint_scans",
     "hold_out",
+    "image_reading",
     "load_class_names",
     "load_folds",
+    "load_image_list",
+    "load_image_set",
     "load_scans",
     "pending_scans",
     "prepare_scans",

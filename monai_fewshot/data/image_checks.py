@@ -1,0 +1,228 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.config import KeysCollection
+from monai.data import PILReader
+from monai.transforms import Compose, LoadImaged, MapTransform
+from monai.utils import ImageMetaKey, convert_to_tensor
+from tqdm import tqdm
+
+__all__ = ["CheckImageD", "CheckImageDict", "CheckImaged", "check_images", "image_reading"]
+
+IGNORED = 255
+MODES = {1: "L", 3: "RGB"}
+REMEDIES = {
+    "L": "is a gray image",
+    "1": "is an image of black and white",
+    "LA": "is a gray image with transparency",
+    "RGB": "is a color image",
+    "RGBA": "has a fourth channel, transparency",
+    "P": "has a palette instead of colors",
+    "CMYK": "has the four colors of print",
+    "I;16": "has 16 bits a pixel",
+    "I": "has 32 bits a pixel",
+    "F": "has floating-point pixels",
+}
+
+
+class CheckImaged(MapTransform):
+    """Check a loaded 2D image and its mask, and make of the mask a map of class numbers.
+
+    It stands right after ``LoadImaged`` (:func:`image_reading` is both), which keeps what the file said of itself. An
+    image must have the channels that are asked for, 8 bits each. A mask must be of one channel and of the image's size.
+    A binary mask (an item with ``class_number``) must have two values, or one ``mask_threshold`` to tell them apart,
+    and some foreground; a mask of class numbers may hold 0, 255 (ignored) and ``classes``.
+
+    Args:
+        keys: keys of the images, (C, H, W).
+        label_key: key of the mask, (1, H, W).
+        channels: 3 for color images, 1 for gray ones.
+        classes: numbers that a mask of class numbers may hold; None for any.
+        allow_missing_keys: whether an absent image is passed over.
+
+    All problems of an image make one ValueError, a line each, which begins with the file.
+
+    Example:
+        >>> item = {"image": torch.zeros(3, 4, 4), "label": 255 * torch.eye(4)[None], "class_number": 7}
+        >>> CheckImaged("image")(item)["label"].unique()
+        tensor([0, 7], dtype=torch.uint8)
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection = "image",
+        label_key: str = "label",
+        channels: int = 3,
+        classes: Collection[int] | None = None,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        if channels not in MODES:
+            raise ValueError(f"channels is {channels}, must be 3 for color images or 1 for gray ones.")
+        self.label_key = label_key
+        self.channels = channels
+        self.classes = classes
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Check an image.
+
+        Args:
+            data: the item.
+
+        Returns:
+            The item, images as bytes and the mask as a map of class numbers (1, H, W).
+
+        Raises:
+            ValueError: where there are problems; all are listed.
+        """
+        d = dict(data)
+        images = list(self.key_iterator(d))
+        found = [(key, problem) for key in images for problem in self._image_problems(d[key])]
+        if self.label_key in d:
+            mask = d[self.label_key]
+            found += [(self.label_key, problem) for key in images for problem in self._size_problems(d[key], mask)] + [
+                (self.label_key, problem) for problem in self._mask_problems(mask, d)
+            ]
+        if found:
+            raise ValueError("\n".join(f"{_source(d, key)}: {problem}" for key, problem in found))
+        for key in images:
+            d[key] = d[key].to(torch.uint8)
+        if self.label_key in d:
+            number = int(d.get("class_number", 1))
+            mask = d[self.label_key] if "class_number" not in d else d[self.label_key] > d.get("mask_threshold", 0)
+            d[self.label_key] = mask.to(torch.uint8 if number < IGNORED else torch.int16) * number
+        return d
+
+    def _image_problems(self, image: torch.Tensor) -> list[str]:
+        expected = MODES[self.channels]
+        mode = getattr(image, "meta", {}).get("mode", expected)
+        if mode == expected and image.shape[0] == self.channels:
+            return []
+        what = f"has {image.shape[0]} channels" if mode == expected else REMEDIES.get(mode, f"is of the mode {mode}")
+        return [
+            f"{what}; expected {'colors (RGB)' if self.channels == 3 else 'gray levels'}, 8 bits a channel. Convert "
+            f'it, e.g. with PIL.Image.open(file).convert("{expected}"){self._other_channels(mode)}.'
+        ]
+
+    def _other_channels(self, mode: str) -> str:
+        other = {1: "L", 3: "RGB"}
+        wanted = next((channels for channels, m in other.items() if m == mode and channels != self.channels), None)
+        return "" if wanted is None else f", or ask for channels={wanted} where all images are like this"
+
+    def _size_problems(self, image: torch.Tensor, mask: torch.Tensor) -> list[str]:
+        if image.shape[1:] == mask.shape[1:]:
+            return []
+        return [
+            f"is a mask of {mask.shape[1]} x {mask.shape[2]} pixels (rows x columns), its image has "
+            f"{image.shape[1]} x {image.shape[2]}; export it again in the image's size."
+        ]
+
+    def _mask_problems(self, mask: torch.Tensor, d: Mapping[Hashable, Any]) -> list[str]:
+        if mask.shape[0] != 1:
+            return [f"is a mask of {mask.shape[0]} channels; save it as one channel of class numbers, or of 0 and 255."]
+        values = convert_to_tensor(mask, track_meta=False).unique()
+        if "class_number" not in d:
+            allowed = None if self.classes is None else torch.tensor([0, IGNORED, *self.classes])
+            odd = values[:0] if allowed is None else values[~torch.isin(values.cpu(), allowed)]
+            if not len(odd):
+                return []
+            return [f"holds {_shown(odd)}, which are no classes; expected 0, 255 (ignored) or numbers of classes."]
+        threshold = d.get("mask_threshold")
+        if threshold is None and len(values) > 2:
+            return [
+                f"holds {len(values)} gray levels ({_shown(values)}) where a binary mask has two, as JPEG compression "
+                "makes them; save it as PNG, or give a mask_threshold such as 127."
+            ]
+        if not (values > (threshold or 0)).any():
+            return ["is empty, no pixel is foreground; annotate it, or leave the image out."]
+        return []
+
+
+CheckImageD = CheckImageDict = CheckImaged
+
+
+def image_reading(
+    keys: Sequence[str] = ("image", "label"), channels: int = 3, classes: Collection[int] | None = None
+) -> Compose:
+    """Read 2D images and masks as (C, H, W), rows first, 8 bits, and check them (:class:`CheckImaged`).
+
+    Args:
+        keys: of the image and of its mask, which may be absent.
+        channels: 3 for color images, 1 for gray ones.
+        classes: see :class:`CheckImaged`.
+    """
+    load = LoadImaged(
+        keys,
+        reader=PILReader(reverse_indexing=False),
+        image_only=True,
+        ensure_channel_first=True,
+        allow_missing_keys=True,
+    )
+    return Compose([load, CheckImaged(keys[0], keys[-1], channels, classes)])
+
+
+def check_images(
+    images: Sequence[Mapping[str, Any]],
+    channels: int = 3,
+    classes: Collection[int] | None = None,
+    num_workers: int = 4,
+) -> None:
+    """Read all images of a set and report every problem at once, before hours are spent.
+
+    Args:
+        images: as in :class:`~monai_fewshot.data.ImageSet`.
+        channels: see :class:`CheckImaged`.
+        classes: see :class:`CheckImaged`.
+        num_workers: number of threads.
+
+    Raises:
+        ValueError: where there are problems: one line each, naming the file.
+    """
+    own = threading.local()
+
+    def problems(image: Mapping[str, Any]) -> list[str]:
+        missing = [image[key] for key in ("image", "label") if key in image and not Path(image[key]).is_file()]
+        if missing:
+            return [f"{path}: is missing; restore it, or take its image out of the set." for path in missing]
+        if not hasattr(own, "load"):
+            own.load, own.check = image_reading(channels=channels, classes=classes).transforms
+        try:
+            read = own.load(dict(image))
+        except Exception as error:
+            return [f"{image['image']} or its mask: cannot be opened as an image ({_reason(error)}); export it again."]
+        try:
+            own.check(read)
+        except ValueError as error:
+            return str(error).splitlines()
+        return []
+
+    with ThreadPoolExecutor(num_workers) as pool:
+        found = list(tqdm(pool.map(problems, images), "checking images", total=len(images), disable=None))
+    lines = [line for problem in found for line in problem]
+    if lines:
+        raise ValueError(
+            f"{len(lines)} problem(s) in {sum(map(bool, found))} of {len(images)} images:\n" + "\n".join(lines)
+        )
+
+
+def _reason(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).strip().splitlines()[-1]
+
+
+def _source(d: Mapping[Hashable, Any], key: Hashable) -> str:
+    return str(getattr(d[key], "meta", {}).get(ImageMetaKey.FILENAME_OR_OBJ, key))
+
+
+def _shown(values: torch.Tensor) -> str:
+    return ", ".join(f"{value:g}" for value in values[:8].tolist()) + (", ..." if len(values) > 8 else "")
