@@ -10,12 +10,14 @@ from .folds import Fold, cross_validation_folds, load_folds
 from .image_checks import CheckImageD, CheckImaged, CheckImageDict, check_images, image_reading
 from .image_sets import ImageSet, load_image_list, load_image_set
 from .inference_scans import pending_scans, support_scans
+from .mask_split_episodes import MaskSplitEpisodes
 from .mask_writer import MaskWriter
 from .scan_episodes import ScanEpisodes
 from .scan_reading import prepare_scans, read_scans
 from .scans import Scan, fingerprint_scans, load_class_names, load_scans
 from .slices import SliceStack
 from .splits import choose_folds, hold_out, training_scans
+from .surrogate_episodes import SurrogateEpisodes
 
 __all__ = [
     "AnnotatedEpisodes",
@@ -29,11 +31,13 @@ __all__ = [
     "Episodes",
     "Fold",
     "ImageSet",
+    "MaskSplitEpisodes",
     "MaskWriter",
     "PseudoLabelEpisodes",
     "Scan",
     "ScanEpisodes",
     "SliceStack",
+    "SurrogateEpisodes",
     "check_images",
     "check_output_dir",
     "check_scans",

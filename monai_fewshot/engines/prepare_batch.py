@@ -17,7 +17,9 @@ class PrepareBatchEpisode(PrepareBatch):
     """Hand an episode to MONAI's ``SupervisedTrainer``, with the support's label among the targets too.
 
     The support goes to the network as further arguments, as with ``monai.engines.PrepareBatchExtraInput``. The loss
-    receives the labels of query and support, as :class:`monai_fewshot.losses.EpisodeLoss` expects them.
+    receives the labels of query and support, as :class:`monai_fewshot.losses.EpisodeLoss` expects them. Where there
+    are images of a surrogate task, they go to the network too, and their originals to the loss
+    (:class:`monai_fewshot.losses.SurrogateLoss`).
     """
 
     def __call__(
@@ -26,7 +28,7 @@ class PrepareBatchEpisode(PrepareBatch):
         device: str | torch.device | None = None,
         non_blocking: bool = False,
         **kwargs: Any,
-    ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor], dict]:
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...], tuple[torch.Tensor, ...], dict]:
         """Move a batch to the device.
 
         Args:
@@ -36,10 +38,17 @@ class PrepareBatchEpisode(PrepareBatch):
             kwargs: further arguments of ``torch.Tensor.to``.
 
         Returns:
-            Query images; labels of query and support; images and labels of the support; no keyword arguments.
+            Query images; labels of query and support, and originals of surrogate images; images and labels of the
+            support, and surrogate images; no keyword arguments.
         """
-        image, label, support_image, support_label = (
-            batchdata[key].to(device=device, non_blocking=non_blocking, **kwargs)
-            for key in (EpisodeKeys.IMAGE, EpisodeKeys.LABEL, EpisodeKeys.SUPPORT_IMAGE, EpisodeKeys.SUPPORT_LABEL)
-        )
-        return image, (label, support_label), (support_image, support_label), {}
+
+        def moved(*keys: str) -> tuple[torch.Tensor, ...]:
+            return tuple(batchdata[key].to(device=device, non_blocking=non_blocking, **kwargs) for key in keys)
+
+        (image,) = moved(EpisodeKeys.IMAGE)
+        labels = moved(EpisodeKeys.LABEL, EpisodeKeys.SUPPORT_LABEL)
+        support = moved(EpisodeKeys.SUPPORT_IMAGE, EpisodeKeys.SUPPORT_LABEL)
+        if EpisodeKeys.SURROGATE_IMAGE not in batchdata:
+            return image, labels, support, {}
+        corrupted, originals = moved(EpisodeKeys.SURROGATE_IMAGE, EpisodeKeys.SURROGATE_TARGET)
+        return image, (*labels, originals), (*support, corrupted), {}

@@ -2,5 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
 from .alignment import AlignmentLoss, EpisodeLoss
+from .surrogate import SurrogateLoss
 
-__all__ = ["AlignmentLoss", "EpisodeLoss"]
+__all__ = ["AlignmentLoss", "EpisodeLoss", "SurrogateLoss"]

@@ -5,6 +5,14 @@ from .affine_elastic import RandAffineElastic, RandAffineElasticD, RandAffineEla
 from .body_mask import BodyMask, BodyMaskD, BodyMaskd, BodyMaskDict
 from .color_jitter import ColorDraw, RandColorJitter, RandColorJitterD, RandColorJitterd, RandColorJitterDict
 from .episode_augmentation import AugmentationDraw, EpisodeAugmentation
+from .mask_split import (
+    MaskSplitDraw,
+    RandMaskSplit,
+    RandMaskSplitD,
+    RandMaskSplitd,
+    RandMaskSplitDict,
+    SplitMode,
+)
 from .noise import uniform_noise
 from .normalize_channels import NormalizeChannels
 from .rectangles import (
@@ -15,6 +23,15 @@ from .rectangles import (
 )
 from .superpixels import SuperpixelLabels, SuperpixelLabelsD, SuperpixelLabelsd, SuperpixelLabelsDict
 from .supervoxels import SupervoxelLabels, SupervoxelLabelsD, SupervoxelLabelsd, SupervoxelLabelsDict
+from .surrogate_tasks import (
+    Denoising,
+    Inpainting,
+    LocalShuffling,
+    SurrogateTask,
+    SurrogateTaskD,
+    SurrogateTaskd,
+    SurrogateTaskDict,
+)
 from .warp import adjust_gamma, affine_matrices, elastic_displacement, warp
 
 __all__ = [
@@ -24,7 +41,11 @@ __all__ = [
     "BodyMaskDict",
     "BodyMaskd",
     "ColorDraw",
+    "Denoising",
     "EpisodeAugmentation",
+    "Inpainting",
+    "LocalShuffling",
+    "MaskSplitDraw",
     "NormalizeChannels",
     "RandAffineElastic",
     "RandAffineElasticD",
@@ -34,10 +55,15 @@ __all__ = [
     "RandColorJitterD",
     "RandColorJitterDict",
     "RandColorJitterd",
+    "RandMaskSplit",
+    "RandMaskSplitD",
+    "RandMaskSplitDict",
+    "RandMaskSplitd",
     "RandomRectangleLabels",
     "RandomRectangleLabelsD",
     "RandomRectangleLabelsDict",
     "RandomRectangleLabelsd",
+    "SplitMode",
     "SuperpixelLabels",
     "SuperpixelLabelsD",
     "SuperpixelLabelsDict",
@@ -46,6 +72,10 @@ __all__ = [
     "SupervoxelLabelsD",
     "SupervoxelLabelsDict",
     "SupervoxelLabelsd",
+    "SurrogateTask",
+    "SurrogateTaskD",
+    "SurrogateTaskDict",
+    "SurrogateTaskd",
     "WarpDraw",
     "adjust_gamma",
     "affine_matrices",

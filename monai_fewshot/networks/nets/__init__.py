@@ -4,8 +4,21 @@
 from .alpnet import ALPNet
 from .feature_encoder import FeatureEncoder
 from .few_shot_segmenter import FewShotSegmenter
+from .masksplit_net import MaskSplitNet
 from .resnet_encoder import DilatedResNetEncoder
+from .surrogate_network import SurrogateNetwork
+from .tiled_prototype_net import TiledPrototypeNet
 from .unet_encoder import UNetEncoder
 from .vgg_encoder import VGG16Encoder
 
-__all__ = ["ALPNet", "DilatedResNetEncoder", "FeatureEncoder", "FewShotSegmenter", "UNetEncoder", "VGG16Encoder"]
+__all__ = [
+    "ALPNet",
+    "DilatedResNetEncoder",
+    "FeatureEncoder",
+    "FewShotSegmenter",
+    "MaskSplitNet",
+    "SurrogateNetwork",
+    "TiledPrototypeNet",
+    "UNetEncoder",
+    "VGG16Encoder",
+]

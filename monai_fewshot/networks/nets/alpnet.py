@@ -13,6 +13,7 @@ from monai_fewshot.networks.blocks import (
     linear_resize,
     local_average,
     masked_average,
+    one_hot,
     prototype_similarity,
 )
 
@@ -190,7 +191,7 @@ class ALPNet(FewShotSegmenter):
 
     def _align(self, query: torch.Tensor, scores: torch.Tensor, support: torch.Tensor) -> torch.Tensor:
         """Score the support (B, K, F, *s) with the query (B, F, *s) and its predicted mask as its support."""
-        masks = _one_hot(scores.argmax(1, keepdim=True), self.num_classes)
+        masks = one_hot(scores.argmax(1, keepdim=True), self.num_classes)
         prototypes = self.pool_prototypes(query.unsqueeze(1), masks.unsqueeze(1))
         shots = support.shape[1]
         repeated = PrototypeSet(*(x.repeat_interleave(shots, 0) for x in prototypes))
@@ -198,7 +199,7 @@ class ALPNet(FewShotSegmenter):
 
     def _masks(self, label: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
         """Bring labels (B, K, 1, *S) to masks (B, K, N+1, *s) of the features' size."""
-        return linear_resize(_one_hot(label.flatten(0, 1), self.num_classes), size).unflatten(0, label.shape[:2])
+        return linear_resize(one_hot(label.flatten(0, 1), self.num_classes), size).unflatten(0, label.shape[:2])
 
     def _check_support(self, image: torch.Tensor, label: torch.Tensor) -> None:
         dims = self.spatial_dims + 3
@@ -212,9 +213,3 @@ class ALPNet(FewShotSegmenter):
                 f"support_image {tuple(image.shape)} and support_label {tuple(label.shape)} differ in episodes, shots "
                 "or spatial size, or the label has more than one channel."
             )
-
-
-def _one_hot(label: torch.Tensor, num_classes: int) -> torch.Tensor:
-    """Turn labels (B, 1, *S) into masks (B, N+1, *S); values beyond N are in none."""
-    classes = torch.arange(num_classes + 1, device=label.device).view(1, -1, *[1] * (label.ndim - 2))
-    return (label == classes).float()

@@ -50,6 +50,29 @@ class FeatureEncoder(nn.Module):
         self.stride = stride
         self.repeat_single_channel = repeat_single_channel
 
+    @property
+    def level_channels(self) -> tuple[int, ...]:
+        """Channels of the features that :meth:`levels` returns."""
+        raise NotImplementedError(
+            f"{type(self).__name__} has no levels; take a DilatedResNetEncoder or a VGG16Encoder."
+        )
+
+    def levels(self, image: torch.Tensor) -> list[torch.Tensor]:
+        """Extract features of several depths.
+
+        Args:
+            image: (B, in_channels, *S).
+
+        Returns:
+            Features of each level, (B, channels of the level, *s), of one size or several.
+
+        Raises:
+            NotImplementedError: where the encoder has none.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} has no levels; take a DilatedResNetEncoder or a VGG16Encoder."
+        )
+
     def check_image(self, image: torch.Tensor) -> torch.Tensor:
         """Check the shape of an image, and repeat a single channel where the encoder allows it.
 

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from itertools import chain
-
 import torch
 from monai.networks.layers.factories import Conv
 from monai.networks.nets.resnet import ResNet, get_inplanes
@@ -80,6 +78,7 @@ class DilatedResNetEncoder(FeatureEncoder):
         )
         trunk_channels = trunk.in_planes
         super().__init__(spatial_dims, in_channels, out_channels or trunk_channels, stride, repeat_single_channel=True)
+        self.expansion = trunk_channels // get_inplanes()[-1]
         self.conv1, self.bn1, self.act, self.maxpool = trunk.conv1, trunk.bn1, trunk.act, trunk.maxpool
         self.layer1, self.layer2, self.layer3, self.layer4 = trunk.layer1, trunk.layer2, trunk.layer3, trunk.layer4
         if stride < 32:
@@ -104,10 +103,32 @@ class DilatedResNetEncoder(FeatureEncoder):
         Raises:
             ValueError: if the image has another number of channels.
         """
+        return self.reduce(self.levels(image)[-1])
+
+    @property
+    def level_channels(self) -> tuple[int, ...]:
+        """Channels of the features that :meth:`levels` returns."""
+        return tuple(channels * self.expansion for channels in get_inplanes()[1:])
+
+    def levels(self, image: torch.Tensor) -> list[torch.Tensor]:
+        """Extract the features of the last three blocks.
+
+        Args:
+            image: (B, in_channels or 1, *S).
+
+        Returns:
+            Features of blocks 2, 3 and 4; with stride 8 of one size.
+
+        Raises:
+            ValueError: if the image has another number of channels.
+        """
         x = self.maxpool(self.act(self.bn1(self.conv1(self.check_image(image)))))
-        for block in chain(self.layer1, self.layer2, self.layer3, self.layer4):
-            x = self.run_stage(block, x)
-        return self.reduce(x)
+        found = []
+        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
+            for block in layer:
+                x = self.run_stage(block, x)
+            found.append(x)
+        return found[1:]
 
 
 def _dilate(layer: nn.Module, dilation: int) -> None:

@@ -36,7 +36,8 @@ class UNetEncoder(FeatureEncoder):
         in_channels: channels of the image. Defaults to 1.
         channels: widths of the contracting path, from stride 2 on, two levels or more.
             Defaults to (32, 64, 128, 256), that is strides 2, 4, 8 and 16.
-        out_channels: channels of the features. Defaults to 64.
+        out_channels: channels of the features, by a last 1x1 convolution, or None for the first of ``channels`` without
+            it. Defaults to 64.
         norm: normalization and its arguments, as in MONAI's factories. Defaults to "instance": the statistics of
             training batches do not carry over to other scans.
         act: activation and its arguments, as in MONAI's factories. Defaults to leaky ReLU of slope 0.1.
@@ -57,14 +58,15 @@ class UNetEncoder(FeatureEncoder):
         spatial_dims: int = 2,
         in_channels: int = 1,
         channels: Sequence[int] = (32, 64, 128, 256),
-        out_channels: int = 64,
+        out_channels: int | None = 64,
         norm: str | tuple = "instance",
         act: str | tuple = ("leakyrelu", {"negative_slope": 0.1, "inplace": True}),
         weights: str | None = None,
     ) -> None:
-        super().__init__(spatial_dims, in_channels, out_channels, stride=2)
+        super().__init__(spatial_dims, in_channels, out_channels or channels[0], stride=2)
         if len(channels) < 2:
             raise ValueError(f"channels is {tuple(channels)}, a U-Net needs two levels or more")
+        self.channels = tuple(channels)
         self.smallest_size = 2 ** len(channels) - 1
         self.stem = nn.Sequential(
             Convolution(spatial_dims, in_channels, channels[0], strides=2, norm=norm, act=act, bias=False),
@@ -77,7 +79,9 @@ class UNetEncoder(FeatureEncoder):
             _Up(spatial_dims, coarse, fine, fine, act, norm, bias=False, upsample="nontrainable")
             for coarse, fine in pairwise(reversed(channels))
         )
-        self.project = Convolution(spatial_dims, channels[0], out_channels, kernel_size=1, conv_only=True)
+        self.project: nn.Module = nn.Identity()
+        if out_channels is not None:
+            self.project = Convolution(spatial_dims, channels[0], out_channels, kernel_size=1, conv_only=True)
         if weights is not None:
             load_encoder_weights(self, weights)
 
@@ -94,13 +98,32 @@ class UNetEncoder(FeatureEncoder):
         Raises:
             ValueError: if the image has another number of channels, or is smaller than that.
         """
+        return self.project(self.levels(image)[-1])
+
+    @property
+    def level_channels(self) -> tuple[int, ...]:
+        """Channels of the features that :meth:`levels` returns."""
+        return tuple(reversed(self.channels))
+
+    def levels(self, image: torch.Tensor) -> list[torch.Tensor]:
+        """Extract the features of the bottom and of every level of the way up, coarse to fine.
+
+        Args:
+            image: (B, in_channels, *S), see :meth:`forward`.
+
+        Returns:
+            Features of each level.
+
+        Raises:
+            ValueError: if the image has another number of channels, or is too small.
+        """
         features = [self.run_stage(self.stem, self._check_size(self.check_image(image)))]
         for down in self.down:
             features.append(self.run_stage(down, features[-1]))
-        decoded = features.pop()
+        found = [features.pop()]
         for up in self.up:
-            decoded = self.run_stage(up, decoded, features.pop())
-        return self.project(decoded)
+            found.append(self.run_stage(up, found[-1], features.pop()))
+        return found
 
     def _check_size(self, image: torch.Tensor) -> torch.Tensor:
         if min(image.shape[2:]) < self.smallest_size or max(image.shape[2:]) <= 2 * self.smallest_size:

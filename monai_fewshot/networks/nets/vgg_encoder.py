@@ -101,10 +101,31 @@ class VGG16Encoder(FeatureEncoder):
         Raises:
             ValueError: if the image has another number of channels.
         """
+        return self.levels(image)[-1]
+
+    @property
+    def level_channels(self) -> tuple[int, ...]:
+        """Channels of the features that :meth:`levels` returns."""
+        return WIDTHS[len(self.block_starts) - 4 : len(self.block_starts) - 1]
+
+    def levels(self, image: torch.Tensor) -> list[torch.Tensor]:
+        """Extract the features of the last three blocks.
+
+        Args:
+            image: (B, in_channels or 1, *S).
+
+        Returns:
+            Features of each of them, each at its own stride.
+
+        Raises:
+            ValueError: if the image has another number of channels.
+        """
         x = self.check_image(image)
+        found = []
         for first, last in pairwise(self.block_starts):
             x = self.run_stage(self.features[first:last], x)
-        return x
+            found.append(x)
+        return found[-3:]
 
     def _convolution(self, in_channels: int, out_channels: int, dilation: int, batch_norm: bool) -> list[nn.Module]:
         conv = Conv[Conv.CONV, self.spatial_dims](
