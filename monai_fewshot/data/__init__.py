@@ -9,6 +9,7 @@ from .few_shot_folds import few_shot_fold_classes
 from .folds import Fold, cross_validation_folds, load_folds
 from .image_checks import CheckImageD, CheckImaged, CheckImageDict, check_images, image_reading
 from .image_sets import ImageSet, load_image_list, load_image_set
+from .image_volumes import IMAGE_AFFINE, ImageAsVolumeD, ImageAsVolumed, ImageAsVolumeDict
 from .inference_scans import pending_scans, support_scans
 from .mask_split_episodes import MaskSplitEpisodes
 from .mask_writer import MaskWriter
@@ -20,6 +21,7 @@ from .splits import choose_folds, hold_out, training_scans
 from .surrogate_episodes import SurrogateEpisodes
 
 __all__ = [
+    "IMAGE_AFFINE",
     "AnnotatedEpisodes",
     "CheckImageD",
     "CheckImageDict",
@@ -30,6 +32,9 @@ __all__ = [
     "EpisodeSampler",
     "Episodes",
     "Fold",
+    "ImageAsVolumeD",
+    "ImageAsVolumeDict",
+    "ImageAsVolumed",
     "ImageSet",
     "MaskSplitEpisodes",
     "MaskWriter",

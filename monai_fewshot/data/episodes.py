@@ -98,7 +98,7 @@ class Episodes(Dataset):
             For each: ``image`` (C, H, W), ``label`` (1, H, W), ``support_image`` (K, C, H, W) and
             ``support_label`` (K, 1, H, W).
         """
-        plans = [self._plan(index) for index in indices]
+        plans = [self.plan(index) for index in indices]
         image, label = self.stack.take([s for plan in plans for s in plan.slices])
         label = self.cut(label.unflatten(0, (len(plans), -1)), [plan.labeling for plan in plans]).flatten(0, 1)
         if self.augmentation is not None:
@@ -116,7 +116,8 @@ class Episodes(Dataset):
             for image, label in zip(images, labels, strict=True)
         ]
 
-    def _plan(self, index: int) -> EpisodePlan:
+    def plan(self, index: int) -> EpisodePlan:
+        """Draw what makes episode number ``index``, without making it."""
         random = np.random.RandomState(np.random.Philox(key=np.array([self.seed, index], dtype=np.uint64)))
         slices, labeling = self.draw_slices(random)
         draws: list[AugmentationDraw | None] = [None] * len(slices)

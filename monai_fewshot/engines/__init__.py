@@ -1,6 +1,8 @@
 # Copyright (c) monai_fewshot contributors
 # SPDX-License-Identifier: Apache-2.0
+
+from .episode_evaluation import EpisodeEvaluation
 from .fold_evaluation import FoldEvaluation
 from .prepare_batch import PrepareBatchEpisode
 
-__all__ = ["FoldEvaluation", "PrepareBatchEpisode"]
+__all__ = ["EpisodeEvaluation", "FoldEvaluation", "PrepareBatchEpisode"]

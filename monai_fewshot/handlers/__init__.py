@@ -1,9 +1,18 @@
 # Copyright (c) monai_fewshot contributors
 # SPDX-License-Identifier: Apache-2.0
 
+from .episode_scores import EpisodeScores
 from .global_loss import GlobalLoss
 from .network_loader import NetworkLoader
 from .training_checkpoints import BestModelSaver, TrainingCheckpoints
 from .volume_scores import VolumeScores, overall_metrics
 
-__all__ = ["BestModelSaver", "GlobalLoss", "NetworkLoader", "TrainingCheckpoints", "VolumeScores", "overall_metrics"]
+__all__ = [
+    "BestModelSaver",
+    "EpisodeScores",
+    "GlobalLoss",
+    "NetworkLoader",
+    "TrainingCheckpoints",
+    "VolumeScores",
+    "overall_metrics",
+]

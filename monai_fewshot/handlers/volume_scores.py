@@ -90,7 +90,7 @@ class VolumeScores:
             affine = convert_to_numpy(label.affine) if isinstance(label, MetaTensor) else np.eye(4)
             self.scores += self._score_scan(scan, label, masks, affine)
             arrays = {name: convert_to_numpy(mask) for name, mask in masks.items()}
-            self.cases += self._capture(scan, convert_to_numpy(image)[0], convert_to_numpy(label)[0], arrays, affine)
+            self.cases += self._capture(scan, _shown(image), convert_to_numpy(label)[0], arrays, affine)
 
     def _masks(self, scan: str, margins: torch.Tensor | Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         names = [protocol.name for protocol in self.protocols]
@@ -166,6 +166,12 @@ def overall_metrics(scores: Sequence[ScanScore], protocols: Sequence[Protocol]) 
             metrics[f"{row.protocol}_dice_undefined"] = row.undefined_dice
             metrics[f"{row.protocol}_hd95_undefined"] = row.undefined_hd95
     return metrics
+
+
+def _shown(image: torch.Tensor) -> np.ndarray:
+    """Return an image (C, H, W, D) as (H, W, D, 3) where it is of colors, else its first channel (H, W, D)."""
+    array = convert_to_numpy(image)
+    return np.moveaxis(array, 0, -1) if len(array) == 3 else array[0]
 
 
 def _items(batch: Any) -> list[dict[str, Any]]:

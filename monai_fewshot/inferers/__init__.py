@@ -2,11 +2,21 @@
 # SPDX-License-Identifier: Apache-2.0
 
 from .autocast import AutocastInferer
-from .protocol import PROTOCOLS, ExpectedSpan, Protocol, QuerySlices, ScanReduction, SupportChoice, get_protocol
+from .protocol import (
+    PROTOCOLS,
+    RANDOM_EPISODES,
+    ExpectedSpan,
+    Protocol,
+    QuerySlices,
+    ScanReduction,
+    SupportChoice,
+    get_protocol,
+)
 from .volume_inferer import FewShotVolumeInferer
 
 __all__ = [
     "PROTOCOLS",
+    "RANDOM_EPISODES",
     "AutocastInferer",
     "ExpectedSpan",
     "FewShotVolumeInferer",

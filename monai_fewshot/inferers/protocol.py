@@ -10,7 +10,16 @@ from typing import Any
 import numpy as np
 from monai.utils import StrEnum
 
-__all__ = ["PROTOCOLS", "ExpectedSpan", "Protocol", "QuerySlices", "ScanReduction", "SupportChoice", "get_protocol"]
+__all__ = [
+    "PROTOCOLS",
+    "RANDOM_EPISODES",
+    "ExpectedSpan",
+    "Protocol",
+    "QuerySlices",
+    "ScanReduction",
+    "SupportChoice",
+    "get_protocol",
+]
 
 
 class QuerySlices(StrEnum):
@@ -55,10 +64,11 @@ class ExpectedSpan(StrEnum):
 
 
 class ScanReduction(StrEnum):
-    """How the scores of scans become one: their ``MEAN`` or their ``MEDIAN``."""
+    """How the scores of scans become one: their ``MEAN`` or their ``MEDIAN``; ``RUNS`` is for random episodes."""
 
     MEAN = "mean"
     MEDIAN = "median"
+    RUNS = "runs"
 
 
 _CHOICES: dict[str, Any] = {
@@ -202,6 +212,13 @@ PROTOCOLS: dict[str, Protocol] = {
 Deviation, all: positions are computed in whole numbers. The originals' rounding moves a slice by one in a few cases
 with nine or more chunks; with three, five and seven chunks there is none.
 """
+
+RANDOM_EPISODES = Protocol(
+    "random_episodes", 1, QuerySlices.VOLUME, SupportChoice.ALL, scan_reduction=ScanReduction.RUNS
+)
+"""How 2D methods are evaluated: runs of episodes, each a random class with random support and query images
+(:class:`monai_fewshot.engines.EpisodeEvaluation`). An episode stands in the place of a scan, a run in that of a
+fold."""
 
 
 def get_protocol(protocol: Protocol | str) -> Protocol:

@@ -12,21 +12,21 @@ from typing import Literal
 
 __all__ = ["ScanScore", "ScoreSummary", "summarize"]
 
-Metric = Literal["dice", "hd95_mm"]
+Metric = Literal["dice", "iou", "hd95_mm"]
 
 
 @dataclass(frozen=True)
 class ScanScore:
-    """One class of one scan, scored under one protocol.
+    """One class of one scan, scored under one protocol; or of one random episode, in the place of a scan.
 
     Attributes:
-        fold: cross-validation fold that the scan was a query of.
-        scan: name of the scan.
+        fold: cross-validation fold that the scan was a query of; of an episode, its run.
+        scan: name of the scan, or of the episode.
         class_number: value in the label map.
         class_name: what it stands for.
         protocol: name of the evaluation protocol.
         dice: fraction 0 to 1, NaN where undefined, see :func:`monai_fewshot.metrics.score_volume`.
-        hd95_mm: millimeters, NaN where undefined.
+        hd95_mm: millimeters, NaN where undefined; pixels for images that have no spacing.
         num_slices_scored: slices that the protocol scores.
         num_slices: slices of the scan.
         label_voxels: voxels of the ground truth in the scored slices.
@@ -45,6 +45,16 @@ class ScanScore:
     label_voxels: int
     predicted_voxels: int
 
+    @property
+    def iou(self) -> float:
+        """Intersection over union (Jaccard index), fraction 0 to 1, NaN where Dice is undefined."""
+        return self.dice / (2 - self.dice)
+
+    @property
+    def intersection(self) -> float:
+        """Voxels that are both predicted and in the ground truth."""
+        return 0.0 if math.isnan(self.dice) else self.dice * (self.label_voxels + self.predicted_voxels) / 2
+
 
 @dataclass(frozen=True)
 class ScoreSummary:
@@ -55,9 +65,13 @@ class ScoreSummary:
         fold: the fold, or None for all of them.
         class_number: the class, or None for all of them.
         class_name: its name, or "mean".
-        reduction: "mean" or "median", over scans; classes and folds are always averaged.
+        reduction: "mean", "median" or "runs", over scans; classes and folds are always averaged.
         dice: fraction 0 to 1, NaN where no scan defines it.
-        dice_sd: sample standard deviation of the single values behind it, NaN for fewer than two.
+        dice_sd: sample standard deviation of the single values behind it, NaN for fewer than two; for "runs" that of
+            the runs.
+        iou: fraction 0 to 1; for "runs" the pixels of a class are pooled over the episodes of a run, which makes the
+            mean over classes the mIoU of the few-shot literature.
+        iou_sd: its standard deviation.
         hd95_mm: millimeters, NaN where no scan defines it.
         hd95_mm_sd: its standard deviation.
         num_values: single values (scans, or scans times classes) that went in, the undefined ones included.
@@ -72,6 +86,8 @@ class ScoreSummary:
     reduction: str
     dice: float
     dice_sd: float
+    iou: float
+    iou_sd: float
     hd95_mm: float
     hd95_mm_sd: float
     num_values: int
@@ -88,7 +104,9 @@ def summarize(scores: Iterable[ScanScore], reductions: Mapping[str, str] | None 
 
     Args:
         scores: of one or several folds.
-        reductions: "mean" or "median" over scans, by protocol. Default: the mean.
+        reductions: by protocol, "mean" or "median" over scans, or "runs" for random episodes: Dice and HD95 are
+            averaged over episodes, IoU pools their pixels, and standard deviations are those of the runs. Default: the
+            mean.
 
     Returns:
         The rows; that of fold None and class None is the figure that papers print.
@@ -125,9 +143,11 @@ def _check_unique(scores: Sequence[ScanScore]) -> None:
 
 
 def _summarize_protocol(scores: Sequence[ScanScore], reduction: str) -> list[ScoreSummary]:
-    if reduction not in ("mean", "median"):
+    if reduction not in ("mean", "median", "runs"):
         protocol = scores[0].protocol
-        raise ValueError(f"The reduction of protocol {protocol!r} must be 'mean' or 'median', got {reduction!r}.")
+        raise ValueError(
+            f"The reduction of protocol {protocol!r} must be 'mean', 'median' or 'runs', got {reduction!r}."
+        )
     return [
         _summary_row([score for score in scores if fold in (None, score.fold)], fold, number, reduction)
         for fold in (*_folds(scores), None)
@@ -145,9 +165,11 @@ def _summary_row(scores: Sequence[ScanScore], fold: int | None, number: int | No
         class_name="mean" if number is None else single[0].class_name,
         reduction=reduction,
         dice=_average(single, "dice", reduction),
-        dice_sd=_deviation(dice),
+        dice_sd=_spread(single, "dice", reduction),
+        iou=_average(single, "iou", reduction),
+        iou_sd=_spread(single, "iou", reduction),
         hd95_mm=_average(single, "hd95_mm", reduction),
-        hd95_mm_sd=_deviation(hd95),
+        hd95_mm_sd=_spread(single, "hd95_mm", reduction),
         num_values=len(single),
         undefined_dice=len(dice) - len(_defined(dice)),
         undefined_hd95=len(hd95) - len(_defined(hd95)),
@@ -155,14 +177,32 @@ def _summary_row(scores: Sequence[ScanScore], fold: int | None, number: int | No
 
 
 def _average(scores: Sequence[ScanScore], metric: Metric, reduction: str) -> float:
-    over_scans = statistics.median if reduction == "median" else statistics.fmean
-    cells: dict[int, dict[int, list[float]]] = {}
+    return _reduce(list(_by_fold(scores, metric, reduction).values()))
+
+
+def _spread(scores: Sequence[ScanScore], metric: Metric, reduction: str) -> float:
+    if reduction == "runs":
+        return _deviation(_by_fold(scores, metric, reduction).values())
+    return _deviation([getattr(score, metric) for score in scores])
+
+
+def _by_fold(scores: Sequence[ScanScore], metric: Metric, reduction: str) -> dict[int, float]:
+    """Average over scans, then classes."""
+    cells: dict[int, dict[int, list[ScanScore]]] = {}
     for score in scores:
-        cells.setdefault(score.fold, {}).setdefault(score.class_number, []).append(getattr(score, metric))
-    over_classes = [
-        _reduce([_reduce(values, over_scans) for values in by_class.values()]) for by_class in cells.values()
-    ]
-    return _reduce(over_classes)
+        cells.setdefault(score.fold, {}).setdefault(score.class_number, []).append(score)
+    return {
+        fold: _reduce([_of_cell(cell, metric, reduction) for cell in by_class.values()])
+        for fold, by_class in cells.items()
+    }
+
+
+def _of_cell(cell: Sequence[ScanScore], metric: Metric, reduction: str) -> float:
+    if reduction == "runs" and metric == "iou":
+        union = sum(score.label_voxels + score.predicted_voxels - score.intersection for score in cell)
+        return sum(score.intersection for score in cell) / union if union else math.nan
+    over_scans = statistics.median if reduction == "median" else statistics.fmean
+    return _reduce([getattr(score, metric) for score in cell], over_scans)
 
 
 def _reduce(values: Sequence[float], over: Callable[[list[float]], float] = statistics.fmean) -> float:
@@ -170,7 +210,7 @@ def _reduce(values: Sequence[float], over: Callable[[list[float]], float] = stat
     return over(defined) if defined else math.nan
 
 
-def _deviation(values: Sequence[float]) -> float:
+def _deviation(values: Iterable[float]) -> float:
     defined = _defined(values)
     return statistics.stdev(defined) if len(defined) > 1 else math.nan
 

@@ -21,7 +21,7 @@ from .score_summary import ScanScore, summarize
 
 __all__ = ["read_scores", "write_scores"]
 
-UNITS = {"dice": "fraction 0 to 1", "hd95_mm": "millimeters", "null": "undefined"}
+UNITS = {"dice": "fraction 0 to 1", "iou": "fraction 0 to 1", "hd95_mm": "millimeters", "null": "undefined"}
 COLUMNS = {field.name: {"int": int, "float": float, "str": str}[str(field.type)] for field in fields(ScanScore)}
 
 
@@ -33,16 +33,16 @@ def write_scores(
 ) -> tuple[Path, Path]:
     """Write ``results.csv`` and ``results.json``.
 
-    The CSV file has one row a scan, class and protocol, and undefined values as ``nan``. The JSON file has the same
-    rows under ``scores``, what :func:`summarize` makes of them under ``summary``, and the ``provenance``; undefined
-    values are ``null``. Dice is a fraction 0 to 1 in both; reports print percent.
+    The CSV file has one row a scan (or episode), class and protocol, and undefined values as ``nan``. The JSON file has
+    the same rows under ``scores``, what :func:`summarize` makes of them under ``summary``, and the ``provenance``;
+    undefined values are ``null``. Dice and IoU are fractions 0 to 1 in both; reports print percent.
 
     Args:
         scores: the rows.
         folder: where to write; made where needed.
         provenance: what made the scores: config, seed, versions, data fingerprint. Anything JSON lacks is written as
             its text.
-        reductions: "mean" or "median" over scans, by protocol, for the summary. Default: the mean.
+        reductions: over scans, by protocol, for the summary, see :func:`summarize`.
 
     Returns:
         Paths of the two files.
@@ -53,14 +53,15 @@ def write_scores(
     scores = list(scores)
     summary = summarize(scores, reductions)
     table = io.StringIO(newline="")
-    writer = csv.DictWriter(table, COLUMNS)
+    writer = csv.DictWriter(table, [*COLUMNS, "iou"])
     writer.writeheader()
-    writer.writerows(map(asdict, scores))
+    rows = [{**asdict(score), "iou": score.iou} for score in scores]
+    writer.writerows(rows)
     content = {
         "units": UNITS,
         "provenance": provenance,
         "summary": [asdict(row) for row in summary],
-        "scores": [asdict(score) for score in scores],
+        "scores": rows,
     }
     text = json.dumps(_for_json(content), indent=1, ensure_ascii=False, allow_nan=False)
     folder = Path(folder)

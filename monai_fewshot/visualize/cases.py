@@ -35,7 +35,7 @@ class SliceCase:
         protocols: names of the protocols it was segmented under.
         slice_index: the slice with most pixels of the class, counted from 0.
         pixel_aspect: height of a pixel over its width.
-        image: (rows, columns) uint8, turned as radiologists look at it.
+        image: (rows, columns) uint8, turned as radiologists look at it; (rows, columns, 3) for colors.
         label: (rows, columns) bool.
         predictions: (protocols, rows, columns) bool.
         label_pixels: (D,) pixels of the class in every slice.
@@ -70,7 +70,8 @@ def capture_case(
         fold: cross-validation fold.
         scan: name of the scan.
         class_name: the class.
-        image: (H, W, D) of any range; the darkest and brightest 0.5 % of the slice are clipped.
+        image: (H, W, D), or (H, W, D, 3) for colors, of any range; the darkest and brightest 0.5 % of each channel of
+            the slice are clipped.
         label: (H, W, D) bool, the class's ground truth.
         predictions: (H, W, D) bool, by protocol.
         affine: (4, 4) from voxels to RAS millimeters, to turn the picture.
@@ -83,10 +84,12 @@ def capture_case(
     label_pixels = label.sum((0, 1))
     index = int(label_pixels.argmax())
     volumes = np.stack([np.asarray(predicted, dtype=bool) for predicted in predictions.values()])
-    window = ScaleIntensityRangePercentiles(0.5, 99.5, 0, 255, clip=True, dtype=np.uint8)
-    slices = (np.asarray(window(image[..., index])), label[..., index], volumes[..., index])
+    window = ScaleIntensityRangePercentiles(0.5, 99.5, 0, 255, clip=True, channel_wise=True, dtype=np.uint8)
+    channels = np.asarray(window(np.atleast_3d(image[:, :, index]).transpose(2, 0, 1)))
+    slices = (channels, label[..., index], volumes[..., index])
     turned, aspects = zip(*(orient_slice(array, affine) for array in slices), strict=True)
-    shown, truth, predicted = (array.copy() for array in turned)
+    colors, truth, predicted = (array.copy() for array in turned)
+    shown = (colors[0] if len(colors) == 1 else colors.transpose(1, 2, 0)).copy()
     return SliceCase(
         fold=fold,
         scan=scan,

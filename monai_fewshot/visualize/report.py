@@ -8,6 +8,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,13 +26,37 @@ from .report_figures import box_figure, case_figure, protocol_colors
 if TYPE_CHECKING:
     from monai_fewshot.inferers.protocol import Protocol
 
-__all__ = ["write_report"]
+__all__ = ["EPISODE_WORDS", "ReportWords", "write_report"]
 
 SLICES = {
     "span": "from the first to the last slice of the class in the query's ground truth",
     "present": "those that hold the class in the query's ground truth",
     "volume": "all; the query's ground truth is not used",
 }
+
+
+ROWS_SHOWN = 200
+"""Rows of single scans or episodes in a report; of more, as many of the best and of the worst."""
+
+
+@dataclass(frozen=True)
+class ReportWords:
+    """What a report calls things.
+
+    Attributes:
+        item: what is scored.
+        group: what items belong to.
+        unit: of distances.
+        scope: what the scores are, for protocols that do not use the query's ground truth.
+    """
+
+    item: str = "scan"
+    group: str = "fold"
+    unit: str = "mm"
+    scope: str = "whole volume, as in use"
+
+
+EPISODE_WORDS = ReportWords("episode", "run", "px", "random episodes")
 
 
 def write_report(
@@ -41,6 +66,7 @@ def write_report(
     protocols: Sequence[Protocol],
     provenance: Mapping[str, Any],
     title: str = "Few-shot segmentation",
+    words: ReportWords = ReportWords(),
 ) -> Path:
     """Write an evaluation as one HTML file that needs nothing else: tables, box plots, overlays, provenance.
 
@@ -53,6 +79,7 @@ def write_report(
         provenance: what made the scores: config, seed, versions, data fingerprint. Single values stand in a table,
             nested ones can be unfolded.
         title: of the page.
+        words: what scans and folds are called; :data:`EPISODE_WORDS` for random episodes.
 
     Returns:
         The path.
@@ -71,6 +98,8 @@ def write_report(
     environment.filters.update(percent=_percent, mm=_mm, embed=_embed)
     html = environment.get_template("report.html").render(
         title=title,
+        words=words,
+        pooled=any(protocol.scan_reduction == "runs" for protocol in protocols),
         written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         protocols=protocols,
         slices=SLICES,
@@ -80,8 +109,9 @@ def write_report(
         class_rows=[*classes.items(), (None, "mean")],
         folds=sorted({score.fold for score in scores}),
         summary={(row.protocol, row.fold, row.class_number): row for row in summary},
-        scans=_by_scan(scores),
-        boxes=box_figure(scores, list(classes.values()), colors),
+        num_items=len({(score.fold, score.scan) for score in scores}),
+        scans=_by_scan(_shown(scores)),
+        boxes=box_figure(scores, list(classes.values()), colors, words.unit),
         gallery=_gallery(scores, cases, names[0], list(classes.values()), colors),
         facts={key: value for key, value in provenance.items() if not _nested(value)},
         details={key: json.dumps(value, indent=2, default=str) for key, value in provenance.items() if _nested(value)},
@@ -96,6 +126,15 @@ def _check(scores: Sequence[ScanScore], names: Sequence[str]) -> None:
             f"The scores are of the protocols {found}, the report is to show {list(names)}. Give the protocols that "
             "the scan was evaluated with, and their scores."
         )
+
+
+def _shown(scores: Sequence[ScanScore]) -> list[ScanScore]:
+    if len({(score.fold, score.scan) for score in scores}) <= ROWS_SHOWN:
+        return list(scores)
+    ranked = sorted((score for score in scores if not math.isnan(score.dice)), key=lambda score: score.dice)
+    items = list(dict.fromkeys((score.fold, score.scan) for score in ranked))
+    kept = {*items[: ROWS_SHOWN // 2], *items[-ROWS_SHOWN // 2 :]}
+    return [score for score in scores if (score.fold, score.scan) in kept]
 
 
 def _by_scan(scores: Iterable[ScanScore]) -> dict[tuple[int, str], dict[int, dict[str, ScanScore]]]:

@@ -30,7 +30,9 @@ def protocol_colors(protocols: Sequence[str]) -> dict[str, str]:
     return {name: PROTOCOL_COLORS[place % len(PROTOCOL_COLORS)] for place, name in enumerate(protocols)}
 
 
-def box_figure(scores: Sequence[ScanScore], class_names: Sequence[str], colors: Mapping[str, str]) -> Figure:
+def box_figure(
+    scores: Sequence[ScanScore], class_names: Sequence[str], colors: Mapping[str, str], unit: str = "mm"
+) -> Figure:
     """Box plots of Dice and HD95 by class, protocols beside one another, every scan a dot.
 
     Boxes reach from the first to the third quartile, whiskers over the farthest values within 1.5 of that range.
@@ -39,6 +41,7 @@ def box_figure(scores: Sequence[ScanScore], class_names: Sequence[str], colors: 
         scores: what to plot; undefined values are left out.
         class_names: in the order of the axis.
         colors: by protocol, in the order of the boxes.
+        unit: of HD95.
     """
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     dice_axes, hd95_axes = figure.subplots(1, 2)
@@ -47,7 +50,7 @@ def box_figure(scores: Sequence[ScanScore], class_names: Sequence[str], colors: 
     _boxes(hd95_axes, _values(scores, "hd95_mm"), class_names, colors)
     dice_axes.set(ylim=(-2, 102), ylabel="Dice (%), higher is better")
     hd95_axes.set_ylim(bottom=0)
-    hd95_axes.set_ylabel("HD95 (mm), lower is better")
+    hd95_axes.set_ylabel(f"HD95 ({unit}), lower is better")
     handles = [dice_axes.plot([], [], "s", color=color, label=name)[0] for name, color in colors.items()]
     legend = figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False, fontsize=9)
     for text in legend.get_texts():

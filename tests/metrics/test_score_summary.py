@@ -81,5 +81,5 @@ def test_a_scan_scored_twice_is_an_error():
 
 
 def test_an_unknown_reduction_is_an_error():
-    with pytest.raises(ValueError, match="protocol 'alpnet' must be 'mean' or 'median', got 'max'"):
+    with pytest.raises(ValueError, match="protocol 'alpnet' must be 'mean', 'median' or 'runs', got 'max'"):
         summarize(UNEVEN, {"alpnet": "max"})

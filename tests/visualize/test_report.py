@@ -109,11 +109,18 @@ def test_class_table_has_means_deviations_and_undefined_values_of_both_protocols
     rows = {row[0]: [" ".join(cell.split()) for cell in row[1:]] for row in table_with(Page(html), "Class")[2:]}
     liver = [0.0, 0.79, 0.69, 0.59]
     deviation = np.std(liver, ddof=1)
-    assert rows["liver"][:4] == [f"{100 * np.mean(liver):.1f} ± {100 * deviation:.1f}", "6.0 ± 1.0", "4", "0 / 1"]
+    iou = [dice / (2 - dice) for dice in liver]
+    assert rows["liver"][:5] == [
+        f"{100 * np.mean(liver):.1f} ± {100 * deviation:.1f}",
+        f"{100 * np.mean(iou):.1f} ± {100 * np.std(iou, ddof=1):.1f}",
+        "6.0 ± 1.0",
+        "4",
+        "0 / 1",
+    ]
     second = np.mean([np.mean([0.88, 0.68]), np.mean([0.78, 0.58])])
     assert rows["mean"][0].startswith(f"{100 * np.mean([np.mean(liver), second]):.1f} ")
-    assert rows["mean"][3] == "0 / 1"
-    assert rows[CLASSES[1]][7] == "1 / 1"
+    assert rows["mean"][4] == "0 / 1"
+    assert rows[CLASSES[1]][9] == "1 / 1"
 
 
 def test_fold_table_has_a_row_for_every_fold_and_protocol(html):
