@@ -4,5 +4,6 @@
 from .episode_evaluation import EpisodeEvaluation
 from .fold_evaluation import FoldEvaluation
 from .prepare_batch import PrepareBatchEpisode
+from .saliency_refinement import SaliencyRefinement
 
-__all__ = ["EpisodeEvaluation", "FoldEvaluation", "PrepareBatchEpisode"]
+__all__ = ["EpisodeEvaluation", "FoldEvaluation", "PrepareBatchEpisode", "SaliencyRefinement"]

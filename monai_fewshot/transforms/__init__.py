@@ -3,6 +3,7 @@
 
 from .affine_elastic import RandAffineElastic, RandAffineElasticD, RandAffineElasticd, RandAffineElasticDict, WarpDraw
 from .body_mask import BodyMask, BodyMaskD, BodyMaskd, BodyMaskDict
+from .boundary_saliency import boundary_saliency
 from .color_jitter import ColorDraw, RandColorJitter, RandColorJitterD, RandColorJitterd, RandColorJitterDict
 from .episode_augmentation import AugmentationDraw, EpisodeAugmentation
 from .mask_split import (
@@ -21,6 +22,18 @@ from .rectangles import (
     RandomRectangleLabelsd,
     RandomRectangleLabelsDict,
 )
+from .saliency_labels import (
+    SaliencyLabels,
+    SaliencyLabelsD,
+    SaliencyLabelsd,
+    SaliencyLabelsDict,
+    SaliencyMap,
+    SaliencyMapD,
+    SaliencyMapd,
+    SaliencyMapDict,
+    clean_saliency,
+)
+from .spectral_residual import spectral_residual_saliency
 from .superpixels import SuperpixelLabels, SuperpixelLabelsD, SuperpixelLabelsd, SuperpixelLabelsDict
 from .supervoxels import SupervoxelLabels, SupervoxelLabelsD, SupervoxelLabelsd, SupervoxelLabelsDict
 from .surrogate_tasks import (
@@ -63,6 +76,14 @@ __all__ = [
     "RandomRectangleLabelsD",
     "RandomRectangleLabelsDict",
     "RandomRectangleLabelsd",
+    "SaliencyLabels",
+    "SaliencyLabelsD",
+    "SaliencyLabelsDict",
+    "SaliencyLabelsd",
+    "SaliencyMap",
+    "SaliencyMapD",
+    "SaliencyMapDict",
+    "SaliencyMapd",
     "SplitMode",
     "SuperpixelLabels",
     "SuperpixelLabelsD",
@@ -79,7 +100,10 @@ __all__ = [
     "WarpDraw",
     "adjust_gamma",
     "affine_matrices",
+    "boundary_saliency",
+    "clean_saliency",
     "elastic_displacement",
+    "spectral_residual_saliency",
     "uniform_noise",
     "warp",
 ]

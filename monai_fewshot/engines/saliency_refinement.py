@@ -1,0 +1,191 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from ignite.engine import Events
+from ignite.handlers import ProgressBar
+from monai.config import PathLike
+from monai.data import DataLoader
+from monai.engines import SupervisedTrainer
+from monai.losses import DiceCELoss
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from monai_fewshot.data import SliceStack, check_output_dir
+from monai_fewshot.transforms import EpisodeAugmentation, clean_saliency
+from monai_fewshot.utils import write_atomically
+
+__all__ = ["RefinementImages", "SaliencyRefinement"]
+
+logger = logging.getLogger(__name__)
+
+
+class RefinementImages(Dataset):
+    """Augmented images with their current masks; item number i is a function of (seed, i) alone.
+
+    Args:
+        stack: images with masks, above 0 in the mask.
+        length: number of items.
+        seed: of all draws.
+        augmentation: of image and mask.
+        normalize: what is done to images (B, C, H, W) after their augmentation.
+    """
+
+    def __init__(
+        self,
+        stack: SliceStack,
+        length: int,
+        seed: int,
+        augmentation: EpisodeAugmentation,
+        normalize: Callable[[torch.Tensor], torch.Tensor],
+    ) -> None:
+        self.stack = stack
+        self.length = length
+        self.seed = seed
+        self.augmentation = augmentation
+        self.normalize = normalize
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, torch.Tensor]]:
+        """Make a batch of ``image`` (C, H, W) and ``label`` (1, H, W)."""
+        size = self.stack.image.shape[2:]
+        key = (np.array([self.seed, index], dtype=np.uint64) for index in indices)
+        sources = [np.random.RandomState(np.random.Philox(key=k)) for k in key]
+        places = [random.randint(len(self.stack.image)) for random in sources]
+        draws = [self.augmentation.draw(random, size) for random in sources]
+        image, label = self.stack.take(places)
+        image, label = self.augmentation(image, (label > 0).float(), draws)
+        pairs = zip(self.normalize(image), label, strict=True)
+        return [{"image": image, "label": label} for image, label in pairs]
+
+
+class SaliencyRefinement:
+    """Masks of what is salient, refined by a network that is trained on them, round by round.
+
+    In each round the network learns from the masks as they are, of augmented images; what it finds in the images, with
+    those of their mirror images averaged and cleaned, are the masks of the next round. Mistakes of single masks that do
+    not go with the images' looks are not learned in the few epochs of a round, and so disappear.
+
+    Based on: the second step of Amac et al., "MaskSplit", WACV 2022, section 3.2, https://arxiv.org/abs/2110.12207,
+    where BASNet is trained from scratch on maps of DeepUSPS (Nguyen et al., NeurIPS 2019,
+    https://arxiv.org/abs/1909.13055), which refines masks made by hand in rounds.
+
+    Deviation: any segmentation network, Dice and cross-entropy, and the cleaned prediction of a round in place of a
+    moving average.
+
+    Args:
+        network: from (B, C, H, W) to logits (B, 1, H, W), on its device.
+        stack: images with the first masks, above 0 in the mask, on that device.
+        augmentation: of images and masks.
+        normalize: what is done to images (B, C, H, W) before the network.
+        output_dir: ``round_N.pt`` is written there after each round, and serves to go on after an interruption.
+        rounds: number of rounds.
+        steps: steps of a round.
+        batch_size: images of a step.
+        lr: learning rate of AdamW, with cosine decay within a round.
+        seed: of all draws.
+
+    Raises:
+        OSError: where the output folder cannot be written to.
+    """
+
+    def __init__(
+        self,
+        network: torch.nn.Module,
+        stack: SliceStack,
+        augmentation: EpisodeAugmentation,
+        normalize: Callable[[torch.Tensor], torch.Tensor],
+        output_dir: PathLike,
+        rounds: int = 3,
+        steps: int = 300,
+        batch_size: int = 8,
+        lr: float = 1e-3,
+        seed: int = 0,
+    ) -> None:
+        self.network = network
+        self.stack = stack
+        self.augmentation = augmentation
+        self.normalize = normalize
+        self.output_dir = check_output_dir(output_dir)
+        self.rounds = rounds
+        self.steps = steps
+        self.batch_size = batch_size
+        self.lr = lr
+        self.seed = seed
+
+    def run(self) -> list[torch.Tensor]:
+        """Refine.
+
+        Returns:
+            The masks (S, 1, H, W), uint8, before the first round and after each.
+        """
+        masks = [(self.stack.label > 0).to(torch.uint8)]
+        for number in range(1, self.rounds + 1):
+            path = self.output_dir / f"round_{number}.pt"
+            if path.is_file():
+                done = torch.load(path, map_location=masks[0].device, weights_only=True)
+                self.network.load_state_dict(done["network"])
+                masks.append(done["masks"])
+                logger.info("round %d is done already: %s", number, path)
+                continue
+            self._train(number, masks[-1])
+            masks.append(self._predict(number))
+            _save({"network": self.network.state_dict(), "masks": masks[-1]}, path)
+            changed = (masks[-1] != masks[-2]).float().mean()
+            logger.info("round %d changed %.1f %% of all pixels", number, 100 * changed)
+        return masks
+
+    def _train(self, number: int, masks: torch.Tensor) -> None:
+        filled = masks.flatten(1).any(1)
+        stack = SliceStack(self.stack.image[filled], masks[filled], self.stack.scan[filled.cpu()], self.stack.device)
+        length = self.steps * self.batch_size
+        images = RefinementImages(stack, length, 1000 * self.seed + number, self.augmentation, self.normalize)
+        optimizer = torch.optim.AdamW(self.network.parameters(), self.lr, weight_decay=1e-4)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
+        trainer = SupervisedTrainer(
+            device=masks.device,
+            max_epochs=1,
+            train_data_loader=DataLoader(images, batch_size=self.batch_size),
+            network=self.network,
+            optimizer=optimizer,
+            loss_function=DiceCELoss(sigmoid=True),
+            decollate=False,
+        )
+        trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: schedule.step())
+        ProgressBar(desc=f"round {number}").attach(trainer)
+        trainer.run()
+
+    @torch.no_grad()
+    def _predict(self, number: int) -> torch.Tensor:
+        self.network.eval()
+        masks = []
+        places = torch.arange(len(self.stack.image)).split(self.batch_size)
+        for batch in tqdm(places, f"masks of round {number}", leave=False, disable=None):
+            image = self.normalize(self.stack.take(batch.tolist())[0])
+            views = [self.network(image.flip(axes)).flip(axes) for axes in ([], [3], [2], [2, 3])]
+            found = torch.stack(views).float().sigmoid().mean(0).cpu().numpy()[:, 0]
+            masks += [torch.from_numpy(_cleaned(saliency)) for saliency in found]
+        return torch.stack(masks).unsqueeze(1).to(self.stack.label.device, torch.uint8)
+
+
+def _cleaned(probability: np.ndarray) -> np.ndarray:
+    return clean_saliency(np.where(probability > 0.5, probability, 0))
+
+
+def _save(content: dict, path: Path) -> None:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_atomically(path, buffer.getvalue())
