@@ -8,11 +8,12 @@ from .exclusion import class_numbers, slices_with_classes
 from .few_shot_folds import few_shot_fold_classes
 from .folds import Fold, cross_validation_folds, load_folds
 from .image_checks import CheckImageD, CheckImaged, CheckImageDict, check_images, image_reading
+from .image_roles import hold_out_images, one_support_fold, support_images, with_pseudo_masks, without_labels
 from .image_sets import ImageSet, load_image_list, load_image_set
 from .image_volumes import IMAGE_AFFINE, ImageAsVolumeD, ImageAsVolumed, ImageAsVolumeDict
 from .inference_scans import pending_scans, support_scans
 from .mask_split_episodes import MaskSplitEpisodes
-from .mask_writer import MaskWriter
+from .mask_writer import ImageMaskWriter, MaskWriter
 from .scan_episodes import ScanEpisodes
 from .scan_reading import prepare_scans, read_scans
 from .scans import Scan, fingerprint_scans, load_class_names, load_scans
@@ -35,6 +36,7 @@ __all__ = [
     "ImageAsVolumeD",
     "ImageAsVolumeDict",
     "ImageAsVolumed",
+    "ImageMaskWriter",
     "ImageSet",
     "MaskSplitEpisodes",
     "MaskWriter",
@@ -52,16 +54,21 @@ __all__ = [
     "few_shot_fold_classes",
     "fingerprint_scans",
     "hold_out",
+    "hold_out_images",
     "image_reading",
     "load_class_names",
     "load_folds",
     "load_image_list",
     "load_image_set",
     "load_scans",
+    "one_support_fold",
     "pending_scans",
     "prepare_scans",
     "read_scans",
     "slices_with_classes",
+    "support_images",
     "support_scans",
     "training_scans",
+    "with_pseudo_masks",
+    "without_labels",
 ]

@@ -16,6 +16,7 @@ from monai.utils import ensure_tuple
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
+from PIL import Image
 
 from .scans import Scan, load_scans
 
@@ -51,7 +52,11 @@ def support_scans(image: PathLike | Sequence[PathLike], label: PathLike | Sequen
 
 
 def pending_scans(
-    scans: Sequence[Scan], output_dir: PathLike, postfix: str = "seg", overwrite: bool = False
+    scans: Sequence[Scan],
+    output_dir: PathLike,
+    postfix: str = "seg",
+    overwrite: bool = False,
+    extension: str = ".nii.gz",
 ) -> list[Scan]:
     """List the scans that have no mask yet, so that an interrupted run goes on where it stopped.
 
@@ -59,12 +64,14 @@ def pending_scans(
 
     Args:
         scans: all scans.
-        output_dir: folder of the masks ``NAME_POSTFIX.nii.gz``.
+        output_dir: folder of the masks ``NAME_POSTFIX.nii.gz``, or of another extension.
         postfix: what follows the scan's name in the name of its mask.
         overwrite: whether to segment all scans anew.
+        extension: of the masks' files, ``".nii.gz"`` or ``".png"``.
     """
+    is_whole = _is_whole if extension == ".nii.gz" else _is_whole_image
     pending = [
-        scan for scan in scans if overwrite or not _is_whole(Path(output_dir) / f"{scan['name']}_{postfix}.nii.gz")
+        scan for scan in scans if overwrite or not is_whole(Path(output_dir) / f"{scan['name']}_{postfix}{extension}")
     ]
     if len(pending) < len(scans):
         logger.info("%d of %d scans have a mask in %s already", len(scans) - len(pending), len(scans), output_dir)
@@ -84,5 +91,14 @@ def _is_whole(path: Path) -> bool:
         image = nibabel.nifti1.Nifti1Image.from_bytes(gzip.decompress(path.read_bytes()))
         numpy.asanyarray(image.dataobj)
     except (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataError, WrapStructError):
+        return False
+    return True
+
+
+def _is_whole_image(path: Path) -> bool:
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except (OSError, SyntaxError, ValueError):
         return False
     return True

@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from monai.config import NdarrayOrTensor
-from monai.data import NibabelWriter
+import numpy as np
+from monai.config import DtypeLike, NdarrayOrTensor, PathLike
+from monai.data import NibabelWriter, PILWriter
+from monai.utils import convert_to_numpy
+from PIL import Image
 
-__all__ = ["MaskWriter"]
+__all__ = ["ImageMaskWriter", "MaskWriter"]
 
 
 class MaskWriter(NibabelWriter):
@@ -37,3 +41,46 @@ class MaskWriter(NibabelWriter):
         """
         super().set_data_array(data_array, channel_dim, squeeze_end_dims=False, **kwargs)
         self.data_obj = self.data_obj[..., 0]
+
+
+class ImageMaskWriter(PILWriter):
+    """Writes the mask of a 2D image as a PNG file with rows and columns in place, for ``SaveImage``.
+
+    A mask of one class is written as 0 and 255, so that it can be seen; of several, with their numbers.
+    """
+
+    data_obj: Any
+
+    def __init__(self, output_dtype: DtypeLike = np.uint8, **kwargs: Any) -> None:
+        super().__init__(output_dtype, channel_dim=None, scale=None)
+
+    def set_data_array(
+        self,
+        data_array: NdarrayOrTensor,
+        channel_dim: int | None = 0,
+        squeeze_end_dims: bool = True,
+        contiguous: bool = False,
+    ) -> None:
+        """Take the pixels.
+
+        Args:
+            data_array: (1, H, W, 1), class numbers.
+            channel_dim: axis of the channel; of no effect.
+            squeeze_end_dims: of no effect.
+            contiguous: of no effect.
+        """
+        mask = convert_to_numpy(data_array).reshape(data_array.shape[1:3])
+        self.data_obj = mask * 255 if mask.max(initial=0) <= 1 else mask
+
+    def set_metadata(self, meta_dict: Mapping | None = None, resample: bool = True, **options: Any) -> None:
+        """Do nothing: a mask keeps the size of its image."""
+
+    def write(self, filename: PathLike, verbose: bool = False, **kwargs: Any) -> None:
+        """Write the file.
+
+        Args:
+            filename: its path.
+            verbose: of no effect.
+            kwargs: of ``PIL.Image.Image.save``.
+        """
+        Image.fromarray(self.data_obj.astype(np.uint8)).save(filename)

@@ -4,6 +4,6 @@
 from .episode_evaluation import EpisodeEvaluation
 from .fold_evaluation import FoldEvaluation
 from .prepare_batch import PrepareBatchEpisode
-from .saliency_refinement import SaliencyRefinement
+from .saliency_refinement import SaliencyRefinement, write_masks
 
-__all__ = ["EpisodeEvaluation", "FoldEvaluation", "PrepareBatchEpisode", "SaliencyRefinement"]
+__all__ = ["EpisodeEvaluation", "FoldEvaluation", "PrepareBatchEpisode", "SaliencyRefinement", "write_masks"]

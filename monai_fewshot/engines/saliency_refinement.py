@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from monai.config import PathLike
 from monai.data import DataLoader
 from monai.engines import SupervisedTrainer
 from monai.losses import DiceCELoss
+from PIL import Image
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
@@ -23,7 +25,7 @@ from monai_fewshot.data import SliceStack, check_output_dir
 from monai_fewshot.transforms import EpisodeAugmentation, clean_saliency
 from monai_fewshot.utils import write_atomically
 
-__all__ = ["RefinementImages", "SaliencyRefinement"]
+__all__ = ["RefinementImages", "SaliencyRefinement", "write_masks"]
 
 logger = logging.getLogger(__name__)
 
@@ -179,6 +181,31 @@ class SaliencyRefinement:
             found = torch.stack(views).float().sigmoid().mean(0).cpu().numpy()[:, 0]
             masks += [torch.from_numpy(_cleaned(saliency)) for saliency in found]
         return torch.stack(masks).unsqueeze(1).to(self.stack.label.device, torch.uint8)
+
+
+def write_masks(masks: torch.Tensor, images: Sequence[Mapping[str, Any]], folder: PathLike) -> int:
+    """Write masks as PNG files of 0 and 255 in the size of their images; empty ones are not written.
+
+    Args:
+        masks: (S, 1, H, W), above 0 in the mask.
+        images: S dictionaries with ``name`` and path of the ``image``.
+        folder: where to; a mask is called ``NAME.png``.
+
+    Returns:
+        The number of masks written.
+    """
+    written = 0
+    for mask, image in zip(masks[:, 0].cpu().numpy(), images, strict=True):
+        if mask.any():
+            with Image.open(image["image"]) as original:
+                size = original.size
+            picture = Image.fromarray((mask > 0).astype(np.uint8) * 255).resize(size, Image.Resampling.NEAREST)
+            buffer = io.BytesIO()
+            picture.save(buffer, format="PNG")
+            write_atomically(Path(folder) / f"{image['name']}.png", buffer.getvalue())
+            written += 1
+    logger.info("%d masks of %d images: %s", written, len(images), folder)
+    return written
 
 
 def _cleaned(probability: np.ndarray) -> np.ndarray:

@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy import ndimage
 from scipy.sparse.csgraph import shortest_path
 from scipy.spatial.distance import cdist
 from skimage.color import rgb2lab
 from skimage.segmentation import slic
+
+from .field_of_view import field_of_view
 
 __all__ = ["boundary_saliency", "optimized_saliency", "region_distances"]
 
@@ -37,6 +40,9 @@ def boundary_saliency(image: np.ndarray, num_regions: int = 200) -> np.ndarray:
     Based on: Zhu, Liang, Wei and Sun, "Saliency Optimization from Robust Background Detection", CVPR 2014, sections 3
     and 4, with its constants: sigma_clr 10, sigma_bnd 1, sigma_spa 0.25 of the image, mu 0.1.
 
+    Deviation: dark corners and frames, as dermoscopes and endoscopes leave them, are not part of the image
+    (:func:`~monai_fewshot.transforms.field_of_view.field_of_view`), whose border is then theirs.
+
     Args:
         image: (3, H, W), colors from 0 to 1 or 0 to 255, or (1, H, W) of any unit, whose range is taken for black to
             white.
@@ -45,16 +51,18 @@ def boundary_saliency(image: np.ndarray, num_regions: int = 200) -> np.ndarray:
     Returns:
         (H, W), 0 to 1; zeros for a constant image.
     """
+    inside = field_of_view(image)
     lab = _lab(image)
-    if not np.ptp(lab, axis=(0, 1)).any():
+    if not np.ptp(lab[inside], axis=0).any():
         return np.zeros(image.shape[1:])
-    regions = slic(lab, num_regions, compactness=20, convert2lab=False, start_label=0, channel_axis=2)
-    regions = np.unique(regions, return_inverse=True)[1].reshape(regions.shape)
-    if regions.max() == 0:
+    regions = slic(lab, num_regions, compactness=20, convert2lab=False, start_label=1, channel_axis=2, mask=inside)
+    regions = np.unique(np.where(inside, regions, 0), return_inverse=True)[1].reshape(regions.shape)
+    regions = regions - 1 if not inside.all() else regions
+    if regions.max() <= 0:
         return np.zeros(image.shape[1:])
     colors, centers = _means(regions, lab), _means(regions, _places(regions.shape))
     at_border = np.zeros(regions.max() + 1, bool)
-    at_border[np.concatenate([regions[0], regions[-1], regions[:, 0], regions[:, -1]])] = True
+    at_border[np.unique(regions[inside & ~ndimage.binary_erosion(inside)])] = True
     difference = cdist(colors, colors)
     spanned = np.exp(-(region_distances(regions, difference, at_border) ** 2) / (2 * SIGMA_COLOR**2))
     connected = spanned[:, at_border].sum(1) / np.sqrt(spanned.sum(1))
@@ -65,7 +73,7 @@ def boundary_saliency(image: np.ndarray, num_regions: int = 200) -> np.ndarray:
     adjacent = _neighbors(regions, at_border)
     saliency = optimized_saliency(contrast, background, difference, adjacent)
     saliency = (saliency - saliency.min()) / max(np.ptp(saliency), 1e-12)
-    return saliency[regions]
+    return np.where(regions < 0, 0, saliency[regions])
 
 
 def region_distances(regions: np.ndarray, difference: np.ndarray, at_border: np.ndarray) -> np.ndarray:
@@ -74,7 +82,7 @@ def region_distances(regions: np.ndarray, difference: np.ndarray, at_border: np.
     Regions at the image's border are all neighbors of one another.
 
     Args:
-        regions: (H, W), numbers from 0 without gaps.
+        regions: (H, W), numbers from 0 without gaps, below 0 where there is none.
         difference: (R, R), differences of colors.
         at_border: (R,), whether a region touches the border.
 
@@ -129,14 +137,17 @@ def _places(size: tuple[int, ...]) -> np.ndarray:
 
 
 def _means(regions: np.ndarray, values: np.ndarray) -> np.ndarray:
-    flat = regions.ravel()
-    sums = [np.bincount(flat, channel.ravel()) for channel in np.moveaxis(values, 2, 0)]
+    """Average values (H, W, C) over regions, those below 0 left out; (R, C)."""
+    inside = regions >= 0
+    flat = regions[inside]
+    sums = [np.bincount(flat, channel[inside]) for channel in np.moveaxis(values, 2, 0)]
     return np.stack(sums, axis=1) / np.bincount(flat)[:, None]
 
 
 def _neighbors(regions: np.ndarray, at_border: np.ndarray) -> np.ndarray:
     adjacent = np.outer(at_border, at_border)
-    for first, second in ((regions[1:], regions[:-1]), (regions[:, 1:], regions[:, :-1])):
-        adjacent[first, second] = adjacent[second, first] = True
+    for one, other in ((regions[1:], regions[:-1]), (regions[:, 1:], regions[:, :-1])):
+        both = (one >= 0) & (other >= 0)
+        adjacent[one[both], other[both]] = adjacent[other[both], one[both]] = True
     np.fill_diagonal(adjacent, False)
     return adjacent

@@ -7,6 +7,8 @@ import numpy as np
 from scipy import ndimage
 from skimage.transform import resize
 
+from .field_of_view import field_of_view
+
 __all__ = ["spectral_residual_saliency"]
 
 EPSILON = 1e-8
@@ -23,8 +25,9 @@ def spectral_residual_saliency(image: np.ndarray, width: int = 64, sigma: float 
 
     Based on: Hou and Zhang, "Saliency Detection: A Spectral Residual Approach", CVPR 2007, section 2.
 
-    Deviation: the maps of the channels are averaged, where the paper has gray images. A constant channel has no
-    saliency.
+    Deviation: the maps of the channels are averaged, where the paper has gray images; a constant channel has no
+    saliency. Dark corners and frames (:func:`~monai_fewshot.transforms.field_of_view.field_of_view`) take the mean
+    color of the rest.
 
     Args:
         image: (C, H, W), any unit.
@@ -34,6 +37,8 @@ def spectral_residual_saliency(image: np.ndarray, width: int = 64, sigma: float 
     Returns:
         (H, W), 0 to 1; zeros for a constant image.
     """
+    inside = field_of_view(image)
+    image = np.where(inside, image, (image * inside).sum((1, 2), keepdims=True) / inside.sum())
     height = max(8, round(width * image.shape[1] / image.shape[2]))
     small = [resize(channel.astype(np.float64), (height, width), anti_aliasing=True) for channel in image]
     maps = [_residual(channel, sigma) for channel in small if np.ptp(channel) > 0]
