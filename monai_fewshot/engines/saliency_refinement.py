@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,19 @@ from monai.data import DataLoader
 from monai.engines import SupervisedTrainer
 from monai.losses import DiceCELoss
 from PIL import Image
+from scipy import ndimage
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from monai_fewshot.data import SliceStack, check_output_dir
-from monai_fewshot.transforms import EpisodeAugmentation, clean_saliency
+from monai_fewshot.transforms import EpisodeAugmentation, clean_saliency, field_of_view
 from monai_fewshot.utils import write_atomically
 
 __all__ = ["RefinementImages", "SaliencyRefinement", "write_masks"]
 
 logger = logging.getLogger(__name__)
+SMALLEST_SHARE = 0.25
+"""Part of the images that a round learns from at least."""
 
 
 class RefinementImages(Dataset):
@@ -79,14 +83,16 @@ class SaliencyRefinement:
 
     In each round the network learns from the masks as they are, of augmented images; what it finds in the images, with
     those of their mirror images averaged and cleaned, are the masks of the next round. Mistakes of single masks that do
-    not go with the images' looks are not learned in the few epochs of a round, and so disappear.
+    not go with the images' looks are not learned in the few epochs of a round, and so disappear. Masks that reach the
+    border of the field of view are mostly wrong: images with one are segmented but not learned from, unless fewer than
+    a quarter would be left.
 
     Based on: the second step of Amac et al., "MaskSplit", WACV 2022, section 3.2, https://arxiv.org/abs/2110.12207,
     where BASNet is trained from scratch on maps of DeepUSPS (Nguyen et al., NeurIPS 2019,
     https://arxiv.org/abs/1909.13055), which refines masks made by hand in rounds.
 
-    Deviation: any segmentation network, Dice and cross-entropy, and the cleaned prediction of a round in place of a
-    moving average.
+    Deviation: any segmentation network, Dice and cross-entropy, the choice of images, and the cleaned prediction of a
+    round in place of a moving average.
 
     Args:
         network: from (B, C, H, W) to logits (B, 1, H, W), on its device.
@@ -112,7 +118,7 @@ class SaliencyRefinement:
         normalize: Callable[[torch.Tensor], torch.Tensor],
         output_dir: PathLike,
         rounds: int = 3,
-        steps: int = 300,
+        steps: int = 400,
         batch_size: int = 8,
         lr: float = 1e-3,
         seed: int = 0,
@@ -151,8 +157,9 @@ class SaliencyRefinement:
         return masks
 
     def _train(self, number: int, masks: torch.Tensor) -> None:
-        filled = masks.flatten(1).any(1)
-        stack = SliceStack(self.stack.image[filled], masks[filled], self.stack.scan[filled.cpu()], self.stack.device)
+        chosen = self._trusted(masks)
+        logger.info("round %d learns from %d of %d images", number, chosen.sum(), len(masks))
+        stack = SliceStack(self.stack.image[chosen], masks[chosen], self.stack.scan[chosen.cpu()], self.stack.device)
         length = self.steps * self.batch_size
         images = RefinementImages(stack, length, 1000 * self.seed + number, self.augmentation, self.normalize)
         optimizer = torch.optim.AdamW(self.network.parameters(), self.lr, weight_decay=1e-4)
@@ -169,6 +176,21 @@ class SaliencyRefinement:
         trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: schedule.step())
         ProgressBar(desc=f"round {number}").attach(trainer)
         trainer.run()
+
+    def _trusted(self, masks: torch.Tensor) -> torch.Tensor:
+        """Tell which masks are neither empty nor reach the border of what the image shows."""
+        filled = masks.flatten(1).any(1)
+        clear = filled & ~(masks.bool() & self._borders).flatten(1).any(1)
+        chosen = clear if clear.sum() >= SMALLEST_SHARE * len(masks) else filled
+        if not chosen.any():
+            raise ValueError("All saliency masks are empty: are the images of one color?")
+        return chosen
+
+    @cached_property
+    def _borders(self) -> torch.Tensor:
+        inside = np.stack([field_of_view(image) for image in self.stack.image.float().cpu().numpy()])
+        inner = ndimage.binary_erosion(inside, np.ones((1, 3, 3)), iterations=2)
+        return torch.from_numpy(inside & ~inner).unsqueeze(1).to(self.stack.label.device)
 
     @torch.no_grad()
     def _predict(self, number: int) -> torch.Tensor:
@@ -209,7 +231,7 @@ def write_masks(masks: torch.Tensor, images: Sequence[Mapping[str, Any]], folder
 
 
 def _cleaned(probability: np.ndarray) -> np.ndarray:
-    return clean_saliency(np.where(probability > 0.5, probability, 0))
+    return clean_saliency(np.where(probability > 0.5, probability, 0), opening=1)
 
 
 def _save(content: dict, path: Path) -> None:

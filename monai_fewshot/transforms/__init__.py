@@ -6,6 +6,7 @@ from .body_mask import BodyMask, BodyMaskD, BodyMaskd, BodyMaskDict
 from .boundary_saliency import boundary_saliency
 from .color_jitter import ColorDraw, RandColorJitter, RandColorJitterD, RandColorJitterd, RandColorJitterDict
 from .episode_augmentation import AugmentationDraw, EpisodeAugmentation
+from .field_of_view import field_of_view
 from .mask_split import (
     MaskSplitDraw,
     RandMaskSplit,
@@ -103,6 +104,7 @@ __all__ = [
     "boundary_saliency",
     "clean_saliency",
     "elastic_displacement",
+    "field_of_view",
     "spectral_residual_saliency",
     "uniform_noise",
     "warp",
