@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
+from monai.utils import MetaKeys
 
 __all__ = ["IMAGE_AFFINE", "ImageAsVolumeD", "ImageAsVolumeDict", "ImageAsVolumed"]
 
@@ -33,7 +34,7 @@ class ImageAsVolumed(MapTransform):
         d = dict(data)
         for key in self.key_iterator(d):
             image = d[key].unsqueeze(-1)
-            meta = image.meta if isinstance(image, MetaTensor) else None
+            meta = {name: value for name, value in getattr(image, "meta", {}).items() if name != MetaKeys.AFFINE}
             d[key] = MetaTensor(torch.as_tensor(image), affine=torch.from_numpy(IMAGE_AFFINE), meta=meta)
         return d
 

@@ -46,13 +46,24 @@ class MaskWriter(NibabelWriter):
 class ImageMaskWriter(PILWriter):
     """Writes the mask of a 2D image as a PNG file with rows and columns in place, for ``SaveImage``.
 
-    A mask of one class is written as 0 and 255, so that it can be seen; of several, with their numbers.
+    A mask of one class is written as 0 and 255, so that it can be seen; of several, with their numbers, whichever of
+    them an image shows.
+
+    Args:
+        num_classes: number of classes that masks may hold; ``functools.partial(ImageMaskWriter, num_classes=2)`` is
+            the writer of ``SaveImage`` for two.
+        output_dtype: of no effect, masks have 8 bits.
+        kwargs: of no effect.
+
+    Raises:
+        ValueError: where a mask holds a number above ``num_classes``.
     """
 
     data_obj: Any
 
-    def __init__(self, output_dtype: DtypeLike = np.uint8, **kwargs: Any) -> None:
-        super().__init__(output_dtype, channel_dim=None, scale=None)
+    def __init__(self, num_classes: int = 1, output_dtype: DtypeLike = np.uint8, **kwargs: Any) -> None:
+        super().__init__(np.uint8, channel_dim=None, scale=None)
+        self.num_classes = num_classes
 
     def set_data_array(
         self,
@@ -70,7 +81,13 @@ class ImageMaskWriter(PILWriter):
             contiguous: of no effect.
         """
         mask = convert_to_numpy(data_array).reshape(data_array.shape[1:3])
-        self.data_obj = mask * 255 if mask.max(initial=0) <= 1 else mask
+        highest = int(mask.max(initial=0))
+        if highest > self.num_classes:
+            raise ValueError(
+                f"A mask holds class {highest}, but is to be written as one of {self.num_classes} class(es): give "
+                "ImageMaskWriter their number, num_classes."
+            )
+        self.data_obj = mask * 255 if self.num_classes == 1 else mask
 
     def set_metadata(self, meta_dict: Mapping | None = None, resample: bool = True, **options: Any) -> None:
         """Do nothing: a mask keeps the size of its image."""

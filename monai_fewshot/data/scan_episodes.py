@@ -56,7 +56,8 @@ class ScanEpisodes(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Load a query scan.
 
-        The image's meta-data name it after the scan, so that writers call their files so, a DICOM series included.
+        The image's meta-data name it after the scan, so that writers call their files so, a DICOM series included;
+        they take off one suffix, which is why it has one.
 
         Returns:
             What ``transform`` makes of the scan, and ``support_image`` (K, C, H, W, D) with ``support_label``
@@ -65,7 +66,7 @@ class ScanEpisodes(Dataset):
         scan = self.transform(self.queries[index])
         image = scan[EpisodeKeys.IMAGE]
         if isinstance(image, MetaTensor):
-            image.meta[ImageMetaKey.FILENAME_OR_OBJ] = scan["name"]
+            image.meta[ImageMetaKey.FILENAME_OR_OBJ] = f"{scan['name']}.nii.gz"
         return {**scan, **self.support}
 
 

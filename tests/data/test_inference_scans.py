@@ -8,6 +8,7 @@ import logging
 import nibabel
 import numpy as np
 import pytest
+from PIL import Image
 
 from monai_fewshot.data import pending_scans, support_scans
 
@@ -89,3 +90,26 @@ def test_a_damaged_mask_is_made_again(tmp_path, place):
     content[place : place + 200] = bytes(200)
     file.write_bytes(content)
     assert len(pending_scans([{"name": "a", "image": "a.nii.gz"}], tmp_path)) == 1
+
+
+def _save_png(file):
+    Image.fromarray(np.random.default_rng(0).integers(0, 2, (40, 30), np.uint8) * 255).save(file)
+
+
+def test_finished_images_are_passed_over(tmp_path):
+    images = [{"name": name, "image": f"{name}.jpg"} for name in "abc"]
+    _save_png(tmp_path / "b_seg.png")
+    _save(tmp_path / "c_seg.nii.gz")
+    assert [image["name"] for image in pending_scans(images, tmp_path, extension=".png")] == ["a", "c"]
+    assert pending_scans(images, tmp_path, overwrite=True, extension=".png") == images
+    assert [image["name"] for image in pending_scans(images, tmp_path)] == ["a", "b"]
+
+
+@pytest.mark.parametrize("keep", [0, 5, 60, -60])
+def test_a_truncated_png_is_made_again(tmp_path, keep):
+    images = [{"name": "a", "image": "a.jpg"}]
+    file = tmp_path / "a_seg.png"
+    _save_png(file)
+    assert pending_scans(images, tmp_path, extension=".png") == []
+    file.write_bytes(file.read_bytes()[:keep])
+    assert pending_scans(images, tmp_path, extension=".png") == images

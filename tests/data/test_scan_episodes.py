@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 from monai.data import DataLoader, MetaTensor
+from monai.transforms import SaveImage
 
-from monai_fewshot.data import ScanEpisodes
+from monai_fewshot.data import ImageMaskWriter, MaskWriter, ScanEpisodes
 
 DEPTHS = {"a": 4, "b": 4, "c": 5, "q": 6, "r": 3}
 
@@ -54,7 +55,28 @@ def test_every_query_comes_with_the_support():
 
 def test_images_are_called_after_their_scans():
     dataset = ScanEpisodes([_scan("q"), _scan("r")], [_scan("a")], Loader())
-    assert [dataset[i]["image"].meta["filename_or_obj"] for i in range(2)] == ["q", "r"]
+    assert [dataset[i]["image"].meta["filename_or_obj"] for i in range(2)] == [
+        "q.nii.gz",
+        "r.nii.gz",
+    ]
+
+
+@pytest.mark.parametrize("name", ["q", "1.2.840.113619", "photo.v2", "scan.gz", "a b"])
+def test_masks_are_called_after_their_scans(tmp_path, name):
+    """Names of DICOM series are often dotted numbers, of which a writer must not take the last for a suffix."""
+    load = Loader()
+
+    def transform(scan):
+        return {**load({**scan, "name": "q" if scan["name"] == name else scan["name"]}), "name": scan["name"]}
+
+    episode = ScanEpisodes([_scan(name)], [_scan("a")], transform)[0]
+    for extension in (".nii.gz", ".png"):
+        values = MetaTensor(torch.ones(1, 8, 10, 1), meta=episode["image"].meta)
+        writer = ImageMaskWriter if extension == ".png" else MaskWriter
+        SaveImage(tmp_path, "seg", extension, separate_folder=False, resample=False, print_log=False, writer=writer)(
+            values
+        )
+        assert (tmp_path / f"{name}_seg{extension}").is_file()
 
 
 def test_supports_of_different_size_are_listed():
