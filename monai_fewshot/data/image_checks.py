@@ -19,6 +19,7 @@ from tqdm import tqdm
 __all__ = ["CheckImageD", "CheckImageDict", "CheckImaged", "check_images", "image_reading"]
 
 IGNORED = 255
+PNG_DEPTH = 24
 MODES = {1: "L", 3: "RGB"}
 REMEDIES = {
     "L": "is a gray image",
@@ -38,7 +39,8 @@ class CheckImaged(MapTransform):
     """Check a loaded 2D image and its mask, and make of the mask a map of class numbers.
 
     It stands right after ``LoadImaged`` (:func:`image_reading` is both), which keeps what the file said of itself. An
-    image must have the channels that are asked for, 8 bits each. A mask must be of one channel and of the image's size.
+    image must have the channels that are asked for, 8 bits each. A mask must be of the image's size and of one channel,
+    or of equal ones, as FSS-1000 has them.
     A binary mask (an item with ``class_number``) must have two values, or one ``mask_threshold`` to tell them apart,
     and some foreground; a mask of class numbers may hold 0, 255 (ignored) and ``classes``.
 
@@ -88,7 +90,7 @@ class CheckImaged(MapTransform):
         images = list(self.key_iterator(d))
         found = [(key, problem) for key in images for problem in self._image_problems(d[key])]
         if self.label_key in d:
-            mask = d[self.label_key]
+            mask = d[self.label_key] = _gray(d[self.label_key])
             found += [(self.label_key, problem) for key in images for problem in self._size_problems(d[key], mask)] + [
                 (self.label_key, problem) for problem in self._mask_problems(mask, d)
             ]
@@ -106,8 +108,13 @@ class CheckImaged(MapTransform):
         expected = MODES[self.channels]
         mode = getattr(image, "meta", {}).get("mode", expected)
         if mode == expected and image.shape[0] == self.channels:
-            return []
-        what = f"has {image.shape[0]} channels" if mode == expected else REMEDIES.get(mode, f"is of the mode {mode}")
+            if not _has_16_bits(image):
+                return []
+            what = "has 16 bits a channel"
+        elif mode == expected:
+            what = f"has {image.shape[0]} channels"
+        else:
+            what = REMEDIES.get(mode, f"is of the mode {mode}")
         return [
             f"{what}; expected {'colors (RGB)' if self.channels == 3 else 'gray levels'}, 8 bits a channel. Convert "
             f'it, e.g. with PIL.Image.open(file).convert("{expected}"){self._other_channels(mode)}.'
@@ -128,11 +135,14 @@ class CheckImaged(MapTransform):
 
     def _mask_problems(self, mask: torch.Tensor, d: Mapping[Hashable, Any]) -> list[str]:
         if mask.shape[0] != 1:
-            return [f"is a mask of {mask.shape[0]} channels; save it as one channel of class numbers, or of 0 and 255."]
+            return [
+                f"is a mask of {mask.shape[0]} channels that differ; save it as one channel of class numbers, or of 0 "
+                "and 255."
+            ]
         values = convert_to_tensor(mask, track_meta=False).unique()
         if "class_number" not in d:
-            allowed = None if self.classes is None else torch.tensor([0, IGNORED, *self.classes])
-            odd = values[:0] if allowed is None else values[~torch.isin(values.cpu(), allowed)]
+            allowed = torch.tensor([0, IGNORED, *self.classes] if self.classes is not None else range(IGNORED + 1))
+            odd = values[~torch.isin(values.cpu(), allowed)]
             if not len(odd):
                 return []
             return [f"holds {_shown(odd)}, which are no classes; expected 0, 255 (ignored) or numbers of classes."]
@@ -142,6 +152,8 @@ class CheckImaged(MapTransform):
                 f"holds {len(values)} gray levels ({_shown(values)}) where a binary mask has two, as JPEG compression "
                 "makes them; save it as PNG, or give a mask_threshold such as 127."
             ]
+        if threshold is None and len(values) == 2 and values[0] != 0:
+            return [f"holds {_shown(values)}, but no 0 for the background; save it with 0 and 255."]
         if not (values > (threshold or 0)).any():
             return ["is empty, no pixel is foreground; annotate it, or leave the image out."]
         return []
@@ -218,6 +230,21 @@ def _reason(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     return str(error).strip().splitlines()[-1]
+
+
+def _gray(mask: torch.Tensor) -> torch.Tensor:
+    """Return the first channel of a mask whose colors are equal, without transparency, else the mask."""
+    colors = mask[:3] if len(mask) > 2 else mask[:1]
+    return colors[:1] if bool((colors == colors[:1]).all()) else mask
+
+
+def _has_16_bits(image: torch.Tensor) -> bool:
+    """Tell of a PNG file of colors, which PIL opens as one of 8 bits."""
+    path = Path(str(getattr(image, "meta", {}).get(ImageMetaKey.FILENAME_OR_OBJ, "")))
+    if path.suffix.lower() != ".png" or not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        return file.read(PNG_DEPTH + 1)[PNG_DEPTH:] == b"\x10"
 
 
 def _source(d: Mapping[Hashable, Any], key: Hashable) -> str:

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from .few_shot_folds import COCO_CLASSES, PASCAL_CLASSES
+from .scans import DATASET_JSON, load_class_names, load_scans
 
 __all__ = ["IMAGE_SUFFIXES", "LAYOUTS", "image_files", "listed_images", "recognize"]
 
@@ -25,8 +27,11 @@ Found = tuple[list[Image], dict[int, str]]
 
 def image_files(folder: Path) -> list[Path]:
     """List the visible image files directly in a folder."""
-    files = (file for file in folder.iterdir() if not file.name.startswith("."))
-    return sorted(file for file in files if file.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted(file for file in folder.iterdir() if _is_image(file) and not file.name.startswith("."))
+
+
+def _is_image(file: Path) -> bool:
+    return file.suffix.lower() in IMAGE_SUFFIXES
 
 
 def recognize(folder: Path) -> str:
@@ -83,7 +88,7 @@ def _paired(
     for part in (images, masks):
         if not (folder / part).is_dir():
             raise FileNotFoundError(f"{folder} has no folder {part!r}; is it the data set that you named?")
-    found = _pair(image_files(folder / images), image_files(folder / masks), folder)
+    found = _pair(_named_by_path(folder / images), _named_by_path(folder / masks), folder)
     extra = {} if threshold is None else {"mask_threshold": threshold}
     return [{**image, "class_number": 1, **extra} for image in found], {1: class_name}
 
@@ -98,9 +103,10 @@ def _class_folders(folder: Path) -> Found:
     names = sorted(child.name for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
     for number, name in enumerate(names, 1):
         files = image_files(folder / name)
-        masks = [file for file in files if file.suffix.lower() == ".png" or MASK_SUFFIX.search(file.stem)]
+        marked = [file for file in files if MASK_SUFFIX.search(file.stem)]
+        masks = marked or [file for file in files if file.suffix.lower() == ".png"]
         pictures = [file for file in files if file not in masks]
-        for image in _pair(pictures, masks, folder / name):
+        for image in _pair(_named(pictures), _named(masks), folder / name):
             images.append({**image, "name": f"{name}_{image['name']}", "class_number": number})
     return _some(images, folder), dict(enumerate(names, 1))
 
@@ -110,14 +116,15 @@ def _ph2(folder: Path) -> Found:
     cases = sorted(path for path in root.glob("IMD*") if path.is_dir())
     images = [file for case in cases for file in _files_under(case / f"{case.name}_Dermoscopic_Image")]
     masks = [file for case in cases for file in _files_under(case / f"{case.name}_lesion")]
-    return [{**image, "class_number": 1} for image in _pair(images, masks, folder)], {1: "skin lesion"}
+    found = _pair(_named(images), _named(masks), folder)
+    return [{**image, "class_number": 1} for image in found], {1: "skin lesion"}
 
 
 def _pascal(folder: Path) -> Found:
     masks = image_files(_pascal_masks(folder))
     stems = {mask.stem for mask in masks}
     images = [file for file in image_files(folder / "JPEGImages") if file.stem in stems]
-    return _pair(images, masks, folder), PASCAL_CLASSES
+    return _pair(_named(images), _named(masks), folder), PASCAL_CLASSES
 
 
 def _coco(folder: Path) -> Found:
@@ -127,11 +134,25 @@ def _coco(folder: Path) -> Found:
             masks = image_files(folder / "annotations" / part)
             stems = {mask.stem for mask in masks}
             pictures = [file for file in image_files(folder / part) if file.stem in stems]
-            images += _pair(pictures, masks, folder)
+            images += _pair(_named(pictures), _named(masks), folder)
     return _some(images, folder), COCO_CLASSES
 
 
+def _dataset_json(folder: Path) -> Found:
+    scans = load_scans(folder)
+    volumes = [scan["image"] for scan in scans if Path(scan["image"]).suffix.lower() not in IMAGE_SUFFIXES]
+    if volumes:
+        raise ValueError(
+            f"{folder / DATASET_JSON} names {len(volumes)} files that are no 2D images ({', '.join(IMAGE_SUFFIXES)}), "
+            f"the first is {volumes[0]}. Use the bundles for scans, or name 2D images."
+        )
+    names = load_class_names(folder) or {1: "foreground"}
+    binary = {"class_number": next(iter(names))} if len(names) == 1 else {}
+    return [{**scan, **(binary if "label" in scan else {})} for scan in scans], names
+
+
 LAYOUTS: dict[str, Callable[[Path], Found]] = {
+    "dataset_json": _dataset_json,
     "pairs": _pairs,
     "class_folders": _class_folders,
     "images": _plain,
@@ -160,6 +181,7 @@ def _has(*names: str) -> Callable[[Path], bool]:
 
 
 RECOGNIZED: dict[str, Callable[[Path], bool]] = {
+    "dataset_json": _has(DATASET_JSON),
     "isic2018": _has("ISIC2018_Task1-2_Training_Input"),
     "ph2": lambda folder: (folder / "PH2 Dataset images").is_dir() or any(folder.glob("IMD*/IMD*_Dermoscopic_Image")),
     "kvasir_seg": _has("kavsir_bboxes.json", "images", "masks"),
@@ -181,33 +203,45 @@ def _files_under(folder: Path) -> list[Path]:
     return image_files(folder) if folder.is_dir() else []
 
 
+def _named(files: Iterable[Path]) -> dict[Path, str]:
+    """Name files after themselves."""
+    return {file: file.stem for file in files}
+
+
+def _named_by_path(folder: Path) -> dict[Path, str]:
+    """Name the image files of a folder, at any depth, after their paths in it."""
+    files = {file: file.relative_to(folder) for file in sorted(folder.rglob("*")) if _is_image(file)}
+    visible = {file: path for file, path in files.items() if not any(part.startswith(".") for part in path.parts)}
+    return {file: "_".join((*path.parent.parts, path.stem)) for file, path in visible.items()}
+
+
 def _some(images: list[Image], folder: Path) -> list[Image]:
     if not images:
         raise FileNotFoundError(f"{folder} holds no image ({', '.join(IMAGE_SUFFIXES)}).")
     return images
 
 
-def _pair(images: Sequence[Path], masks: Sequence[Path], folder: Path) -> list[Image]:
-    """Pair images with masks by name.
+def _pair(images: Mapping[Path, str], masks: Mapping[Path, str], folder: Path) -> list[Image]:
+    """Pair images with masks, both with their names.
 
     Raises:
         FileNotFoundError: where there is no image.
         ValueError: where a file has no partner, or several.
     """
-    by_stem: dict[str, list[Path]] = {}
-    for mask in masks:
-        by_stem.setdefault(MASK_SUFFIX.sub("", mask.stem), []).append(mask)
-    stems = [image.stem for image in images]
-    problems = _listed("images without a mask", (stem for stem in stems if stem not in by_stem))
-    problems += _listed("masks without an image", by_stem.keys() - set(stems))
-    problems += _listed("images with several masks", (stem for stem, found in by_stem.items() if len(found) > 1))
-    problems += _listed("image names that occur twice", {stem for stem in stems if stems.count(stem) > 1})
+    by_name: dict[str, list[Path]] = {}
+    counts = Counter(images.values())
+    for mask, name in masks.items():
+        by_name.setdefault(name if name in counts else MASK_SUFFIX.sub("", name), []).append(mask)
+    problems = _listed("images without a mask", counts.keys() - by_name.keys())
+    problems += _listed("masks without an image", by_name.keys() - counts.keys())
+    problems += _listed("images with several masks", (name for name, found in by_name.items() if len(found) > 1))
+    problems += _listed("image names that occur twice", (name for name, count in counts.items() if count > 1))
     if problems:
         raise ValueError(
             f"{folder}: images and masks do not pair by name.\n" + "\n".join(problems) + "\nA mask is called after its "
             "image, with or without _segmentation, _mask or _lesion: rename them, or take out what has no partner."
         )
-    found = [{"name": image.stem, "image": str(image), "label": str(by_stem[image.stem][0])} for image in images]
+    found = [{"name": name, "image": str(image), "label": str(by_name[name][0])} for image, name in images.items()]
     return _some(found, folder)
 
 

@@ -114,8 +114,12 @@ def load_image_set(
     Layouts (PNG, JPEG, BMP and TIFF files; a mask's name is that of its image, with or without a suffix such as
     ``_segmentation``, ``_mask`` or ``_lesion``):
 
-    - ``pairs``: a folder ``images`` beside a folder ``masks``, or ``imagesTr`` beside ``labelsTr``;
-    - ``class_folders``: one folder a class, in it images beside their masks (``1.jpg``, ``1.png``), as in FSS-1000;
+    - ``dataset_json``: a ``dataset.json`` that names images, masks and classes, as of
+      :func:`~monai_fewshot.data.load_scans`;
+    - ``pairs``: a folder ``images`` beside a folder ``masks``, or ``imagesTr`` beside ``labelsTr``, with folders in
+      them or without; the names of those become part of the images' names;
+    - ``class_folders``: one folder a class, in it images beside their masks (``1.jpg``, ``1.png``), as in FSS-1000, or
+      with such a suffix (``1.png``, ``1_mask.png``);
     - ``images``: images directly in the folder, without masks;
     - as they are downloaded: ``isic2018``, ``ph2``, ``kvasir_seg``, ``kvasir_capsule_seg``, ``cvc_clinicdb``,
       ``pascal`` (``JPEGImages`` beside ``SegmentationClassAug`` or ``SegmentationClass``) and ``coco``
@@ -125,8 +129,8 @@ def load_image_set(
         dataset_dir: folder.
         layout: one of them, or ``"auto"`` to recognize it. Kvasir's two sets look like ``pairs`` and must be named
             where the gray levels of their JPEG masks matter.
-        class_names: names for the classes. For ``pairs``, two or more mean that masks hold class numbers; else they are
-            binary.
+        class_names: names for the classes. For ``pairs`` and ``dataset_json``, two or more mean that masks hold class
+            numbers; else they are binary.
         mask_threshold: gray level above which a binary mask's pixels are foreground, for masks with more than two
             values, such as JPEG files.
         require_labels: whether an image without a mask is an error; else it is only where there are masks at all.
@@ -146,7 +150,7 @@ def load_image_set(
     layout = recognize(folder) if layout == "auto" else layout
     images, names = LAYOUTS[layout](folder)
     names = names if class_names is None else dict(class_names)
-    if layout == "pairs" and len(names) > 1:
+    if layout in ("pairs", "dataset_json") and len(names) > 1:
         images = [{key: value for key, value in image.items() if key != "class_number"} for image in images]
     if mask_threshold is not None:
         images = [{**image, "mask_threshold": mask_threshold} for image in images]

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 import torch
@@ -101,6 +104,7 @@ def test_masks_with_the_gray_levels_of_jpeg(tmp_path):
     ("mask", "message"),
     [
         ({"value": 0}, "is empty, no pixel is foreground"),
+        ({"value": np.arange(1, 7)}, "holds 7 gray levels"),
         ({"size": (12, 8)}, r"mask of 12 x 8 pixels \(rows x columns\), its image has 8 x 12; export it again"),
     ],
 )
@@ -110,10 +114,75 @@ def test_masks_that_do_not_fit(tmp_path, mask, message):
     assert str(error.value).startswith(str(tmp_path / "mask.png"))
 
 
+def test_masks_without_background(tmp_path):
+    item = _item(tmp_path)
+    Image.fromarray(1 + np.eye(8, 12, dtype=np.uint8)).save(tmp_path / "mask.png")
+    with pytest.raises(ValueError, match="holds 1, 2, but no 0 for the background; save it with 0 and 255"):
+        _checked(item)
+
+
 def test_masks_of_several_channels(tmp_path):
     item = _item(tmp_path)
-    with pytest.raises(ValueError, match="is a mask of 3 channels; save it as one"):
+    with pytest.raises(
+        ValueError, match="is a mask of 3 channels that differ; save it as one channel of class numbers"
+    ):
         _checked({**item, "label": item["image"]})
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "1", "P"])
+def test_masks_that_were_saved_as_gray_in_another_mode(tmp_path, mode):
+    """FSS-1000 has RGB masks of equal channels, PH2 masks of one bit."""
+    item = _item(tmp_path)
+    Image.open(item["label"]).convert(mode).save(tmp_path / "converted.png")
+    read = image_reading()({**item, "label": str(tmp_path / "converted.png")})
+    assert torch.equal(read["label"], image_reading()(item)["label"])
+
+
+def test_jpeg_masks_of_equal_channels(tmp_path):
+    path = tmp_path / "mask.jpg"
+    Image.open(_mask(tmp_path / "mask.png")).convert("RGB").save(path, quality=60)
+    item = {**_item(tmp_path), "label": str(path)}
+    with pytest.raises(ValueError, match="gray levels"):
+        _checked(item)
+    assert image_reading()({**item, "mask_threshold": 127})["label"].sum() == 24
+
+
+def test_indices_of_a_palette_are_class_numbers(tmp_path):
+    """As Pascal VOC has them: colors by class, index 255 in white for what is ignored."""
+    item = _item(tmp_path)
+    del item["class_number"]
+    values = np.zeros((8, 12), np.uint8)
+    values[2:6, 3:9], values[0] = 15, 255
+    mask = Image.fromarray(values, "L")
+    mask.putpalette(np.random.default_rng(0).integers(0, 256, 768, dtype=np.uint8).tobytes())
+    mask.save(tmp_path / "palette.png")
+    assert Image.open(tmp_path / "palette.png").mode == "P"
+    read = image_reading(classes=[15])({**item, "label": str(tmp_path / "palette.png")})
+    assert np.array_equal(read["label"][0].numpy(), values)
+
+
+def _chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def test_colors_of_16_bits(tmp_path):
+    """PIL opens such a file as one of 8 bits."""
+    rows = b"".join(b"\0" + (np.arange(36, dtype=">u2") * 1000).tobytes() for _ in range(8))
+    header = struct.pack(">IIBBBBB", 12, 8, 16, 2, 0, 0, 0)
+    chunks = _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(rows)) + _chunk(b"IEND", b"")
+    item = _item(tmp_path)
+    (tmp_path / "image.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
+    assert Image.open(tmp_path / "image.png").mode == "RGB"
+    with pytest.raises(ValueError, match=r"image\.png: has 16 bits a channel; expected colors \(RGB\), 8 bits"):
+        _checked(item)
+
+
+def test_masks_of_class_numbers_beyond_8_bits(tmp_path):
+    item = _item(tmp_path)
+    del item["class_number"]
+    Image.fromarray(np.full((8, 12), 300, np.uint16)).save(tmp_path / "mask.png")
+    with pytest.raises(ValueError, match="holds 300, which are no classes"):
+        _checked(item)
 
 
 def test_masks_of_class_numbers(tmp_path):

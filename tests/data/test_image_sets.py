@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from monai.data import Dataset
@@ -165,6 +167,66 @@ def test_what_does_not_pair_is_listed(tmp_path):
     assert "rename them, or take out what has no partner" in text
 
 
+@pytest.mark.parametrize("mask_name", ["{}_segmentation.png", "{}_mask.png", "{}-mask.tif", "{}_lesion.bmp", "{}.png"])
+def test_names_of_masks(tmp_path, mask_name):
+    image_set = load_image_set(_pairs(tmp_path, stems=("a", "b_label", "c.v2"), mask_name=mask_name))
+    assert [image["name"] for image in image_set.images] == ["a", "b_label", "c.v2"]
+    assert [image["label"].rpartition("masks/")[2] for image in image_set.images] == [
+        mask_name.format(stem) for stem in ("a", "b_label", "c.v2")
+    ]
+
+
+def test_folders_in_folders(tmp_path):
+    for patient in ("p1", "p2"):
+        for stem in ("1", "2"):
+            _save(tmp_path / "images" / patient / f"{stem}.jpg")
+            _save(tmp_path / "masks" / patient / f"{stem}_mask.png", "L")
+    _save(tmp_path / "images" / ".cache" / "1.jpg")
+    image_set = load_image_set(tmp_path)
+    assert [image["name"] for image in image_set.images] == ["p1_1", "p1_2", "p2_1", "p2_2"]
+    assert image_set.images[2]["label"] == str(tmp_path / "masks" / "p2" / "1_mask.png")
+    _save(tmp_path / "images" / "p3" / "1.jpg")
+    with pytest.raises(ValueError, match="1 images without a mask: p3_1"):
+        load_image_set(tmp_path)
+
+
+def test_classes_of_png_images_with_marked_masks(tmp_path):
+    for name in ("cup", "disc"):
+        _save(tmp_path / name / "1.png")
+        _save(tmp_path / name / "1_mask.png", "L")
+    image_set = load_image_set(tmp_path)
+    assert [image["image"] for image in image_set.images] == [str(tmp_path / n / "1.png") for n in ("cup", "disc")]
+    assert [image["name"] for image in image_set.images] == ["cup_1", "disc_1"]
+
+
+def _dataset_json(folder, labels, suffix=".png"):
+    entries = [{"image": f"i/{s}{suffix}", "label": f"m/{s}.png"} for s in "ab"] + [{"image": f"i/c{suffix}"}]
+    folder.mkdir(exist_ok=True)
+    (folder / "dataset.json").write_text(json.dumps({"labels": labels, "training": entries}))
+    return folder
+
+
+def test_images_that_dataset_json_names(tmp_path):
+    several = load_image_set(_dataset_json(tmp_path, {"0": "background", "1": "cup", "2": "disc"}))
+    assert several.class_names == {1: "cup", 2: "disc"}
+    assert several.images[0] == {
+        "name": "a",
+        "image": str(tmp_path / "i" / "a.png"),
+        "label": str(tmp_path / "m" / "a.png"),
+    }
+    assert several.images[2] == {"name": "c", "image": str(tmp_path / "i" / "c.png")}
+    one = load_image_set(_dataset_json(tmp_path, {"0": "background", "3": "polyp"}), mask_threshold=127)
+    assert one.class_names == {3: "polyp"}
+    assert [image.get("class_number") for image in one.images] == [3, 3, None]
+    assert one.images[0]["mask_threshold"] == 127
+    with pytest.raises(ValueError, match="1 of 3 images have no mask: c"):
+        load_image_set(tmp_path, require_labels=True)
+    with pytest.raises(
+        ValueError, match=r"dataset\.json names 3 files that are no 2D images .*the first is .*a\.nii\.gz"
+    ):
+        load_image_set(_dataset_json(tmp_path, {"1": "liver"}, ".nii.gz"))
+
+
 def test_two_images_of_one_name(tmp_path):
     folder = _pairs(tmp_path)
     _save(folder / "images" / "a.png")
@@ -180,7 +242,7 @@ def test_wrong_folders(tmp_path):
     (tmp_path / "scans").mkdir()
     with pytest.raises(ValueError, match=r"no layout that is known .*; it holds scans\. Give the folder with images/"):
         load_image_set(tmp_path)
-    with pytest.raises(ValueError, match="layout is 'pets', must be auto or one of pairs, class_folders"):
+    with pytest.raises(ValueError, match="layout is 'pets', must be auto or one of dataset_json, pairs, class_folders"):
         load_image_set(tmp_path, "pets")
     with pytest.raises(FileNotFoundError, match="has no folder 'Original'; is it the data set that you named"):
         load_image_set(tmp_path, "cvc_clinicdb")
