@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from monai.data import DataLoader, MetaTensor, decollate_batch
 from monai.transforms import AsDiscreted, Compose, SaveImaged
 from PIL import Image
@@ -117,6 +118,29 @@ def test_images_of_any_size_are_segmented_after_one_or_several(folder, network, 
         assert mask.shape == size
         assert set(np.unique(mask)) == {0, 255}
         assert ((mask > 0) & (truth > 0)).sum() / ((mask > 0) | (truth > 0)).sum() > 0.8
+
+
+def _resized(image, size, mode):
+    options = {"mode": "bilinear", "antialias": True} if mode == "bilinear" else {"mode": "nearest-exact"}
+    image = image[..., 0].as_tensor().float()[None]
+    return image if image.shape[2:] == size else F.interpolate(image, size, **options)
+
+
+@pytest.mark.parametrize("supports", [["a"], ["a", "d"], ["b", "c", "d"]])
+@torch.no_grad()
+def test_the_margins_are_those_of_the_network_itself(folder, network, supports):
+    image_set = load_image_set(folder)
+    examples = [READING(dict(image)) for image in image_set.named(supports).images]
+    margins = _segment(image_set.images, image_set.named(supports).images, network, folder / "out")
+    shots = torch.cat([_resized(example["image"], (64, 64), "bilinear") for example in examples])[None]
+    masks = torch.cat([_resized(example["label"], (64, 64), "nearest") for example in examples])[None]
+    context = network.encode_support(shots, masks.long())
+    for image in image_set.images:
+        query = READING(dict(image))["image"]
+        features = network.encode_query(_resized(query, (64, 64), "bilinear"))
+        logits = network.classify(features, context, query.shape[1:3])[0]
+        assert margins[image["name"]].shape == (2, *SIZES[image["name"]], 1)
+        torch.testing.assert_close(margins[image["name"]][1, ..., 0], logits[1] - logits[0], rtol=1e-4, atol=1e-4)
 
 
 def test_a_second_example_counts(folder, network):
