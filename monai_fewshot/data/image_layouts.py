@@ -105,7 +105,7 @@ def _class_folders(folder: Path) -> Found:
         files = image_files(folder / name)
         marked = [file for file in files if MASK_SUFFIX.search(file.stem)]
         masks = marked or [file for file in files if file.suffix.lower() == ".png"]
-        pictures = [file for file in files if file not in masks]
+        pictures = sorted(set(files) - set(masks))
         for image in _pair(_named(pictures), _named(masks), folder / name):
             images.append({**image, "name": f"{name}_{image['name']}", "class_number": number})
     return _some(images, folder), dict(enumerate(names, 1))

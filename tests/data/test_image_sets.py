@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from monai.data import Dataset
 from PIL import Image
 
@@ -329,7 +330,7 @@ def test_episodes_of_an_image_set(tmp_path):
 def test_real_images(data_dir, name, size):
     image_set = load_image_set(data_dir / name, require_labels=True)
     assert len(image_set.images) == 200
-    check_images(image_set.images[:20])
+    check_images(image_set.images)
     for image in image_set.images[:5]:
         read = image_reading()(dict(image))
         assert size is None or read["image"].shape == size
@@ -337,3 +338,35 @@ def test_real_images(data_dir, name, size):
         assert read["image"].shape[1:] == read["label"].shape[1:]
         rows = np.asarray(Image.open(image["image"])).transpose(2, 0, 1)
         assert np.array_equal(read["image"].numpy(), rows)
+
+
+def test_real_lesions_in_the_folders_of_ph2(data_dir, tmp_path):
+    originals = load_image_set(data_dir / "ph2").images[:4]
+    for image in originals:
+        root = tmp_path / "PH2 Dataset images" / image["name"]
+        (root / f"{image['name']}_Dermoscopic_Image").mkdir(parents=True)
+        (root / f"{image['name']}_lesion").mkdir()
+        Image.open(image["image"]).save(root / f"{image['name']}_Dermoscopic_Image" / f"{image['name']}.bmp")
+        Image.open(image["label"]).convert("1").save(root / f"{image['name']}_lesion" / f"{image['name']}_lesion.bmp")
+    nested = load_image_set(tmp_path)
+    assert nested.class_names == {1: "skin lesion"}
+    for original, image in zip(originals, nested.images, strict=True):
+        expected, read = image_reading()(dict(original)), image_reading()(dict(image))
+        assert torch.equal(read["image"], expected["image"])
+        assert torch.equal(read["label"], expected["label"])
+
+
+def test_real_polyps_with_masks_as_kvasir_has_them(data_dir, tmp_path):
+    originals = load_image_set(data_dir / "kvasir_seg").images[:4]
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+    (tmp_path / "kavsir_bboxes.json").write_text("{}")
+    for image in originals:
+        Image.open(image["image"]).save(tmp_path / "images" / f"{image['name']}.jpg")
+        Image.open(image["label"]).convert("RGB").save(tmp_path / "masks" / f"{image['name']}.jpg", quality=75)
+    image_set = load_image_set(tmp_path)
+    check_images(image_set.images)
+    for original, image in zip(originals, image_set.images, strict=True):
+        assert len(np.unique(np.asarray(Image.open(image["label"])))) > 2
+        expected, read = image_reading()(dict(original))["label"], image_reading()(dict(image))["label"]
+        assert (expected != read).float().mean() < 1e-3
