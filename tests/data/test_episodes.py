@@ -116,7 +116,7 @@ def test_an_episode_equals_the_ordinary_transforms_with_its_draws():
     stack = _pseudo_labels()
     dataset = PseudoLabelEpisodes(stack, 6, shots=2, seed=5, augmentation=_augmentation())
     for number in range(6):
-        slices, (value,), draws = dataset._plan(number)
+        slices, (value,), draws = dataset.plan(number)
         items = []
         for index, draw in zip(slices, draws, strict=True):
             geometry = RandAffineElastic()
@@ -241,7 +241,7 @@ def test_annotated_episodes(ways, shots):
     dataset = AnnotatedEpisodes(stack, 40, [2, 4, 5], ways=ways, shots=shots)
     query_shows = Counter()
     for index in range(40):
-        slices, values, _draws = dataset._plan(index)
+        slices, values, _draws = dataset.plan(index)
         assert len(set(values)) == ways
         assert set(values) <= {2, 4, 5}
         *support, query = slices

@@ -1,7 +1,7 @@
 # Copyright (c) monai_fewshot contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from .logits import foreground_logits, one_hot
+from .logits import class_masks, foreground_logits
 from .prototypes import PrototypeSet, local_average, masked_average, prototype_similarity
 from .resize import linear_resize
 from .upsampling_decoder import UpsamplingDecoder
@@ -9,10 +9,10 @@ from .upsampling_decoder import UpsamplingDecoder
 __all__ = [
     "PrototypeSet",
     "UpsamplingDecoder",
+    "class_masks",
     "foreground_logits",
     "linear_resize",
     "local_average",
     "masked_average",
-    "one_hot",
     "prototype_similarity",
 ]

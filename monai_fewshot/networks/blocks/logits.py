@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import torch
 
-__all__ = ["foreground_logits", "one_hot"]
+__all__ = ["class_masks", "foreground_logits"]
 
 
-def one_hot(label: torch.Tensor, num_classes: int) -> torch.Tensor:
+def class_masks(label: torch.Tensor, num_classes: int) -> torch.Tensor:
     """Turn labels into masks.
 
     ``monai.networks.one_hot`` does not take values beyond the classes, which are in no mask here.

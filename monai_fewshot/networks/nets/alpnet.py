@@ -10,10 +10,10 @@ from torch import nn
 
 from monai_fewshot.networks.blocks import (
     PrototypeSet,
+    class_masks,
     linear_resize,
     local_average,
     masked_average,
-    one_hot,
     prototype_similarity,
 )
 
@@ -191,7 +191,7 @@ class ALPNet(FewShotSegmenter):
 
     def _align(self, query: torch.Tensor, scores: torch.Tensor, support: torch.Tensor) -> torch.Tensor:
         """Score the support (B, K, F, *s) with the query (B, F, *s) and its predicted mask as its support."""
-        masks = one_hot(scores.argmax(1, keepdim=True), self.num_classes)
+        masks = class_masks(scores.argmax(1, keepdim=True), self.num_classes)
         prototypes = self.pool_prototypes(query.unsqueeze(1), masks.unsqueeze(1))
         shots = support.shape[1]
         repeated = PrototypeSet(*(x.repeat_interleave(shots, 0) for x in prototypes))
@@ -199,7 +199,7 @@ class ALPNet(FewShotSegmenter):
 
     def _masks(self, label: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
         """Bring labels (B, K, 1, *S) to masks (B, K, N+1, *s) of the features' size."""
-        return linear_resize(one_hot(label.flatten(0, 1), self.num_classes), size).unflatten(0, label.shape[:2])
+        return linear_resize(class_masks(label.flatten(0, 1), self.num_classes), size).unflatten(0, label.shape[:2])
 
     def _check_support(self, image: torch.Tensor, label: torch.Tensor) -> None:
         dims = self.spatial_dims + 3

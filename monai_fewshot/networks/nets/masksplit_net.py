@@ -10,7 +10,13 @@ import torch
 from monai.networks.blocks import Convolution
 from torch import nn
 
-from monai_fewshot.networks.blocks import UpsamplingDecoder, foreground_logits, linear_resize, masked_average, one_hot
+from monai_fewshot.networks.blocks import (
+    UpsamplingDecoder,
+    class_masks,
+    foreground_logits,
+    linear_resize,
+    masked_average,
+)
 
 from .feature_encoder import FeatureEncoder
 from .few_shot_segmenter import FewShotSegmenter
@@ -178,7 +184,7 @@ class MaskSplitNet(FewShotSegmenter):
     def prototypes(self, features: torch.Tensor, label: torch.Tensor) -> ShotPrototypes:
         """Average features (B, K, L, F, *s) under the masks of labels (B, K, 1, *S)."""
         episodes, _, levels, width = features.shape[:4]
-        masks = linear_resize(one_hot(label.flatten(0, 1), self.num_classes)[:, 1:], features.shape[4:])
+        masks = linear_resize(class_masks(label.flatten(0, 1), self.num_classes)[:, 1:], features.shape[4:])
         pooled = masked_average(features.flatten(0, 1).flatten(1, 2).float(), masks)
         vectors = pooled.unflatten(2, (levels, width)).unflatten(0, (episodes, -1)).transpose(1, 2)
         shown = (masks.flatten(2).sum(2) > 0).float().unflatten(0, (episodes, -1)).transpose(1, 2)
