@@ -37,14 +37,14 @@ def _stack(count=24):
     return SliceStack.from_scans(items), np.stack(truths)
 
 
-def _refinement(folder, stack, rounds=2, steps=60, seed=0):
+def _refinement(folder, stack, rounds=2, steps=100, seed=0):
     torch.manual_seed(0)
-    network = BasicUNet(2, 3, 1, features=(4, 4, 8, 8, 16, 4), norm="batch")
+    network = BasicUNet(2, 3, 1, features=(8, 8, 8, 16, 16, 8), norm="batch")
     augmentation = EpisodeAugmentation(
         RandAffineElastic(0.5, rotate=0.2, translate=2, shear=0, zoom=(0.9, 1.1), alpha=0, flip=(0.5, 0.5)), None
     )
     return SaliencyRefinement(
-        network, stack, augmentation, NormalizeChannels(), folder, rounds, steps, batch_size=4, lr=5e-3, seed=seed
+        network, stack, augmentation, NormalizeChannels(), folder, rounds, steps, batch_size=8, lr=5e-3, seed=seed
     )
 
 
@@ -66,7 +66,7 @@ def test_mistakes_that_do_not_go_with_the_looks_disappear(refined):
     assert torch.equal(masks[0], (stack.label > 0).to(torch.uint8))
     before, *after = (_iou(m, truths) for m in masks)
     assert before < 0.8
-    assert max(after) > before + 0.05
+    assert min(after) > 0.9
     assert masks[-1].unique().tolist() == [0, 1]
 
 
