@@ -14,8 +14,7 @@ from monai.bundle import verify_metadata, verify_net_in_out
 import monai_fewshot
 
 ROOT = Path(__file__).parents[2]
-CONFIGS = ROOT / "bundles" / "ssl_alpnet" / "configs"
-METADATA = CONFIGS / "metadata.json"
+BUNDLES = ("ssl_alpnet", "surrogate_fewshot", "masksplit")
 
 TEXT, OBJECT, LIST_OF_TEXT = {"type": "string"}, {"type": "object"}, {"type": "array", "items": {"type": "string"}}
 REQUIRED = {
@@ -64,9 +63,14 @@ def schema() -> dict:
     }
 
 
+@pytest.fixture(params=BUNDLES)
+def configs(request) -> Path:
+    return ROOT / "bundles" / request.param / "configs"
+
+
 @pytest.fixture
-def metadata() -> dict:
-    return json.loads(METADATA.read_text())
+def metadata(configs) -> dict:
+    return json.loads((configs / "metadata.json").read_text())
 
 
 @pytest.fixture
@@ -76,8 +80,8 @@ def schema_file(tmp_path: Path) -> Path:
     return path
 
 
-def test_fields_and_types_are_those_of_the_specification(schema_file):
-    verify_metadata(meta_file=str(METADATA), filepath=str(schema_file))
+def test_fields_and_types_are_those_of_the_specification(configs, schema_file):
+    verify_metadata(meta_file=str(configs / "metadata.json"), filepath=str(schema_file))
 
 
 @pytest.mark.parametrize("field", [*REQUIRED, "network_data_format"])
@@ -114,7 +118,8 @@ def test_inputs_are_the_arguments_of_the_network(metadata):
     assert list(metadata["network_data_format"]["inputs"]) == ["image", "support_image", "support_label"]
 
 
-def test_the_network_takes_and_gives_what_is_described(metadata):
+def test_the_network_takes_and_gives_what_is_described(configs, metadata, monkeypatch):
+    monkeypatch.chdir(configs.parent)
     support = {
         name: torch.zeros(1, 1, described["num_channels"], *described["spatial_shape"])
         for name, described in metadata["network_data_format"]["inputs"].items()
@@ -124,8 +129,8 @@ def test_the_network_takes_and_gives_what_is_described(metadata):
     for config in ("train.json", "evaluate.json", "inference.json"):
         verify_net_in_out(
             net_id="network_def",
-            meta_file=str(METADATA),
-            config_file=str(CONFIGS / config),
+            meta_file=str(configs / "metadata.json"),
+            config_file=str(configs / config),
             device="cpu",
             extra_forward_args=support,
         )
