@@ -27,6 +27,12 @@ SHORT = {"epoch_length": 2, "max_epochs": 2, "batch_size": 2, "num_val_episodes"
 TYPES = {"train": "train", "saliency": None}
 
 
+@pytest.fixture(autouse=True)
+def _elsewhere(monkeypatch, tmp_path):
+    """Defaults of the bundles lie in the working folder."""
+    monkeypatch.chdir(tmp_path)
+
+
 def workflow(bundle, *names, **settings):
     """Read and initialize configurations of a bundle, with a small network."""
     network = {} if names[0] == "saliency" or "paper" in names else SMALL[bundle]
