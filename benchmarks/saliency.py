@@ -5,8 +5,8 @@
     python benchmarks/saliency.py PH2 KVASIR_SEG --results docs/results.md
 
 Mean IoU with the true masks of the spectral residual, the boundary prior, both fused, and of each round of refinement
-by a network trained from scratch, with the settings of bundles/masksplit/configs/saliency.json. True masks serve for
-scoring alone.
+by a network trained from scratch, with the settings of bundles/masksplit/configs/saliency.json. No mask is trained
+on.
 """
 
 from __future__ import annotations

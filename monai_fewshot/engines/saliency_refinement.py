@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -108,6 +109,7 @@ class SaliencyRefinement:
 
     Raises:
         OSError: where the output folder cannot be written to.
+        ValueError: on :meth:`run`, where the folder holds rounds of other images or settings, or all masks are empty.
     """
 
     def __init__(
@@ -145,16 +147,30 @@ class SaliencyRefinement:
             path = self.output_dir / f"round_{number}.pt"
             if path.is_file():
                 done = torch.load(path, map_location=masks[0].device, weights_only=True)
+                if done["made_with"] != self._made_with():
+                    raise ValueError(
+                        f"{path} was made with other images or settings: choose another output_dir, or remove the "
+                        "rounds in it to begin anew."
+                    )
                 self.network.load_state_dict(done["network"])
                 masks.append(done["masks"])
                 logger.info("round %d is done already: %s", number, path)
                 continue
             self._train(number, masks[-1])
             masks.append(self._predict(number))
-            _save({"network": self.network.state_dict(), "masks": masks[-1]}, path)
+            made = {"network": self.network.state_dict(), "masks": masks[-1], "made_with": self._made_with()}
+            _save(made, path)
             changed = (masks[-1] != masks[-2]).float().mean()
             logger.info("round %d changed %.1f %% of all pixels", number, 100 * changed)
         return masks
+
+    def _made_with(self) -> dict[str, str]:
+        """What rounds depend on, to tell whether those in a folder may be gone on with."""
+        digest = hashlib.sha256()
+        for tensor in (self.stack.image, self.stack.label):
+            digest.update(tensor.cpu().numpy().tobytes())
+        settings = {"steps": self.steps, "batch_size": self.batch_size, "lr": self.lr, "seed": self.seed}
+        return {"images": digest.hexdigest(), **{key: str(value) for key, value in settings.items()}}
 
     def _train(self, number: int, masks: torch.Tensor) -> None:
         chosen = self._trusted(masks)
@@ -179,7 +195,7 @@ class SaliencyRefinement:
 
     def _trusted(self, masks: torch.Tensor) -> torch.Tensor:
         """Tell which masks are neither empty nor reach the border of what the image shows."""
-        filled = masks.flatten(1).any(1)
+        filled = masks.bool().flatten(1).any(1)
         clear = filled & ~(masks.bool() & self._borders).flatten(1).any(1)
         chosen = clear if clear.sum() >= SMALLEST_SHARE * len(masks) else filled
         if not chosen.any():
@@ -218,13 +234,15 @@ def write_masks(masks: torch.Tensor, images: Sequence[Mapping[str, Any]], folder
     """
     written = 0
     for mask, image in zip(masks[:, 0].cpu().numpy(), images, strict=True):
+        path = Path(folder) / f"{image['name']}.png"
+        path.unlink(missing_ok=True)
         if mask.any():
             with Image.open(image["image"]) as original:
                 size = original.size
             picture = Image.fromarray((mask > 0).astype(np.uint8) * 255).resize(size, Image.Resampling.NEAREST)
             buffer = io.BytesIO()
             picture.save(buffer, format="PNG")
-            write_atomically(Path(folder) / f"{image['name']}.png", buffer.getvalue())
+            write_atomically(path, buffer.getvalue())
             written += 1
     logger.info("%d masks of %d images: %s", written, len(images), folder)
     return written

@@ -143,14 +143,15 @@ class RandMaskSplit(RandomizableTransform):
             randomize: whether to draw anew; else the last draw serves again.
 
         Returns:
-            Labels of support and query, (1, H, W) each, of the type of ``img``.
+            Labels of support and query, (1, H, W) each, arrays or tensors as ``img``; uint8 where that has integers or
+            booleans, which may not hold 255.
         """
         if randomize:
             self.randomize(img.shape[1:])
         data = convert_to_tensor(img, track_meta=False)
         support, query = (label[0] for label in self.apply(data[None], [self._drawn]))
-        dtype = torch.uint8 if isinstance(img, torch.Tensor) and not img.is_floating_point() else None
-        return tuple(convert_to_dst_type(label, img, dtype=dtype)[0] for label in (support, query))
+        kind = None if data.is_floating_point() else torch.uint8 if isinstance(img, torch.Tensor) else np.uint8
+        return convert_to_dst_type(support, img, dtype=kind)[0], convert_to_dst_type(query, img, dtype=kind)[0]
 
 
 class RandMaskSplitd(RandomizableTransform, MapTransform):

@@ -46,3 +46,37 @@ def test_episodes_need_all_keys():
     del batch["support_label"]
     with pytest.raises(KeyError, match="support_label"):
         PrepareBatchEpisode()(batch)
+
+
+def _with_surrogate():
+    shape = (2, 4, 3, 8, 8)
+    return {**_batch(), "surrogate_image": torch.rand(shape), "surrogate_target": torch.rand(shape)}
+
+
+def test_surrogate_images_go_to_the_network_last_and_their_originals_to_the_loss_last():
+    batch = _with_surrogate()
+    image, target, args, kwargs = PrepareBatchEpisode()(batch, device="cpu")
+    assert image is batch["image"]
+    assert [id(t) for t in target] == [id(batch[key]) for key in ("label", "support_label", "surrogate_target")]
+    assert [id(t) for t in args] == [id(batch[key]) for key in ("support_image", "support_label", "surrogate_image")]
+    assert kwargs == {}
+
+
+def test_surrogate_images_and_their_originals_move():
+    _, target, args, _ = PrepareBatchEpisode()(_with_surrogate(), device="meta", dtype=torch.float16)
+    for tensor in (target[2], args[2]):
+        assert (tensor.shape, tensor.device.type, tensor.dtype) == ((2, 4, 3, 8, 8), "meta", torch.float16)
+
+
+def test_surrogate_images_need_their_originals():
+    batch = _with_surrogate()
+    del batch["surrogate_target"]
+    with pytest.raises(KeyError, match="surrogate_target"):
+        PrepareBatchEpisode()(batch)
+
+
+def test_originals_alone_are_no_surrogate_task():
+    batch = _with_surrogate()
+    del batch["surrogate_image"]
+    _, target, args, _ = PrepareBatchEpisode()(batch)
+    assert len(target) == len(args) == 2

@@ -82,6 +82,13 @@ def test_an_interrupted_refinement_goes_on_as_if_it_had_not_been(refined, tmp_pa
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_rounds_of_other_images_or_settings_are_not_taken_over(refined):
+    folder, stack, _, _ = refined
+    for other in (_refinement(folder, stack, seed=1), _refinement(folder, _stack(5)[0])):
+        with pytest.raises(ValueError, match=r"round_1\.pt was made with other images or settings: choose another"):
+            other.run()
+
+
 def test_masks_that_reach_the_border_are_not_learned_from(tmp_path):
     stack, _ = _stack(8)
     stack.label[0, :, :, :] = 0
@@ -101,6 +108,8 @@ def test_masks_are_written_in_the_size_of_their_images(tmp_path):
     images = [{"name": name, "image": str(tmp_path / f"{name}.jpg")} for name in ("a", "b")]
     masks = torch.zeros(2, 1, 20, 25, dtype=torch.uint8)
     masks[0, 0, 5:10, 5:20] = 1
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / "b.png").touch()
     assert write_masks(masks, images, tmp_path / "masks") == 1
     assert [file.name for file in (tmp_path / "masks").iterdir()] == ["a.png"]
     written = np.asarray(Image.open(tmp_path / "masks" / "a.png"))

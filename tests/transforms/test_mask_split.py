@@ -154,6 +154,17 @@ def test_the_dictionary_form_keeps_types_and_writes_both_labels():
     assert out["name"] == "x"
 
 
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int8, np.int64, np.float32])
+def test_no_type_of_mask_loses_the_ignored_half(dtype):
+    transform = RandMaskSplit(slope=0, alternate=False)
+    for mask in (np.ones((1, 8, 8), dtype), torch.from_numpy(np.ones((1, 8, 8), dtype))):
+        support, query = (np.asarray(label) for label in transform(mask))
+        assert type(transform(mask)[0]) is type(mask)
+        assert support.sum() == 32
+        assert (query == 1).sum() == (query == 255).sum() == 32
+        assert support.dtype == query.dtype == (np.float32 if dtype is np.float32 else np.uint8)
+
+
 def test_bad_settings():
     with pytest.raises(ValueError, match="diagonal"):
         RandMaskSplit("diagonal")

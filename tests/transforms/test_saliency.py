@@ -71,7 +71,6 @@ def test_what_reaches_the_border_is_background():
     image = _image((0.9, 0.8, 0.7), (0.3, 0.3, 0.35))
     image[:, :, :20] = np.reshape((0.2, 0.7, 0.3), (3, 1, 1))
     saliency = boundary_saliency(image)
-    print(saliency[_disc()].mean(), saliency[:, :18].mean(), saliency[~_disc()][:].mean())
     assert saliency[_disc()].mean() > 1.5 * saliency[:, :18].mean()
 
 

@@ -59,7 +59,8 @@ class MaskSplitNet(FewShotSegmenter):
         channels: of the projections and of the mixed features.
         decoder_channels: of the upsampling module's blocks of two convolutions; a last one has half as many channels.
         freeze_encoder: whether the trunk keeps its weights and statistics; one with random weights must learn.
-        shots: ``"prototypes"`` or ``"predictions"``: what is averaged over shots.
+        shots: ``"prototypes"`` or ``"predictions"`` (their logits): what is averaged over shots that show the class. Of
+            a class that none shows nothing is found.
 
     Raises:
         ValueError: for another kind of averaging.
@@ -192,7 +193,7 @@ class MaskSplitNet(FewShotSegmenter):
             return ShotPrototypes(vectors, shown)
         weight = shown[..., None, None]
         average = (vectors * weight).sum(2, keepdim=True) / weight.sum(2, keepdim=True).clamp(min=1)
-        return ShotPrototypes(average, torch.ones_like(shown[:, :, :1]))
+        return ShotPrototypes(average, shown.amax(2, keepdim=True))
 
 
 def _convolution(spatial_dims: int, in_channels: int, out_channels: int) -> Convolution:

@@ -88,6 +88,12 @@ def test_a_shot_that_does_not_show_the_class_does_not_count(shots):
     )
 
 
+@pytest.mark.parametrize("shots", ["prototypes", "predictions"])
+def test_a_class_that_no_shot_shows_is_not_found(shots):
+    image, support, label = _episode(shots=2)
+    assert not _network(shots=shots).eval()(image, support, 0 * label).any()
+
+
 def test_classes_are_segmented_as_if_alone():
     image, support, label = _episode(classes=2, shots=2)
     both = _network(num_classes=2).eval()(image, support, label)
