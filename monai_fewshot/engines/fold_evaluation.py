@@ -20,7 +20,7 @@ from monai_fewshot.inferers import FewShotVolumeInferer
 from monai_fewshot.metrics import ScanScore, write_scores
 from monai_fewshot.networks.nets import FewShotSegmenter
 from monai_fewshot.utils import gather_or_raise, load_network, num_processes, process_rank
-from monai_fewshot.visualize import SliceCase, write_report
+from monai_fewshot.visualize import VOLUME_WORDS, ReportWords, SliceCase, write_report
 
 __all__ = ["FoldEvaluation"]
 
@@ -48,6 +48,7 @@ class FoldEvaluation:
         title: of the report.
         num_workers: processes that load scans.
         postprocessing: see :class:`monai_fewshot.handlers.VolumeScores`.
+        words: what the report calls scans and folds.
 
     Raises:
         OSError: where the output folder cannot be written to.
@@ -68,6 +69,7 @@ class FoldEvaluation:
         title: str = "Few-shot segmentation",
         num_workers: int = 0,
         postprocessing: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        words: ReportWords = VOLUME_WORDS,
     ) -> None:
         self.network = network
         self.folds = folds
@@ -84,6 +86,7 @@ class FoldEvaluation:
         self.title = title
         self.num_workers = num_workers
         self.postprocessing = postprocessing
+        self.words = words
         missing = [path for path in self.checkpoints.values() if path is not None and not Path(path).is_file()]
         if missing:
             raise FileNotFoundError(
@@ -147,6 +150,12 @@ class FoldEvaluation:
         reductions = {protocol.name: str(protocol.scan_reduction) for protocol in protocols}
         write_scores(scores, self.output_dir, self.provenance, reductions)
         report = write_report(
-            self.output_dir / "report.html", scores, cases, protocols, self.provenance, title=self.title
+            self.output_dir / "report.html",
+            scores,
+            cases,
+            protocols,
+            self.provenance,
+            title=self.title,
+            words=self.words,
         )
         logger.info("report: %s", report.resolve())

@@ -3,11 +3,13 @@
 
 from .cases import SliceCase, capture_case, read_cases, select_cases, write_cases
 from .overlay import Panel, draw_panel, figure_to_array, figure_to_png, orient_slice, overlay_figure
-from .report import EPISODE_WORDS, ReportWords, write_report
+from .report import EPISODE_WORDS, IMAGE_WORDS, VOLUME_WORDS, ReportWords, write_report
 from .report_figures import box_figure, case_figure, protocol_colors
 
 __all__ = [
     "EPISODE_WORDS",
+    "IMAGE_WORDS",
+    "VOLUME_WORDS",
     "Panel",
     "ReportWords",
     "SliceCase",

@@ -26,7 +26,7 @@ from .report_figures import box_figure, case_figure, protocol_colors
 if TYPE_CHECKING:
     from monai_fewshot.inferers.protocol import Protocol
 
-__all__ = ["EPISODE_WORDS", "ReportWords", "write_report"]
+__all__ = ["EPISODE_WORDS", "IMAGE_WORDS", "VOLUME_WORDS", "ReportWords", "write_report"]
 
 SLICES = {
     "span": "from the first to the last slice of the class in the query's ground truth",
@@ -56,7 +56,9 @@ class ReportWords:
     scope: str = "whole volume, as in use"
 
 
+VOLUME_WORDS = ReportWords()
 EPISODE_WORDS = ReportWords("episode", "run", "px", "random episodes")
+IMAGE_WORDS = ReportWords("image", "fold", "px", "all images but the support")
 
 
 def write_report(
@@ -66,7 +68,7 @@ def write_report(
     protocols: Sequence[Protocol],
     provenance: Mapping[str, Any],
     title: str = "Few-shot segmentation",
-    words: ReportWords = ReportWords(),
+    words: ReportWords = VOLUME_WORDS,
 ) -> Path:
     """Write an evaluation as one HTML file that needs nothing else: tables, box plots, overlays, provenance.
 
@@ -79,7 +81,8 @@ def write_report(
         provenance: what made the scores: config, seed, versions, data fingerprint. Single values stand in a table,
             nested ones can be unfolded.
         title: of the page.
-        words: what scans and folds are called; :data:`EPISODE_WORDS` for random episodes.
+        words: what scans and folds are called; :data:`EPISODE_WORDS` for random episodes, :data:`IMAGE_WORDS` for 2D
+            images.
 
     Returns:
         The path.

@@ -33,7 +33,7 @@ def protocol_colors(protocols: Sequence[str]) -> dict[str, str]:
 def box_figure(
     scores: Sequence[ScanScore], class_names: Sequence[str], colors: Mapping[str, str], unit: str = "mm"
 ) -> Figure:
-    """Box plots of Dice and HD95 by class, protocols beside one another, every scan a dot.
+    """Box plots of Dice and, where there is any, HD95 by class, protocols beside one another, every scan a dot.
 
     Boxes reach from the first to the third quartile, whiskers over the farthest values within 1.5 of that range.
 
@@ -43,14 +43,16 @@ def box_figure(
         colors: by protocol, in the order of the boxes.
         unit: of HD95.
     """
+    distances = _values(scores, "hd95_mm")
     figure = Figure(figsize=(11, 3.6), layout="constrained")
-    dice_axes, hd95_axes = figure.subplots(1, 2)
+    dice_axes, *hd95_axes = figure.subplots(1, 2 if distances else 1, squeeze=False)[0]
     dice = {key: [100 * value for value in values] for key, values in _values(scores, "dice").items()}
     _boxes(dice_axes, dice, class_names, colors)
-    _boxes(hd95_axes, _values(scores, "hd95_mm"), class_names, colors)
     dice_axes.set(ylim=(-2, 102), ylabel="Dice (%), higher is better")
-    hd95_axes.set_ylim(bottom=0)
-    hd95_axes.set_ylabel(f"HD95 ({unit}), lower is better")
+    for axes in hd95_axes:
+        _boxes(axes, distances, class_names, colors)
+        axes.set_ylim(bottom=0)
+        axes.set_ylabel(f"HD95 ({unit}), lower is better")
     handles = [dice_axes.plot([], [], "s", color=color, label=name)[0] for name, color in colors.items()]
     legend = figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False, fontsize=9)
     for text in legend.get_texts():
@@ -101,21 +103,22 @@ def _boxes(
 
 
 def case_figure(case: SliceCase, colors: Mapping[str, str]) -> Figure:
-    """Draw a case: its slice once a protocol, cut to what is outlined, above the areas in all slices.
+    """Draw a case: its slice once a protocol, cut to what is outlined, above the areas in all slices if there are more.
 
     Args:
         case: what to draw.
         colors: by protocol.
     """
-    number = len(case.protocols)
-    figure = Figure(figsize=(2.1 * max(number, 2), 3.1), layout="constrained")
-    grid = figure.add_gridspec(2, number, height_ratios=(2.05, 0.7))
+    number, single = len(case.protocols), case.label_pixels.size == 1
+    figure = Figure(figsize=(2.1 * max(number, 2), 2.4 if single else 3.1), layout="constrained")
+    grid = figure.add_gridspec(1 if single else 2, number, height_ratios=None if single else (2.05, 0.7))
     window = _window(np.concatenate([case.label[None], case.predictions]))
     for place, name in enumerate(case.protocols):
         outlines = {"ground truth": case.label[window], name: case.predictions[place][window]}
         panel = Panel(case.image[window], outlines, name, case.pixel_aspect, {name: colors[name]})
         draw_panel(figure.add_subplot(grid[0, place]), panel)
-    _draw_areas(figure.add_subplot(grid[1, :]), case, colors)
+    if not single:
+        _draw_areas(figure.add_subplot(grid[1, :]), case, colors)
     return figure
 
 

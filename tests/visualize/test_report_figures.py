@@ -48,3 +48,21 @@ def test_cases_are_cut_to_what_is_outlined_wherever_it_lies(protocols, where):
     extent = max(np.ptp(rows), np.ptp(columns)) + 1 + 48
     assert shown[0].shape == (min(extent, 50), min(extent, 60))
     assert figure_to_array(figure).std() > 0
+
+
+def test_without_distances_there_is_one_box_plot():
+    figure = box_figure([score("0", 1, "alpnet", 0.5, math.nan)], ["organ $_1"], COLORS, "px")
+    assert [axes.get_ylabel() for axes in figure.axes] == ["Dice (%), higher is better"]
+    figure = box_figure([score("0", 1, "alpnet", 0.5, 3.0)], ["organ $_1"], COLORS, "px")
+    assert figure.axes[1].get_ylabel() == "HD95 (px), lower is better"
+
+
+def test_a_color_image_of_one_slice_has_no_areas():
+    label = np.zeros((40, 40), dtype=bool)
+    label[10:30, 10:30] = True
+    image = np.random.default_rng(0).integers(0, 256, (40, 40, 3)).astype(np.uint8)
+    one = np.array([400])
+    case = SliceCase(0, "a", "lesion", ("alpnet",), 0, 1.0, image, label, label[None], one, one[None])
+    figure = case_figure(case, COLORS)
+    assert len(figure.axes) == 1
+    assert np.array_equal(figure.axes[0].images[0].get_array(), image)

@@ -43,7 +43,6 @@ def make_phantom_shapes(
         raise ValueError(f"num_classes is {num_classes}, must be from 1 to {len(SHAPES) * len(TEXTURES)}.")
     folder = Path(output_dir)
     kinds = [(SHAPES[c % len(SHAPES)], TEXTURES[c * 3 % len(TEXTURES)]) for c in range(num_classes)]
-    kinds = [kind if kinds.index(kind) == c else _free(kinds, c) for c, kind in enumerate(kinds)]
     colors = np.random.default_rng([seed, num_classes]).uniform(0.1, 0.95, (num_classes, 2, 3))
     for number, kind in enumerate(tqdm(kinds, "drawing classes", disable=None)):
         for index in range(num_images):
@@ -76,19 +75,12 @@ def make_phantom_lesions(output_dir: PathLike, num_images: int = 40, size: int =
     return folder
 
 
-def _free(kinds: list[tuple[str, str]], number: int) -> tuple[str, str]:
-    """Another pair of shape and texture for a class whose pair is taken."""
-    every = [(shape, texture) for texture in TEXTURES for shape in SHAPES]
-    rest = [kind for kind in every if kind not in kinds]
-    return rest[number % len(rest)]
-
-
 def _scene(
     random: np.random.Generator, size: int, number: int, kinds: list[tuple[str, str]], colors: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     tones = random.uniform(0.1, 0.95, (2, 3))
     image = _painted(random, (size, size), str(random.choice(TEXTURES)), tones, contrast=0.5)
-    others = random.choice([c for c in range(len(kinds)) if c != number] or [number], 2)
+    others = random.choice([c for c in range(len(kinds)) if c != number], 2) if len(kinds) > 1 else ()
     mask = np.zeros((size, size), bool)
     for which in (*others, number):
         radius = random.uniform(0.12, 0.3 if which == number else 0.18) * size
