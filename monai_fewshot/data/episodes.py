@@ -178,7 +178,7 @@ class PseudoLabelEpisodes(Episodes):
         if not self.choices:
             raise ValueError("No slice has a pseudo-label: is the foreground mask of every slice empty?")
 
-    def draw_slices(self, random: np.random.RandomState) -> tuple[list[int], list[int]]:
+    def draw_slices(self, random: np.random.RandomState) -> tuple[list[int], Any]:
         """Draw a slice, and one of the pseudo-labels in it."""
         index, values = self.choices[random.randint(len(self.choices))]
         return [index] * (self.shots + 1), [values[random.randint(len(values))]]

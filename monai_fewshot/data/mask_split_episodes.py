@@ -11,13 +11,13 @@ import torch
 
 from monai_fewshot.transforms import EpisodeAugmentation, RandMaskSplit
 
-from .episodes import Episodes
+from .episodes import PseudoLabelEpisodes
 from .slices import SliceStack
 
 __all__ = ["MaskSplitEpisodes"]
 
 
-class MaskSplitEpisodes(Episodes):
+class MaskSplitEpisodes(PseudoLabelEpisodes):
     """Self-supervised episodes: an image with a pseudo-mask, one half of which is the support's, the other the query's.
 
     Support and query are the same image, each augmented with a draw of its own. The pseudo-mask is one of the label's
@@ -51,19 +51,13 @@ class MaskSplitEpisodes(Episodes):
         augment_support: bool = True,
         normalize: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
-        super().__init__(stack, length, seed, augmentation, augment_support, normalize)
+        super().__init__(stack, length, shots, seed, augmentation, augment_support, normalize)
         self.split = RandMaskSplit(prob=0.0) if split is None else split
-        self.shots = shots
-        present = [label.unique().tolist() for label in stack.label.cpu()]
-        self.choices = [(s, [v for v in values if v > 0]) for s, values in enumerate(present) if max(values) > 0]
-        if not self.choices:
-            raise ValueError("No image has a pseudo-mask: is the saliency of all of them empty?")
 
     def draw_slices(self, random: np.random.RandomState) -> tuple[list[int], Any]:
         """Draw an image, one of its pseudo-masks, and how it is split."""
-        index, values = self.choices[random.randint(len(self.choices))]
-        value = values[random.randint(len(values))]
-        return [index] * (self.shots + 1), (value, self.split.draw(random, self.stack.label.shape[2:]))
+        slices, (value,) = super().draw_slices(random)
+        return slices, (value, self.split.draw(random, self.stack.label.shape[2:]))
 
     def cut(self, label: torch.Tensor, draws: Sequence[Any]) -> torch.Tensor:
         """Split the pseudo-masks of a batch of episodes."""

@@ -50,7 +50,7 @@ def test_empty_masks_are_never_drawn_and_others_are():
     stack = _stack()
     drawn = {MaskSplitEpisodes(stack, 60).plan(index).slices[0] for index in range(60)}
     assert drawn == {1, 2, 3, 4}
-    with pytest.raises(ValueError, match="No image has a pseudo-mask"):
+    with pytest.raises(ValueError, match="No slice has a pseudo-label"):
         MaskSplitEpisodes(replace(stack, label=torch.zeros_like(stack.label)), 5)
 
 

@@ -5,6 +5,7 @@ from .alpnet import ALPNet
 from .feature_encoder import FeatureEncoder
 from .few_shot_segmenter import FewShotSegmenter
 from .masksplit_net import MaskSplitNet
+from .prototype_segmenter import PrototypeSegmenter
 from .resnet_encoder import DilatedResNetEncoder
 from .surrogate_network import SurrogateNetwork
 from .tiled_prototype_net import TiledPrototypeNet
@@ -17,6 +18,7 @@ __all__ = [
     "FeatureEncoder",
     "FewShotSegmenter",
     "MaskSplitNet",
+    "PrototypeSegmenter",
     "SurrogateNetwork",
     "TiledPrototypeNet",
     "UNetEncoder",

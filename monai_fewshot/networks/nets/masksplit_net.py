@@ -19,7 +19,7 @@ from monai_fewshot.networks.blocks import (
 )
 
 from .feature_encoder import FeatureEncoder
-from .few_shot_segmenter import FewShotSegmenter
+from .prototype_segmenter import PrototypeSegmenter
 
 __all__ = ["MaskSplitNet", "ShotPrototypes"]
 
@@ -38,7 +38,7 @@ class ShotPrototypes(NamedTuple):
     shown: torch.Tensor
 
 
-class MaskSplitNet(FewShotSegmenter):
+class MaskSplitNet(PrototypeSegmenter):
     """A frozen trunk, prototypes of several of its levels, and modules that mix them with the query and decode.
 
     Each level of the trunk is projected to the same number of channels, the support's features of a class are averaged
@@ -129,19 +129,6 @@ class MaskSplitNet(FewShotSegmenter):
         projected = [project(level) for project, level in zip(self.project, levels, strict=True)]
         return torch.stack([linear_resize(level, size) for level in projected], dim=1)
 
-    def encode_support(self, support_image: torch.Tensor, support_label: torch.Tensor) -> ShotPrototypes:
-        """Average the features of each class, shot and level under the class's mask.
-
-        Args:
-            support_image: (B, K, C, *S).
-            support_label: (B, K, 1, *S), 0 background, 1..N the classes; other values belong to no class.
-
-        Returns:
-            The prototypes.
-        """
-        features = self.encode_query(support_image.flatten(0, 1))
-        return self.prototypes(features.unflatten(0, support_image.shape[:2]), support_label)
-
     def classify(self, features: torch.Tensor, context: ShotPrototypes, size: Sequence[int]) -> torch.Tensor:
         """Mix features with prototypes and decode.
 
@@ -163,24 +150,6 @@ class MaskSplitNet(FewShotSegmenter):
         margins = self.decide(self.decoder(self.mix(beside), size)).unflatten(0, (batch, classes, shots))
         shown = context.shown.to(margins.dtype).reshape(-1, classes, shots, *[1] * (1 + dims))
         return foreground_logits((margins * shown).sum(2) / shown.sum(2).clamp(min=1))
-
-    def forward(
-        self, image: torch.Tensor, support_image: torch.Tensor, support_label: torch.Tensor
-    ) -> torch.Tensor | tuple[torch.Tensor, ...]:
-        """Segment queries; support and query are encoded as one batch.
-
-        Args:
-            image: (B, C, *S).
-            support_image: (B or 1, K, C, *S).
-            support_label: (B or 1, K, 1, *S).
-
-        Returns:
-            Logits (B, N+1, *S).
-        """
-        episodes, shots = support_image.shape[:2]
-        encoded = self.encode_query(torch.cat([support_image.flatten(0, 1), image]))
-        support, query = encoded[: episodes * shots].unflatten(0, (episodes, shots)), encoded[episodes * shots :]
-        return self.classify(query, self.prototypes(support, support_label), image.shape[2:])
 
     def prototypes(self, features: torch.Tensor, label: torch.Tensor) -> ShotPrototypes:
         """Average features (B, K, L, F, *s) under the masks of labels (B, K, 1, *S)."""

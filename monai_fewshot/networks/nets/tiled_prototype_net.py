@@ -17,12 +17,12 @@ from monai_fewshot.networks.blocks import (
 )
 
 from .feature_encoder import FeatureEncoder
-from .few_shot_segmenter import FewShotSegmenter
+from .prototype_segmenter import PrototypeSegmenter
 
 __all__ = ["TiledPrototypeNet"]
 
 
-class TiledPrototypeNet(FewShotSegmenter):
+class TiledPrototypeNet(PrototypeSegmenter):
     """A prototype beside every feature of the query, and a decoder that tells foreground from the two.
 
     The features of a class are averaged under its masks over all shots, tiled to the size of the query's features,
@@ -80,19 +80,6 @@ class TiledPrototypeNet(FewShotSegmenter):
         """
         return self.encoder(image)
 
-    def encode_support(self, support_image: torch.Tensor, support_label: torch.Tensor) -> torch.Tensor:
-        """Average the features of each class over its masks and over the shots that show it.
-
-        Args:
-            support_image: (B, K, C, *S).
-            support_label: (B, K, 1, *S), 0 background, 1..N the classes; other values belong to no class.
-
-        Returns:
-            Prototypes (B, N, F).
-        """
-        features = self.encoder(support_image.flatten(0, 1))
-        return self.prototypes(features.unflatten(0, support_image.shape[:2]), support_label)
-
     def classify(self, features: torch.Tensor, context: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
         """Decode features beside prototypes.
 
@@ -111,24 +98,6 @@ class TiledPrototypeNet(FewShotSegmenter):
         mixed = self.mix(torch.cat([query, tiled.to(query.dtype)], dim=2).flatten(0, 1))
         margins = self.decide(self.decoder(mixed, size))
         return foreground_logits(margins.unflatten(0, (batch, classes)))
-
-    def forward(
-        self, image: torch.Tensor, support_image: torch.Tensor, support_label: torch.Tensor
-    ) -> torch.Tensor | tuple[torch.Tensor, ...]:
-        """Segment queries; support and query are encoded as one batch, so that batch normalization sees both.
-
-        Args:
-            image: (B, C, *S).
-            support_image: (B or 1, K, C, *S).
-            support_label: (B or 1, K, 1, *S).
-
-        Returns:
-            Logits (B, N+1, *S).
-        """
-        episodes, shots = support_image.shape[:2]
-        encoded = self.encoder(torch.cat([support_image.flatten(0, 1), image]))
-        support, query = encoded[: episodes * shots].unflatten(0, (episodes, shots)), encoded[episodes * shots :]
-        return self.classify(query, self.prototypes(support, support_label), image.shape[2:])
 
     def prototypes(self, features: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         """Average features (B, K, F, *s) under the masks of labels (B, K, 1, *S); returns (B, N, F), float32."""

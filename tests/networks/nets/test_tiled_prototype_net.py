@@ -93,3 +93,10 @@ def test_every_weight_learns():
     image, support, label = _episode()
     EpisodeLoss()(network(image, support, label), (label[:, 0], label)).backward()
     assert [name for name, p in network.named_parameters() if p.grad is None] == []
+
+
+def test_supports_that_do_not_fit():
+    image, support, label = _episode(batch=3)
+    for wrong in (support[:2], support[..., :30]):
+        with pytest.raises(ValueError, match=r"do not fit queries \(3, 3, 34, 40\): expected \(B or 1, K, C, \*S\)"):
+            _network()(image, wrong, label[:2])
