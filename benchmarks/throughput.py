@@ -8,7 +8,8 @@
 Prints tables and writes throughput.json and throughput.png to --output_dir. The plain way of training is that of
 plain_training.py, one episode at a time with transforms on the CPU; that of evaluation encodes support and query anew
 for every slice and class (evaluation_speed.py). Every training cell runs in a process of its own, so that its peak of
-memory is its own (on a CPU: resident memory beyond what the process had before its first step).
+memory is its own (on a CPU: resident memory beyond what the process had before its first step). The methods for images
+train on phantoms of their own (image_throughput.py).
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import argparse
 import json
 import multiprocessing
 import platform
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -28,10 +28,12 @@ from typing import Any
 import numpy as np
 import torch
 from evaluation_speed import ENCODERS, load_episodes, make_network, run_plain, spread
+from image_throughput import image_method_cell, phantom_methods
 from monai.data import DataLoader, Dataset
 from monai.inferers import SimpleInferer
 from monai.transforms import Compose, LoadImaged, NormalizeIntensityd
 from plain_training import plain_episode, plain_loss
+from step_timing import WARM_UP, median_seconds, timed_steps
 from throughput_report import draw, report
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -46,6 +48,7 @@ from monai_fewshot.transforms import EpisodeAugmentation, RandAffineElastic, Sup
 from monai_fewshot.utils import default_dtype
 
 BACKGROUND_WEIGHT = 0.1
+METHOD_BATCH = 8
 GPU_BATCHES, CPU_BATCHES = [1, 2, 4, 8, 16, 32, 64], [1, 4, 8]
 
 
@@ -58,6 +61,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--image_size", type=int, default=128, help="of training")
     parser.add_argument("--evaluation_encoder", choices=ENCODERS, default="resnet101")
     parser.add_argument("--evaluation_size", type=int, default=256)
+    parser.add_argument("--method_size", type=int, default=128, help="of training the methods for images")
     parser.add_argument("--steps", type=int, default=5, help="timed steps of a cell, after two to warm up")
     parser.add_argument("--plain_slices", type=int, default=2, help="slices that the plain evaluation is timed on")
     parser.add_argument("--scans", type=int, default=2, help="scans that are labeled")
@@ -68,22 +72,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--output_dir", type=Path, default=Path("throughput_output"))
     return parser.parse_args()
-
-
-def synchronized(device: str) -> float:
-    if torch.device(device).type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
-def median_seconds(call: Callable[[], Any], device: str, repeats: int, warm_up: int = 1) -> float:
-    seconds = []
-    for index in range(warm_up + repeats):
-        start = synchronized(device)
-        call()
-        if index >= warm_up:
-            seconds.append(synchronized(device) - start)
-    return statistics.median(seconds)
 
 
 def resident_memory(restart_peak: bool = False) -> dict[str, int]:
@@ -125,11 +113,10 @@ def training_cell(settings: dict[str, Any], stack: SliceStack, encoder: str, bat
     steps = settings["steps"]
     placed = SliceStack(stack.image.to(device), stack.label.to(device), stack.scan)
     episodes = PseudoLabelEpisodes(
-        placed, (steps + 3) * batch_size, augmentation=EpisodeAugmentation(RandAffineElastic())
+        placed, (steps + WARM_UP + 1) * batch_size, augmentation=EpisodeAugmentation(RandAffineElastic())
     )
     batches = iter(DataLoader(episodes, batch_size=batch_size))
     prepare = PrepareBatchEpisode()
-    seconds: dict[str, list[float]] = {"making": [], "step": []}
 
     def step(batch: Any) -> None:
         image, target, support, _ = batch
@@ -139,15 +126,7 @@ def training_cell(settings: dict[str, Any], stack: SliceStack, encoder: str, bat
 
     before = resident_memory(restart_peak=True)["VmRSS"]
     try:
-        for index in range(steps + 2):
-            start = synchronized(device)
-            batch = prepare(next(batches), device)
-            made = synchronized(device)
-            step(batch)
-            done = synchronized(device)
-            if index >= 2:
-                seconds["making"].append(made - start)
-                seconds["step"].append(done - start)
+        timed = timed_steps(lambda: prepare(next(batches), device), step, steps, device, batch_size)
         memory = resident_memory()["VmHWM"] - before
         if torch.device(device).type == "cuda":
             memory = torch.cuda.max_memory_allocated()
@@ -156,16 +135,13 @@ def training_cell(settings: dict[str, Any], stack: SliceStack, encoder: str, bat
             loss_function(ALPNet.forward(network, inputs, *support), targets).backward()
     except torch.OutOfMemoryError:
         return {"encoder": encoder, "batch_size": batch_size, "error": "out of memory"}
-    total = statistics.median(seconds["step"])
     return {
         "encoder": encoder,
         "batch_size": batch_size,
         "image_size": stack.image.shape[-1],
-        "step_s": total,
-        "making_share": statistics.median(seconds["making"]) / total,
-        "episodes_per_s": batch_size / total,
+        **timed,
         "peak_bytes": memory,
-        "operations_per_s": counter.get_total_flops() / total,
+        "operations_per_s": counter.get_total_flops() / timed["step_s"],
     }
 
 
@@ -178,25 +154,18 @@ def plain_training_cell(settings: dict[str, Any], stack: SliceStack, encoder: st
     optimizer = torch.optim.AdamW(network.parameters(), 1e-3)
     images, labels = stack.image.float().cpu().numpy()[:, 0], stack.label.cpu().numpy()[:, 0]
     drawable = np.flatnonzero(labels.any((1, 2)))
-    random, making, total = np.random.RandomState(0), [], []
-    for index in range(2 * settings["steps"] + 2):
-        start = synchronized(device)
+    random = np.random.RandomState(0)
+
+    def make() -> list[torch.Tensor]:
         chosen = random.choice(drawable)
-        episode = [x.to(device) for x in plain_episode(images[chosen], labels[chosen], random)]
-        made = synchronized(device)
+        return [x.to(device) for x in plain_episode(images[chosen], labels[chosen], random)]
+
+    def step(episode: list[torch.Tensor]) -> None:
         optimizer.zero_grad()
         plain_loss(network, episode, 8 if encoder == "unet" else 4, BACKGROUND_WEIGHT)[0].backward()
         optimizer.step()
-        if index >= 2:
-            making.append(made - start)
-            total.append(synchronized(device) - start)
-    seconds = statistics.median(total)
-    return {
-        "encoder": encoder,
-        "episodes_per_s": 1 / seconds,
-        "making_share": statistics.median(making) / seconds,
-        "step_s": seconds,
-    }
+
+    return {"encoder": encoder, **timed_steps(make, step, 2 * settings["steps"], device, 1)}
 
 
 def in_own_process(function: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
@@ -253,6 +222,19 @@ def labeling(dataset_dir: Path, fold: int, scans: int) -> dict[str, Any]:
     return rates
 
 
+def image_methods(settings: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
+    return [
+        {
+            "method": method.bundle,
+            "batch_size": METHOD_BATCH,
+            "image_size": settings["method_size"],
+            "ours": in_own_process(image_method_cell, settings, method, METHOD_BATCH, False),
+            "plain": in_own_process(image_method_cell, settings, method, 1, True),
+        }
+        for method in phantom_methods(folder)
+    ]
+
+
 def main() -> None:
     arguments = parse_arguments()
     on_gpu = torch.device(arguments.device).type == "cuda"
@@ -285,6 +267,7 @@ def main() -> None:
             )
         result["evaluation"] = evaluation(settings, dataset_dir, arguments.fold, arguments.plain_slices)
         result["labeling"] = labeling(dataset_dir, arguments.fold, arguments.scans)
+        result["image_methods"] = image_methods(settings, Path(folder) / "images")
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
     (arguments.output_dir / "throughput.json").write_text(json.dumps(result, indent=2) + "\n")
     draw(result, arguments.output_dir / "throughput.png")

@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 
 TRAINING = "encoder|batch|episodes/s|plain episodes/s|ratio|making|plain making|memory GB|of peak|min for 100,000"
 
+IMAGE_METHODS = "method|batch|image|episodes/s|plain episodes/s|ratio|making|plain making"
+
 
 def table(header: str, rows: Iterable[Iterable[str]]) -> str:
     columns = header.split("|")
@@ -38,6 +40,8 @@ def report(result: Mapping[str, Any]) -> str:
             f"{result['peak_operations_per_s'] / 1e12:.3f} Tflop/s",
             table(TRAINING, map_training(result)),
             table("what|ours|plain|ratio", rows),
+            "Methods for images:",
+            table(IMAGE_METHODS, map(map_image_method, result["image_methods"])),
         ]
     )
 
@@ -66,6 +70,20 @@ def map_training(result: Mapping[str, Any]) -> list[list[str]]:
             ]
         )
     return rows
+
+
+def map_image_method(cell: Mapping[str, Any]) -> list[str]:
+    ours, plain = cell["ours"], cell["plain"]
+    return [
+        cell["method"],
+        str(cell["batch_size"]),
+        f"{cell['image_size']} x {cell['image_size']}",
+        f"{ours['episodes_per_s']:.2f}",
+        f"{plain['episodes_per_s']:.2f}",
+        f"{ours['episodes_per_s'] / plain['episodes_per_s']:.1f}",
+        f"{100 * ours['making_share']:.1f} %",
+        f"{100 * plain['making_share']:.1f} %",
+    ]
 
 
 def draw(result: Mapping[str, Any], path: Path) -> None:

@@ -80,6 +80,15 @@ def test_tables_and_plot(cell, tmp_path):
             "by_slices": {15: 3.0, 30: 6.0},
         },
         "labeling": {"ours_slices_per_s": 40.0, "plain_slices_per_s": 20.0},
+        "image_methods": [
+            {
+                "method": "masksplit",
+                "batch_size": 8,
+                "image_size": 96,
+                "ours": {"episodes_per_s": 4.5, "making_share": 0.0171, "step_s": 1.78},
+                "plain": {"episodes_per_s": 1.5, "making_share": 0.25, "step_s": 0.67},
+            }
+        ],
     }
     text = throughput_report.report(result)
     assert "| unet | 3 | 1.50 | 0.50 | 3.0 | 3.1 % | 20.0 % | 2.50 | 25 % | 1111 |" in text
@@ -87,6 +96,7 @@ def test_tables_and_plot(cell, tmp_path):
     assert "| evaluation, slices/s | 5.00 | 0.50 | 10.0 |" in text
     assert "| evaluation, 4 classes against 1 | 1.20 times | 4 times |" in text
     assert "| superpixels, slices/s | 40.0 | 20.0 | 2.0 |" in text
+    assert "| masksplit | 8 | 96 x 96 | 4.50 | 1.50 | 3.0 | 1.7 % | 25.0 % |" in text
     throughput_report.draw(result, tmp_path / "plot.png")
     with Image.open(tmp_path / "plot.png") as picture:
         assert picture.size == (1200, 840)
