@@ -12,27 +12,44 @@ import pytest
 
 FOLDER = Path(__file__).parents[2] / "tutorials"
 SMALL = {"max_epochs": 1, "epoch_length": 2, "num_volumes": 5, "volume_size": [64, 64, 12], "min_size": 50}
+SMALL_IMAGES = {"max_epochs": 1, "epoch_length": 2, "num_images": 16, "image_size": [64, 64]}
 MOST_BYTES = 200_000
 
 
-@pytest.mark.slow
-def test_few_shot_from_one_scan_runs(tmp_path, monkeypatch):
-    monkeypatch.setenv("MONAI_DATA_DIRECTORY", str(tmp_path / "data"))
+def execute(name, parameters, folder, monkeypatch):
+    """Run a notebook; return what it printed and the number of its pictures."""
+    monkeypatch.setenv("MONAI_DATA_DIRECTORY", str(folder / "data"))
     monkeypatch.setenv("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
     notebook = papermill.execute_notebook(
-        FOLDER / "few_shot_from_one_scan.ipynb",
-        tmp_path / "executed.ipynb",
-        parameters=SMALL,
+        FOLDER / name,
+        folder / "executed.ipynb",
+        parameters=parameters,
         kernel_name="python3",
         cwd=FOLDER,
         progress_bar=False,
     )
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    assert sum("image/png" in output.get("data", {}) for output in outputs) >= 6
     printed = "".join(output.get("text", "") for output in outputs)
+    return printed, sum("image/png" in output.get("data", {}) for output in outputs)
+
+
+@pytest.mark.slow
+def test_few_shot_from_one_scan_runs(tmp_path, monkeypatch):
+    printed, pictures = execute("few_shot_from_one_scan.ipynb", SMALL, tmp_path, monkeypatch)
+    assert pictures >= 6
     assert "same affine as the scan: True" in printed
     assert (tmp_path / "data" / "masks" / "phantom_001_seg.nii.gz").is_file()
     assert (tmp_path / "data" / "trained" / "report.html").is_file()
+
+
+@pytest.mark.slow
+def test_lesions_from_one_image_runs(tmp_path, monkeypatch):
+    printed, pictures = execute("lesions_from_one_image.ipynb", SMALL_IMAGES, tmp_path, monkeypatch)
+    assert pictures >= 6
+    assert "3 images, after the example of lesion_004" in printed
+    assert (tmp_path / "data" / "evaluation" / "report.html").is_file()
+    masks = {path.name for path in (tmp_path / "data" / "masks").iterdir()}
+    assert masks <= {"lesion_008.png", "lesion_012.png", "lesion_016.png"}
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.ipynb")), ids=lambda path: path.stem)
