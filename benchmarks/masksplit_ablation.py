@@ -78,8 +78,11 @@ def _copy(image: Mapping[str, Any], folder: Path, name: str, size: tuple[int, in
     with Image.open(image["image"]) as picture:
         picture.convert("RGB").resize(size, Image.Resampling.BILINEAR).save(folder / f"{name}.jpg", quality=95)
     if "label" in image:
-        with Image.open(image["label"]) as mask:
-            mask.convert("L").resize(size, Image.Resampling.NEAREST).save(folder / f"{name}.png")
+        with Image.open(image["label"]) as picture:
+            mask = picture.convert("L")
+        threshold = image.get("mask_threshold", mask.getextrema()[1] / 2)
+        mask = mask.point(lambda v: 255 * (v > threshold)).resize(size, Image.Resampling.NEAREST)
+        mask.save(folder / f"{name}.png")
 
 
 def planned(arguments: argparse.Namespace, folders: tuple[Path, Path, Path]) -> dict[tuple[str, int], Cell]:

@@ -96,11 +96,11 @@ def _copy(image: dict[str, Any], folder: Path, size: tuple[int, int]) -> None:
     with Image.open(image["image"]) as picture:
         picture.convert("RGB").resize(size, Image.Resampling.BILINEAR).save(folder / f"{image['name']}.jpg", quality=95)
     if "label" in image:
-        with Image.open(image["label"]) as mask:
-            threshold = image.get("mask_threshold", 0)
-            mask.convert("L").point(lambda v: 255 * (v > threshold)).resize(size, Image.Resampling.NEAREST).save(
-                folder / f"{image['name']}.png"
-            )
+        with Image.open(image["label"]) as picture:
+            mask = picture.convert("L")
+        threshold = image.get("mask_threshold", mask.getextrema()[1] / 2)
+        mask = mask.point(lambda v: 255 * (v > threshold)).resize(size, Image.Resampling.NEAREST)
+        mask.save(folder / f"{image['name']}.png")
 
 
 def planned(arguments: argparse.Namespace, folders: dict[str, Path]) -> dict[tuple[int, str, int], Cell]:
