@@ -98,7 +98,7 @@ def _copy(image: dict[str, Any], folder: Path, size: tuple[int, int]) -> None:
     if "label" in image:
         with Image.open(image["label"]) as picture:
             mask = picture.convert("L")
-        threshold = image.get("mask_threshold", mask.getextrema()[1] / 2)
+        threshold = image.get("mask_threshold", max(mask.tobytes()) / 2)
         mask = mask.point(lambda v: 255 * (v > threshold)).resize(size, Image.Resampling.NEAREST)
         mask.save(folder / f"{image['name']}.png")
 
