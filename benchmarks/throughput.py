@@ -127,7 +127,7 @@ def training_cell(settings: dict[str, Any], stack: SliceStack, encoder: str, bat
     before = resident_memory(restart_peak=True)["VmRSS"]
     try:
         timed = timed_steps(lambda: prepare(next(batches), device), step, steps, device, batch_size)
-        memory = resident_memory()["VmHWM"] - before
+        memory = max(0, resident_memory()["VmHWM"] - before)
         if torch.device(device).type == "cuda":
             memory = torch.cuda.max_memory_allocated()
         with FlopCounterMode(display=False) as counter:

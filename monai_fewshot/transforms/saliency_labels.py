@@ -83,7 +83,7 @@ class SaliencyMap(Transform):
     Example:
         >>> image = np.full((3, 64, 64), 0.8) + np.random.RandomState(0).rand(3, 64, 64) / 20
         >>> image[:, 20:44, 20:44] = 0.2
-        >>> saliency = SaliencyMap()(image)
+        >>> saliency = SaliencyMap("boundary")(image)
         >>> bool(saliency[0, 32, 32] > 0.5 > saliency[0, 4, 4])
         True
     """

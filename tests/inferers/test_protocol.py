@@ -137,7 +137,7 @@ def test_an_unknown_name_lists_the_known_ones():
         ({"min_pixels": -1}, "min_pixels"),
         ({"query_slices": "some"}, r"query_slices must be one of \['span', 'present', 'volume'\], got 'some'"),
         ({"support_choice": "best"}, r"support_choice must be one of .*'chunk'.*, got 'best'"),
-        ({"scan_reduction": "sum"}, r"scan_reduction must be one of \['mean', 'median'\], got 'sum'"),
+        ({"scan_reduction": "sum"}, r"scan_reduction must be one of \['mean', 'median', 'runs'\], got 'sum'"),
         ({"query_slices": "volume", "expected_span": "middle"}, r"expected_span must be one of .*, got 'middle'"),
         ({"expected_span": "height"}, "expected_span is for query_slices 'volume'; under 'span'"),
     ],

@@ -168,7 +168,7 @@ def test_half_precision_features_are_compared_in_full_precision(dtype):
 
 
 def test_closest_prototype_decides():
-    directions = F.class_masks(torch.arange(4)).float()
+    directions = F.one_hot(torch.arange(4)).float()
     sets = PrototypeSet(
         directions[None, :3],
         torch.tensor([[[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]]),

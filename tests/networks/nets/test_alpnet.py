@@ -284,7 +284,7 @@ def test_alignment_is_the_query_as_support_of_the_support():
         _, support_logits = network(image, support_image, label)
         query, support = network.encoder(image), network.encoder(support_image.flatten(0, 1)).unflatten(0, (2, 2))
         scores = prototype_similarity(query, network.encode_support(support_image, label))
-    predicted = F.class_masks(scores.argmax(1), 3).movedim(3, 1).double().numpy()
+    predicted = F.one_hot(scores.argmax(1), 3).movedim(3, 1).double().numpy()
     for b, k, c in np.ndindex(2, 2, 3):
         mask = predicted[b : b + 1, c]
         full = F.avg_pool2d(torch.tensor(mask)[None], 4).max() >= 0.95
