@@ -18,9 +18,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bundle_command import Cell, Step, replace_between, run_cells
+from bundle_command import Cell, Step
 from child_processes import ChildProcesses
-from PIL import Image
+from image_cells import add_cell_arguments, copy_image, mean_and_spread, run_and_report
 
 from monai_fewshot.data import load_image_set
 
@@ -42,13 +42,7 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("folders", type=Path, nargs="+", help="image sets with masks; each is a class of the test")
     parser.add_argument("--output_dir", type=Path, default=Path("masksplit_output"))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--image_size", type=int, default=64)
-    parser.add_argument("--iterations", type=int, default=300)
-    parser.add_argument("--episodes", type=int, default=500, help="of the evaluation")
-    parser.add_argument("--parallel", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--results", type=Path, help="Markdown file with the marker lines")
-    parser.add_argument("--report_only", action="store_true")
+    add_cell_arguments(parser)
     return parser.parse_args(words)
 
 
@@ -61,9 +55,9 @@ def prepare(arguments: argparse.Namespace) -> tuple[Path, Path, Path]:
         for folder in arguments.folders:
             for index, image in enumerate(load_image_set(folder, require_labels=True).images):
                 if index % 2:
-                    _copy(image, test / folder.name, image["name"], size)
+                    copy_image(image, test / folder.name, image["name"], size)
                 else:
-                    _copy({"image": image["image"]}, train, f"{folder.name}_{image['name']}", size)
+                    copy_image({"image": image["image"]}, train, f"{folder.name}_{image['name']}", size)
         (data / "complete").touch()
     if not (saliency / "masks").is_dir():
         step = Step("masksplit", ("saliency",), {"dataset_dir": train, "output_dir": saliency})
@@ -71,18 +65,6 @@ def prepare(arguments: argparse.Namespace) -> tuple[Path, Path, Path]:
             if ChildProcesses().run(step.command(), cwd=step.folder, stdout=log, stderr=log, env=step.environment(1)):
                 raise RuntimeError(f"No masks could be found, see {data / 'saliency.log'}")
     return train, saliency / "masks", test
-
-
-def _copy(image: Mapping[str, Any], folder: Path, name: str, size: tuple[int, int]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    with Image.open(image["image"]) as picture:
-        picture.convert("RGB").resize(size, Image.Resampling.BILINEAR).save(folder / f"{name}.jpg", quality=95)
-    if "label" in image:
-        with Image.open(image["label"]) as picture:
-            mask = picture.convert("L")
-        threshold = image.get("mask_threshold", max(mask.tobytes()) / 2)
-        mask = mask.point(lambda v: 255 * (v > threshold)).resize(size, Image.Resampling.NEAREST)
-        mask.save(folder / f"{name}.png")
 
 
 def planned(arguments: argparse.Namespace, folders: tuple[Path, Path, Path]) -> dict[tuple[str, int], Cell]:
@@ -130,9 +112,9 @@ def table(arguments: argparse.Namespace, cells: Mapping[tuple[str, int], Cell]) 
         mine = [results for (name, _), results in found.items() if name == variant]
         if mine:
             columns = [
-                _spread([100 * results["overall"]["iou"] for results in mine]),
-                *(_spread([100 * results["by_class"][name]["iou"] for results in mine]) for name in classes),
-                _spread([100 * results["overall"]["dice"] for results in mine]),
+                mean_and_spread([100 * results["overall"]["iou"] for results in mine]),
+                *(mean_and_spread([100 * results["by_class"][name]["iou"] for results in mine]) for name in classes),
+                mean_and_spread([100 * results["overall"]["dice"] for results in mine]),
             ]
             lines.append("| " + " | ".join([variant, str(len(mine)), *columns, str(PUBLISHED[variant])]) + " |")
     mean = statistics.fmean([results["minutes"] for results in found.values()]) if found else 0.0
@@ -144,25 +126,10 @@ def table(arguments: argparse.Namespace, cells: Mapping[tuple[str, int], Cell]) 
     )
 
 
-def _spread(values: Sequence[float]) -> str:
-    mean = f"{statistics.fmean(values):.1f}"
-    return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 else mean
-
-
 def main(words: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(words)
     cells = planned(arguments, prepare(arguments))
-
-    def report() -> None:
-        if arguments.results is not None:
-            replace_between(arguments.results, "masksplit", table(arguments, cells))
-
-    failures = {}
-    if not arguments.report_only:
-        failures = run_cells(list(cells.values()), arguments.parallel, arguments.threads, report)
-    report()
-    print(table(arguments, cells))
-    return 1 if failures else 0
+    return run_and_report(arguments, list(cells.values()), lambda: table(arguments, cells), "masksplit")
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bundle_command import Cell, Step, replace_between, run_cells
-from PIL import Image
+from bundle_command import Cell, Step
+from image_cells import add_cell_arguments, copy_image, mean_and_spread, run_and_report
 
 from monai_fewshot.apps.phantom import make_phantom_shapes
 from monai_fewshot.data import load_image_set
@@ -59,13 +59,7 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output_dir", type=Path, default=Path("surrogate_output"))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--image_size", type=int, default=64)
-    parser.add_argument("--iterations", type=int, default=300)
-    parser.add_argument("--episodes", type=int, default=500, help="of the evaluation")
-    parser.add_argument("--parallel", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--results", type=Path, help="Markdown file with the marker lines")
-    parser.add_argument("--report_only", action="store_true")
+    add_cell_arguments(parser)
     return parser.parse_args(words)
 
 
@@ -80,27 +74,15 @@ def prepare(arguments: argparse.Namespace) -> dict[str, Path]:
     polyps = load_image_set(arguments.polyps, require_labels=True)
     lesions = load_image_set(arguments.lesions, require_labels=True)
     for image in polyps.images:
-        _copy(image, folders["base"] / "polyp", size)
+        copy_image(image, folders["base"] / "polyp", image["name"], size)
     for index, image in enumerate(lesions.images):
         if index % 2:
-            _copy(image, folders["test"] / "lesion", size)
+            copy_image(image, folders["test"] / "lesion", image["name"], size)
         else:
-            _copy(image, folders["annotated"] / "lesion", size)
-            _copy({"name": image["name"], "image": image["image"]}, folders["unlabeled"], size)
+            copy_image(image, folders["annotated"] / "lesion", image["name"], size)
+            copy_image({"image": image["image"]}, folders["unlabeled"], image["name"], size)
     (data / "complete").touch()
     return folders
-
-
-def _copy(image: dict[str, Any], folder: Path, size: tuple[int, int]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    with Image.open(image["image"]) as picture:
-        picture.convert("RGB").resize(size, Image.Resampling.BILINEAR).save(folder / f"{image['name']}.jpg", quality=95)
-    if "label" in image:
-        with Image.open(image["label"]) as picture:
-            mask = picture.convert("L")
-        threshold = image.get("mask_threshold", max(mask.tobytes()) / 2)
-        mask = mask.point(lambda v: 255 * (v > threshold)).resize(size, Image.Resampling.NEAREST)
-        mask.save(folder / f"{image['name']}.png")
 
 
 def planned(arguments: argparse.Namespace, folders: dict[str, Path]) -> dict[tuple[int, str, int], Cell]:
@@ -169,11 +151,9 @@ def table(arguments: argparse.Namespace, cells: dict[tuple[int, str, int], Cell]
     for shots, method in sorted(dice, key=lambda key: (key[0], list(METHODS).index(key[1]))):
         values, alone = dice[shots, method], dice.get((shots, "few-shot alone"), {})
         gains = [values[seed] - alone[seed] for seed in values if seed in alone]
-        gain = "" if method == "few-shot alone" or not gains else _spread(gains, sign=True)
-        published = PUBLISHED.get((shots, method))
-        lines.append(
-            f"| {shots} | {method} | {len(values)} | {_spread(list(values.values()))} | {gain} | {published or '-'} |"
-        )
+        gain = "" if method == "few-shot alone" or not gains else mean_and_spread(gains, sign=True)
+        published, figure = PUBLISHED.get((shots, method)), mean_and_spread(list(values.values()))
+        lines.append(f"| {shots} | {method} | {len(values)} | {figure} | {gain} | {published or '-'} |")
     mean = statistics.fmean(minutes) if minutes else 0.0
     size = arguments.image_size
     return "\n".join(lines) + (
@@ -183,26 +163,10 @@ def table(arguments: argparse.Namespace, cells: dict[tuple[int, str, int], Cell]
     )
 
 
-def _spread(values: Sequence[float], sign: bool = False) -> str:
-    mean = f"{statistics.fmean(values):{'+' if sign else ''}.1f}"
-    return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 else mean
-
-
 def main(words: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(words)
     cells = planned(arguments, prepare(arguments))
-
-    def report() -> None:
-        text = table(arguments, cells)
-        if arguments.results is not None:
-            replace_between(arguments.results, "surrogate", text)
-
-    failures = {}
-    if not arguments.report_only:
-        failures = run_cells(list(cells.values()), arguments.parallel, arguments.threads, report)
-    report()
-    print(table(arguments, cells))
-    return 1 if failures else 0
+    return run_and_report(arguments, list(cells.values()), lambda: table(arguments, cells), "surrogate")
 
 
 if __name__ == "__main__":

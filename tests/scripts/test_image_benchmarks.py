@@ -387,7 +387,8 @@ def test_nothing_done_is_an_empty_table(surrogate, masksplit, sets, tmp_path):
 
 
 def test_failures_are_the_exit_code(surrogate, sets, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(surrogate, "run_cells", lambda cells, parallel, threads, finished: {"a": "broken"})
+    cells = importlib.import_module("image_cells")
+    monkeypatch.setattr(cells, "run_cells", lambda cells, parallel, threads, finished: {"a": "broken"})
     words = ["--lesions", str(sets[0]), "--polyps", str(sets[1]), "--output_dir", str(tmp_path), "--image_size", "8"]
     assert surrogate.main(words) == 1
     assert "0 of 45 trainings" in capsys.readouterr().out
