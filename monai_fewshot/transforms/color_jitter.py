@@ -17,6 +17,7 @@ from monai.utils import TransformBackends, convert_to_dst_type, convert_to_tenso
 __all__ = ["ColorDraw", "RandColorJitter", "RandColorJitterD", "RandColorJitterDict", "RandColorJitterd"]
 
 RGB_TO_YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.595716, -0.274453, -0.321263], [0.211456, -0.522591, 0.311135]])
+YIQ_TO_RGB = torch.linalg.inv(RGB_TO_YIQ)
 
 
 class ColorDraw(NamedTuple):
@@ -201,8 +202,7 @@ def _color_matrices(saturation: torch.Tensor, hue: torch.Tensor) -> torch.Tensor
     cos, sin = saturation * angle.cos(), saturation * angle.sin()
     one, zero = torch.ones_like(cos), torch.zeros_like(cos)
     turn = torch.stack([one, zero, zero, zero, cos, -sin, zero, sin, cos], dim=1).view(-1, 3, 3)
-    to_yiq = RGB_TO_YIQ.to(saturation)
-    return torch.linalg.inv(to_yiq) @ turn @ to_yiq
+    return YIQ_TO_RGB.to(saturation) @ turn @ RGB_TO_YIQ.to(saturation)
 
 
 def _blur(image: torch.Tensor, sigma: torch.Tensor, reach: int) -> torch.Tensor:

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 from .logits import class_masks, foreground_logits
-from .prototypes import PrototypeSet, local_average, masked_average, prototype_similarity
+from .prototypes import PrototypeSet, local_average, masked_average, prototype_similarity, shot_averages
 from .resize import linear_resize
 from .upsampling_decoder import UpsamplingDecoder
 
@@ -15,4 +15,5 @@ __all__ = [
     "local_average",
     "masked_average",
     "prototype_similarity",
+    "shot_averages",
 ]

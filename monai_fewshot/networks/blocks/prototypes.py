@@ -9,7 +9,10 @@ import torch
 import torch.nn.functional as F
 from monai.networks.layers.factories import Pool
 
-__all__ = ["PrototypeSet", "local_average", "masked_average", "prototype_similarity"]
+from .logits import class_masks
+from .resize import linear_resize
+
+__all__ = ["PrototypeSet", "local_average", "masked_average", "prototype_similarity", "shot_averages"]
 
 CPU_SIMILARITIES = 1 << 22
 """Similarities computed at once on a CPU without gradients. Blocks of more memory than this go back to the system when
@@ -50,6 +53,23 @@ def masked_average(features: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     with torch.autocast(features.device.type, enabled=False):
         masks = masks.flatten(2)
         return masks @ features.flatten(2).mT / (masks.sum(2, keepdim=True) + 1e-5)
+
+
+def shot_averages(features: torch.Tensor, label: torch.Tensor, num_classes: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Average features under the masks of each class in each shot, in float32.
+
+    Args:
+        features: (B, K, C, *s).
+        label: (B, K, 1, *S), 1..N the classes, whose masks are brought to the features' size.
+        num_classes: N.
+
+    Returns:
+        Averages (B, K, N, C), zeros where the shot does not show the class, and (B, K, N), 1 where it does, else 0.
+    """
+    masks = linear_resize(class_masks(label.flatten(0, 1), num_classes)[:, 1:], features.shape[3:])
+    pooled = masked_average(features.flatten(0, 1).float(), masks)
+    shown = (masks.flatten(2).sum(2) > 0).to(pooled.dtype)
+    return pooled.unflatten(0, features.shape[:2]), shown.unflatten(0, features.shape[:2])
 
 
 def local_average(x: torch.Tensor, window: int) -> torch.Tensor:

@@ -17,12 +17,12 @@ from monai_fewshot.networks.blocks import (
     prototype_similarity,
 )
 
-from .few_shot_segmenter import FewShotSegmenter
+from .prototype_segmenter import PrototypeSegmenter
 
 __all__ = ["ALPNet"]
 
 
-class ALPNet(FewShotSegmenter):
+class ALPNet(PrototypeSegmenter):
     """Prototypical network with adaptive local prototypes.
 
     The support's features are averaged over the cells of a grid and under each class's mask. A cell that one class
@@ -101,19 +101,9 @@ class ALPNet(FewShotSegmenter):
         """
         return self.encoder(image)
 
-    def encode_support(self, support_image: torch.Tensor, support_label: torch.Tensor) -> PrototypeSet:
-        """Pool prototypes from the support.
-
-        Args:
-            support_image: (B, K, C, *S).
-            support_label: (B, K, 1, *S), 0 background, 1..N the classes; other values belong to no class.
-
-        Returns:
-            Prototypes of the N+1 classes, background first.
-        """
-        self._check_support(support_image, support_label)
-        features = self.encoder(support_image.flatten(0, 1)).unflatten(0, support_image.shape[:2])
-        return self.pool_prototypes(features, self._masks(support_label, features.shape[3:]))
+    def prototypes(self, features: torch.Tensor, label: torch.Tensor) -> PrototypeSet:
+        """Pool prototypes of the N+1 classes, background first; see :meth:`pool_prototypes`."""
+        return self.pool_prototypes(features, self._masks(label, features.shape[3:]))
 
     def classify(self, features: torch.Tensor, context: PrototypeSet, size: Sequence[int]) -> torch.Tensor:
         """Score features by their similarity to prototypes.
@@ -143,16 +133,8 @@ class ALPNet(FewShotSegmenter):
         Returns:
             Logits (B, N+1, *S) and, in training with ``align``, the logits of the support images (B, K, N+1, *S).
         """
-        self._check_support(support_image, support_label)
-        if support_image.shape[0] not in (1, image.shape[0]) or support_image.shape[2:] != image.shape[1:]:
-            raise ValueError(
-                f"Support images {tuple(support_image.shape)} do not fit queries {tuple(image.shape)}: expected "
-                f"(B or 1, K, C, *S) beside (B, C, *S)."
-            )
-        batch, shots = support_image.shape[:2]
-        encoded = self.encoder(torch.cat([support_image.flatten(0, 1), image]))
-        support, query = encoded[: batch * shots].unflatten(0, (batch, shots)), encoded[batch * shots :]
-        prototypes = self.pool_prototypes(support, self._masks(support_label, support.shape[3:]))
+        support, query = self.encode_episode(image, support_image, support_label)
+        prototypes = self.prototypes(support, support_label)
         scores = prototype_similarity(query, prototypes)
         logits = linear_resize(scores, image.shape[2:])
         if not (self.training and self.align):
@@ -200,16 +182,3 @@ class ALPNet(FewShotSegmenter):
     def _masks(self, label: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
         """Bring labels (B, K, 1, *S) to masks (B, K, N+1, *s) of the features' size."""
         return linear_resize(class_masks(label.flatten(0, 1), self.num_classes), size).unflatten(0, label.shape[:2])
-
-    def _check_support(self, image: torch.Tensor, label: torch.Tensor) -> None:
-        dims = self.spatial_dims + 3
-        if image.ndim != dims or label.ndim != dims:
-            raise ValueError(
-                f"support_image and support_label need {dims} dimensions, (B, K, C, *S) and (B, K, 1, *S), "
-                f"got shapes {tuple(image.shape)} and {tuple(label.shape)}."
-            )
-        if image.shape[:2] != label.shape[:2] or image.shape[3:] != label.shape[3:] or label.shape[2] != 1:
-            raise ValueError(
-                f"support_image {tuple(image.shape)} and support_label {tuple(label.shape)} differ in episodes, shots "
-                "or spatial size, or the label has more than one channel."
-            )

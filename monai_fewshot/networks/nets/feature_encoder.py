@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
@@ -14,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 __all__ = ["FeatureEncoder"]
 
 
-class FeatureEncoder(nn.Module):
+class FeatureEncoder(nn.Module, ABC):
     """An encoder maps images (B, in_channels, *S) to features (B, out_channels, *ceil(S / stride)).
 
     Sub-classes pass their input through :meth:`check_image` first, and run their blocks by :meth:`run_stage`.
@@ -51,12 +52,11 @@ class FeatureEncoder(nn.Module):
         self.repeat_single_channel = repeat_single_channel
 
     @property
+    @abstractmethod
     def level_channels(self) -> tuple[int, ...]:
         """Channels of the features that :meth:`levels` returns."""
-        raise NotImplementedError(
-            f"{type(self).__name__} has no levels; take a DilatedResNetEncoder or a VGG16Encoder."
-        )
 
+    @abstractmethod
     def levels(self, image: torch.Tensor) -> list[torch.Tensor]:
         """Extract features of several depths.
 
@@ -64,14 +64,12 @@ class FeatureEncoder(nn.Module):
             image: (B, in_channels, *S).
 
         Returns:
-            Features of each level, (B, channels of the level, *s), of one size or several.
+            Features of each level, (B, channels of the level, *s), of one size or several; the last one is what the
+            encoder's own features are made of.
 
         Raises:
-            NotImplementedError: where the encoder has none.
+            ValueError: if the image has another number of dimensions or of channels.
         """
-        raise NotImplementedError(
-            f"{type(self).__name__} has no levels; take a DilatedResNetEncoder or a VGG16Encoder."
-        )
 
     def check_image(self, image: torch.Tensor) -> torch.Tensor:
         """Check the shape of an image, and repeat a single channel where the encoder allows it.

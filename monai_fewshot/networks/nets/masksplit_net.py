@@ -10,13 +10,7 @@ import torch
 from monai.networks.blocks import Convolution
 from torch import nn
 
-from monai_fewshot.networks.blocks import (
-    UpsamplingDecoder,
-    class_masks,
-    foreground_logits,
-    linear_resize,
-    masked_average,
-)
+from monai_fewshot.networks.blocks import UpsamplingDecoder, foreground_logits, linear_resize, shot_averages
 
 from .feature_encoder import FeatureEncoder
 from .prototype_segmenter import PrototypeSegmenter
@@ -88,6 +82,7 @@ class MaskSplitNet(PrototypeSegmenter):
         super().__init__()
         if shots not in ("prototypes", "predictions"):
             raise ValueError(f"shots is {shots!r}, must be 'prototypes' or 'predictions'.")
+        self.spatial_dims = spatial_dims
         self.encoder = encoder
         self.num_classes = num_classes
         self.freeze_encoder = freeze_encoder
@@ -153,15 +148,11 @@ class MaskSplitNet(PrototypeSegmenter):
 
     def prototypes(self, features: torch.Tensor, label: torch.Tensor) -> ShotPrototypes:
         """Average features (B, K, L, F, *s) under the masks of labels (B, K, 1, *S)."""
-        episodes, _, levels, width = features.shape[:4]
-        masks = linear_resize(class_masks(label.flatten(0, 1), self.num_classes)[:, 1:], features.shape[4:])
-        pooled = masked_average(features.flatten(0, 1).flatten(1, 2).float(), masks)
-        vectors = pooled.unflatten(2, (levels, width)).unflatten(0, (episodes, -1)).transpose(1, 2)
-        shown = (masks.flatten(2).sum(2) > 0).float().unflatten(0, (episodes, -1)).transpose(1, 2)
+        pooled, shown = shot_averages(features.flatten(2, 3), label, self.num_classes)
+        vectors, shown = pooled.unflatten(3, features.shape[2:4]).transpose(1, 2), shown.transpose(1, 2)
         if self.shots == "predictions":
             return ShotPrototypes(vectors, shown)
-        weight = shown[..., None, None]
-        average = (vectors * weight).sum(2, keepdim=True) / weight.sum(2, keepdim=True).clamp(min=1)
+        average = vectors.sum(2, keepdim=True) / shown.sum(2).clamp(min=1)[..., None, None, None]
         return ShotPrototypes(average, shown.amax(2, keepdim=True))
 
 

@@ -16,8 +16,13 @@ __all__ = ["PrototypeSegmenter"]
 class PrototypeSegmenter(FewShotSegmenter):
     """A few-shot network whose context is pooled from the support's features, which are those of a query.
 
-    Sub-classes implement :meth:`encode_query`, :meth:`prototypes` and :meth:`classify`.
+    Sub-classes implement :meth:`encode_query`, :meth:`prototypes` and :meth:`classify`, and set :attr:`spatial_dims`.
+
+    Attributes:
+        spatial_dims: 2 or 3.
     """
+
+    spatial_dims: int
 
     @abstractmethod
     def prototypes(self, features: torch.Tensor, label: torch.Tensor) -> Any:
@@ -40,7 +45,11 @@ class PrototypeSegmenter(FewShotSegmenter):
 
         Returns:
             The context of :meth:`prototypes`.
+
+        Raises:
+            ValueError: where images and labels do not fit together.
         """
+        self._check_support(support_image, support_label)
         features = self.encode_query(support_image.flatten(0, 1))
         return self.prototypes(features.unflatten(0, support_image.shape[:2]), support_label)
 
@@ -60,6 +69,26 @@ class PrototypeSegmenter(FewShotSegmenter):
         Raises:
             ValueError: where support and queries do not fit together.
         """
+        support, query = self.encode_episode(image, support_image, support_label)
+        return self.classify(query, self.prototypes(support, support_label), image.shape[2:])
+
+    def encode_episode(
+        self, image: torch.Tensor, support_image: torch.Tensor, support_label: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Encode support and queries as one batch.
+
+        Args:
+            image: (B, C, *S).
+            support_image: (B or 1, K, C, *S).
+            support_label: (B or 1, K, 1, *S).
+
+        Returns:
+            What :meth:`encode_query` makes of the support, (B or 1, K, ...), and of the queries, (B, ...).
+
+        Raises:
+            ValueError: where support and queries do not fit together.
+        """
+        self._check_support(support_image, support_label)
         episodes, shots = support_image.shape[:2]
         if episodes not in (1, image.shape[0]) or support_image.shape[2:] != image.shape[1:]:
             raise ValueError(
@@ -67,5 +96,17 @@ class PrototypeSegmenter(FewShotSegmenter):
                 "(B or 1, K, C, *S) beside (B, C, *S)."
             )
         encoded = self.encode_query(torch.cat([support_image.flatten(0, 1), image]))
-        support, query = encoded[: episodes * shots].unflatten(0, (episodes, shots)), encoded[episodes * shots :]
-        return self.classify(query, self.prototypes(support, support_label), image.shape[2:])
+        return encoded[: episodes * shots].unflatten(0, (episodes, shots)), encoded[episodes * shots :]
+
+    def _check_support(self, image: torch.Tensor, label: torch.Tensor) -> None:
+        dims = self.spatial_dims + 3
+        if image.ndim != dims or label.ndim != dims:
+            raise ValueError(
+                f"support_image and support_label need {dims} dimensions, (B, K, C, *S) and (B, K, 1, *S), "
+                f"got shapes {tuple(image.shape)} and {tuple(label.shape)}."
+            )
+        if image.shape[:2] != label.shape[:2] or image.shape[3:] != label.shape[3:] or label.shape[2] != 1:
+            raise ValueError(
+                f"support_image {tuple(image.shape)} and support_label {tuple(label.shape)} differ in episodes, shots "
+                "or spatial size, or the label has more than one channel."
+            )

@@ -8,13 +8,7 @@ from collections.abc import Sequence
 import torch
 from monai.networks.blocks import Convolution
 
-from monai_fewshot.networks.blocks import (
-    UpsamplingDecoder,
-    class_masks,
-    foreground_logits,
-    linear_resize,
-    masked_average,
-)
+from monai_fewshot.networks.blocks import UpsamplingDecoder, foreground_logits, shot_averages
 
 from .feature_encoder import FeatureEncoder
 from .prototype_segmenter import PrototypeSegmenter
@@ -61,6 +55,7 @@ class TiledPrototypeNet(PrototypeSegmenter):
         norm: str | tuple = "batch",
     ) -> None:
         super().__init__()
+        self.spatial_dims = spatial_dims
         self.encoder = encoder
         self.num_classes = num_classes
         self.mix = Convolution(
@@ -101,7 +96,5 @@ class TiledPrototypeNet(PrototypeSegmenter):
 
     def prototypes(self, features: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         """Average features (B, K, F, *s) under the masks of labels (B, K, 1, *S); returns (B, N, F), float32."""
-        masks = linear_resize(class_masks(label.flatten(0, 1), self.num_classes)[:, 1:], features.shape[3:])
-        by_shot = masked_average(features.flatten(0, 1).float(), masks).unflatten(0, features.shape[:2])
-        shown = (masks.flatten(2).sum(2) > 0).to(by_shot.dtype).unflatten(0, features.shape[:2]).unsqueeze(3)
-        return (by_shot * shown).sum(1) / shown.sum(1).clamp(min=1)
+        by_shot, shown = shot_averages(features, label, self.num_classes)
+        return by_shot.sum(1) / shown.sum(1).clamp(min=1).unsqueeze(2)

@@ -10,7 +10,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from monai_fewshot.networks.blocks import PrototypeSet, local_average, masked_average, prototype_similarity, prototypes
+from monai_fewshot.networks.blocks import (
+    PrototypeSet,
+    local_average,
+    masked_average,
+    prototype_similarity,
+    prototypes,
+    shot_averages,
+)
 
 
 def _random(*shape, seed=0):
@@ -179,3 +186,19 @@ def test_closest_prototype_decides():
     assert out.argmax(1).flatten().tolist() == [0, 0, 1]
     torch.testing.assert_close(out[0, 1, 0], torch.tensor([0.0, 0.0, 20.0]))
     assert (out[0, 0, 0, :2] > 19.9).all()
+
+
+def test_shot_averages_are_those_of_each_mask_alone():
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(2, 3, 5, 4, 6, generator=generator)
+    label = torch.randint(0, 3, (2, 3, 1, 4, 6), generator=generator).float()
+    label[1, 2] = 0
+    pooled, shown = shot_averages(features, label, 2)
+    assert pooled.shape == (2, 3, 2, 5)
+    for episode in range(2):
+        for shot in range(3):
+            for number in (1, 2):
+                inside = label[episode, shot, 0] == number
+                expected = features[episode, shot][:, inside].mean(1) if inside.any() else torch.zeros(5)
+                torch.testing.assert_close(pooled[episode, shot, number - 1], expected, atol=1e-5, rtol=1e-4)
+                assert shown[episode, shot, number - 1] == inside.any()

@@ -97,6 +97,11 @@ def test_every_weight_learns():
 
 def test_supports_that_do_not_fit():
     image, support, label = _episode(batch=3)
-    for wrong in (support[:2], support[..., :30]):
+    for wrong in ((support[:2], label[:2]), (support[..., :30], label[..., :30])):
         with pytest.raises(ValueError, match=r"do not fit queries \(3, 3, 34, 40\): expected \(B or 1, K, C, \*S\)"):
-            _network()(image, wrong, label[:2])
+            _network()(image, *wrong)
+    for encode in (_network().encode_support, lambda *pair: _network()(image, *pair)):
+        with pytest.raises(ValueError, match=r"\(3, 1, 3, 34, 40\) and support_label \(2, 1, 1, 34, 40\) differ"):
+            encode(support, label[:2])
+        with pytest.raises(ValueError, match=r"support_image and support_label need 5 dimensions"):
+            encode(support[:, 0], label)
