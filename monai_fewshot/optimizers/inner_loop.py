@@ -109,10 +109,14 @@ class InnerLoop:
         Returns:
             Adapted parameters.
         """
-        gradient = grad_and_value(self.objective(loss, start, data))
+
+        def seen(point: Parameters) -> Parameters:
+            return {name: p.detach() for name, p in point.items()} if first_order else point
+
+        gradient = grad_and_value(self.objective(loss, seen(start), data))
 
         def evaluate(point: Parameters) -> tuple[Parameters, torch.Tensor]:
-            return gradient({name: p.detach() for name, p in point.items()} if first_order else point)
+            return gradient(seen(point))
 
         return self._run(evaluate, start, rates or {}, next(iter(start.values())).new_ones((), dtype=torch.bool), False)
 
@@ -172,10 +176,11 @@ class InnerLoop:
         for step in range(1, self.steps + 1):
             gradients, value = gradient(point)
             losses.append(value)
-            norm = sum(g.square().flatten(active.ndim).sum(-1) for g in gradients.values()).sqrt()  # type: ignore[union-attr]
+            norm = sum(g.square().unsqueeze(-1).flatten(active.ndim).sum(-1) for g in gradients.values()).sqrt()  # type: ignore[union-attr]
             if self.tolerance > 0:
                 active = active & (norm > self.tolerance)
                 if may_stop and not active.any():
+                    losses += [value] * (self.steps - step)
                     break
             point = {
                 name: p - self._masked(active, self._step(name, gradients[name], moments, step) * rates.get(name, 1.0))

@@ -151,8 +151,8 @@ class MAML(MetaGradient):
         \nabla_\theta L_q(\phi_S(\theta)), \quad \phi_0 = \theta, \quad
         \phi_{s+1} = \phi_s - \alpha \nabla L_s(\phi_s)
 
-    Its memory grows with the number of inner steps. First order takes the gradients of the inner steps for constants;
-    without learned rates and proximal term its meta-gradient is that of the query at the adapted parameters.
+    Its memory grows with the number of inner steps. First order takes the gradients of the inner steps for constants,
+    so that its meta-gradient is that of the query at the adapted parameters.
 
     Based on: Finn et al., "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks", ICML 2017,
     https://arxiv.org/abs/1703.03400; learned rates: Li et al., "Meta-SGD", 2017, https://arxiv.org/abs/1707.09835.
@@ -227,7 +227,7 @@ class ImplicitMAML(MetaGradient):
         tolerance: of their relative residual.
 
     Raises:
-        ValueError: where the inner loop has no proximal term.
+        ValueError: where the inner loop has no proximal term, or a value is out of its range.
     """
 
     max_steps: int = 5
@@ -238,6 +238,10 @@ class ImplicitMAML(MetaGradient):
             raise ValueError(
                 "ImplicitMAML needs an inner loop with a proximal term: without one its solution does not depend on "
                 "where it started. Give InnerLoop a proximal weight above 0, such as 2."
+            )
+        if self.max_steps < 1 or self.tolerance < 0:
+            raise ValueError(
+                f"max_steps must be 1 or more, and tolerance 0 or more, got {self.max_steps} and {self.tolerance}."
             )
 
     def task_gradients(
@@ -269,7 +273,7 @@ class ImplicitMAML(MetaGradient):
 
 
 def _flat(tree: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    return torch.cat([tensor.flatten(1) for tensor in tree.values()], dim=1)
+    return torch.cat([tensor.unsqueeze(-1).flatten(1) for tensor in tree.values()], dim=1)
 
 
 def _like(vectors: torch.Tensor, tree: Mapping[str, torch.Tensor]) -> Parameters:
@@ -278,6 +282,7 @@ def _like(vectors: torch.Tensor, tree: Mapping[str, torch.Tensor]) -> Parameters
 
 
 def _finite_tasks(found: TaskGradients) -> torch.Tensor:
-    tensors = [found.inner_losses, *found.parameters.values(), *found.rates.values()]
-    finite = [tensor.flatten(1).isfinite().all(1) for tensor in tensors]
-    return torch.stack([found.query_loss.isfinite(), *finite]).all(0)
+    groups = (found.parameters, found.rates, found.diagnostics)
+    tensors = [found.query_loss, found.inner_losses, *(tensor for group in groups for tensor in group.values())]
+    finite = [tensor.unsqueeze(-1).flatten(1).isfinite().all(1) for tensor in tensors]
+    return torch.stack(finite).all(0)
