@@ -192,7 +192,7 @@ class InnerLoop:
     def _masked(self, active: torch.Tensor, update: torch.Tensor) -> torch.Tensor:
         if self.tolerance == 0:
             return update
-        return torch.where(active.view(*active.shape, *[1] * (update.ndim - active.ndim)), update, 0.0)
+        return torch.where(active.view((*active.shape, *[1] * (update.ndim - active.ndim))), update, 0.0)
 
     def _step(
         self, name: str, gradient: torch.Tensor, moments: dict[str, tuple[torch.Tensor, torch.Tensor]], step: int
