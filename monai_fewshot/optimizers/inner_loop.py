@@ -57,6 +57,8 @@ class InnerLoop:
     Rajeswaran et al., "Meta-Learning with Implicit Gradients", NeurIPS 2019, equation 3,
     https://arxiv.org/abs/1909.04630.
 
+    Deviation: Adam's epsilon is within the root, which could not be differentiated where a gradient is 0 otherwise.
+
     Attributes:
         steps: number of steps, or most of them where there is a tolerance; 0 for none.
         lr: length of a step. With a proximal term, plain SGD needs ``lr * proximal < 2`` to be stable.
@@ -136,7 +138,7 @@ class InnerLoop:
         """
         tasks = len(torch.utils._pytree.tree_leaves(data)[0])
         gradient = vmap(lambda point, task: grad_and_value(self.objective(loss, start, task))(point))
-        stacked = {name: p.detach().expand(tasks, *p.shape) for name, p in start.items()}
+        stacked = {name: p.detach().expand(tasks, *p.shape).clone() for name, p in start.items()}
         active = next(iter(stacked.values())).new_ones(tasks, dtype=torch.bool)
         with torch.no_grad():
             return self._run(lambda point: gradient(point, data), stacked, rates or {}, active, self.tolerance > 0)

@@ -165,6 +165,14 @@ def test_implicit_maml_of_quadratic_tasks_is_the_closed_form(quadratics, proxima
     assert (found.diagnostics["inner_gradient_norm"] < 1e-11).all()
 
 
+def test_implicit_maml_without_steps_has_its_hessian_where_it_starts(quadratics):
+    start, support, query = quadratics
+    found = ImplicitMAML(InnerLoop(0, proximal=2.0), max_steps=10, tolerance=1e-12)(quadratic, *quadratics)
+    outer = (query["matrix"] @ start["x"] - query["vector"])[..., None]
+    expected = torch.linalg.solve(torch.eye(SIZE).double() + support["matrix"] / 2, outer).mean(0).flatten()
+    torch.testing.assert_close(found.parameters["x"], expected, rtol=1e-9, atol=1e-12)
+
+
 @pytest.fixture
 def implicit():
     inner = InnerLoop(3000, 0.4, proximal=1.5, tolerance=1e-12)
