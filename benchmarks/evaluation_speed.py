@@ -76,7 +76,7 @@ def load_episodes(dataset_dir: Path, fold_index: int, num_scans: int) -> tuple[l
     keys = ["image", "label"]
     transform = Compose([LoadImaged(keys, image_only=True, ensure_channel_first=True), NormalizeIntensityd("image")])
     queries = [scans[name] for name in fold.query[:num_scans]]
-    episodes = ScanEpisodes(queries, [scans[fold.support]], transform)
+    episodes = ScanEpisodes(queries, [scans[name] for name in fold.support], transform)
     return [episodes[index] for index in range(len(queries))], [scan["name"] for scan in queries]
 
 

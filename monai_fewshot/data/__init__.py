@@ -8,8 +8,15 @@ from .exclusion import class_numbers, slices_with_classes
 from .few_shot_folds import few_shot_fold_classes
 from .folds import Fold, cross_validation_folds, load_folds
 from .image_checks import CheckImageD, CheckImaged, CheckImageDict, check_images, image_reading
-from .image_roles import hold_out_images, one_support_fold, support_images, with_pseudo_masks, without_labels
-from .image_sets import ImageSet, load_image_list, load_image_set
+from .image_roles import (
+    hold_out_images,
+    random_support_folds,
+    support_fold,
+    support_images,
+    with_pseudo_masks,
+    without_labels,
+)
+from .image_sets import ImageSet, load_image_list, load_image_pools, load_image_set
 from .image_volumes import IMAGE_AFFINE, ImageAsVolumeD, ImageAsVolumed, ImageAsVolumeDict
 from .inference_scans import pending_scans, support_scans
 from .mask_split_episodes import MaskSplitEpisodes
@@ -20,6 +27,7 @@ from .scans import Scan, fingerprint_scans, load_class_names, load_scans
 from .slices import SliceStack
 from .splits import choose_folds, hold_out, training_scans
 from .surrogate_episodes import SurrogateEpisodes
+from .task_episodes import TaskEpisodes, TaskPools
 
 __all__ = [
     "IMAGE_AFFINE",
@@ -45,6 +53,8 @@ __all__ = [
     "ScanEpisodes",
     "SliceStack",
     "SurrogateEpisodes",
+    "TaskEpisodes",
+    "TaskPools",
     "check_images",
     "check_output_dir",
     "check_scans",
@@ -59,13 +69,15 @@ __all__ = [
     "load_class_names",
     "load_folds",
     "load_image_list",
+    "load_image_pools",
     "load_image_set",
     "load_scans",
-    "one_support_fold",
     "pending_scans",
     "prepare_scans",
+    "random_support_folds",
     "read_scans",
     "slices_with_classes",
+    "support_fold",
     "support_images",
     "support_scans",
     "training_scans",

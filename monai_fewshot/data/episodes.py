@@ -106,15 +106,16 @@ class Episodes(Dataset):
         if self.normalize is not None:
             image = self.normalize(image)
         images, labels = (x.unflatten(0, (len(plans), -1)) for x in (image, label))
-        return [
-            {
-                EpisodeKeys.IMAGE: image[-1],
-                EpisodeKeys.LABEL: label[-1],
-                EpisodeKeys.SUPPORT_IMAGE: image[:-1],
-                EpisodeKeys.SUPPORT_LABEL: label[:-1],
-            }
-            for image, label in zip(images, labels, strict=True)
-        ]
+        return [self.item(*parts) for parts in zip(indices, images, labels, strict=True)]
+
+    def item(self, index: int, image: torch.Tensor, label: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Name the parts of episode number ``index``, whose K + 1 images and labels are given, the query last."""
+        return {
+            EpisodeKeys.IMAGE: image[-1],
+            EpisodeKeys.LABEL: label[-1],
+            EpisodeKeys.SUPPORT_IMAGE: image[:-1],
+            EpisodeKeys.SUPPORT_LABEL: label[:-1],
+        }
 
     def plan(self, index: int) -> EpisodePlan:
         """Draw what makes episode number ``index``, without making it."""
@@ -223,7 +224,7 @@ class AnnotatedEpisodes(Episodes):
             raise ValueError(f"{ways}-way episodes need as many classes, got {list(classes)}.")
         self.ways = ways
         self.shots = shots
-        self.slices = _slices_by_class_and_scan(stack, classes)
+        self.slices = slices_by_class_and_scan(stack, classes)
         few = {value: len(scans) for value, scans in self.slices.items() if len(scans) < 2}
         if few:
             shown = ", ".join(f"{value} in {count}" for value, count in list(few.items())[:10])
@@ -250,7 +251,8 @@ class AnnotatedEpisodes(Episodes):
         return [int(random.choice(self.slices[value][scan])) for scan in chosen]
 
 
-def _slices_by_class_and_scan(stack: SliceStack, classes: Sequence[int]) -> dict[int, dict[int, np.ndarray]]:
+def slices_by_class_and_scan(stack: SliceStack, classes: Sequence[int]) -> dict[int, dict[int, np.ndarray]]:
+    """List the slices that show a class, by class and scan."""
     present = [set(label.unique().tolist()) for label in stack.label.cpu()]
     found: dict[int, dict[int, list[int]]] = {value: {} for value in classes}
     for index, (values, scan) in enumerate(zip(present, stack.scan.tolist(), strict=True)):

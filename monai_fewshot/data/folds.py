@@ -23,13 +23,13 @@ class Fold:
     Args:
         index: number of the fold, from 0.
         query: names of the scans to segment.
-        support: name of the one annotated scan; neither a query nor trained on.
+        support: names of the annotated scans; neither queries nor trained on.
         train: names of all other scans.
     """
 
     index: int
     query: tuple[str, ...]
-    support: str
+    support: tuple[str, ...]
     train: tuple[str, ...]
 
 
@@ -55,7 +55,7 @@ def cross_validation_folds(names: Iterable[str], num_folds: int = 5) -> list[Fol
 
     Example:
         >>> cross_validation_folds(["a", "b", "c", "d", "e"], num_folds=2)[0]
-        Fold(index=0, query=('a', 'b', 'c'), support='d', train=('e',))
+        Fold(index=0, query=('a', 'b', 'c'), support=('d',), train=('e',))
     """
     ordered = sorted(names)
     if len(set(ordered)) != len(ordered):
@@ -64,7 +64,7 @@ def cross_validation_folds(names: Iterable[str], num_folds: int = 5) -> list[Fol
         raise ValueError(f"num_folds is {num_folds}; {len(ordered)} scans make at least 2 and at most {len(ordered)}.")
     parts = [tuple(part.tolist()) for part in np.array_split(np.array(ordered), num_folds)]
     return [
-        _fold(index, query, support=parts[(index + 1) % num_folds][0], names=ordered)
+        _fold(index, query, support=parts[(index + 1) % num_folds][:1], names=ordered)
         for index, query in enumerate(parts)
     ]
 
@@ -72,8 +72,8 @@ def cross_validation_folds(names: Iterable[str], num_folds: int = 5) -> list[Fol
 def load_folds(dataset_dir: PathLike, num_folds: int = 5) -> list[Fold]:
     """Read the folds of a data set, or make them.
 
-    ``folds`` of ``dataset.json``, where it is there, is a list of ``{"query": ["a", "b"], "support": "c"}`` and decides
-    the number of folds too; else :func:`cross_validation_folds` divides the scans.
+    ``folds`` of ``dataset.json``, where it is there, is a list of ``{"query": ["a", "b"], "support": "c"}``, or a list
+    of several supports, and decides the number of folds too; else :func:`cross_validation_folds` divides the scans.
 
     Args:
         dataset_dir: folder as for :func:`monai_fewshot.data.load_scans`.
@@ -97,25 +97,29 @@ def load_folds(dataset_dir: PathLike, num_folds: int = 5) -> list[Fold]:
 
 def _checked_fold(path: Path, index: int, entry: Any, names: list[str]) -> Fold:
     query, support = (entry.get("query"), entry.get("support")) if isinstance(entry, dict) else (None, None)
-    if not isinstance(query, list) or not query or not isinstance(support, str):
+    support = [support] if isinstance(support, str) else support
+    if not isinstance(query, list) or not query or not isinstance(support, list) or not support:
         raise ValueError(
             f'{path}: fold {index} is {entry!r}; expected {{"query": ["a", "b"], "support": "c"}} with names of scans.'
         )
-    unknown = [name for name in [*query, support] if name not in names]
+    unknown = [name for name in [*query, *support] if name not in names]
     if unknown:
         raise ValueError(
             f"{path}: fold {index} names {', '.join(map(str, unknown))}, which 'training' does not list; "
             "a scan is called after its image file, without suffix."
         )
-    if support in query:
-        raise ValueError(f"{path}: fold {index} has its support {support} among its queries; take it out of one.")
+    both = [name for name in support if name in query]
+    if both:
+        raise ValueError(
+            f"{path}: fold {index} has its support {', '.join(both)} among its queries; take it out of one."
+        )
     if len(set(query)) != len(query):
         raise ValueError(f"{path}: fold {index} has {_repeated(query)} among its queries more than once.")
-    return _fold(index, tuple(query), support, names)
+    return _fold(index, tuple(query), tuple(support), names)
 
 
-def _fold(index: int, query: tuple[str, ...], support: str, names: list[str]) -> Fold:
-    held_out = {*query, support}
+def _fold(index: int, query: tuple[str, ...], support: tuple[str, ...], names: list[str]) -> Fold:
+    held_out = {*query, *support}
     return Fold(index, query, support, tuple(name for name in names if name not in held_out))
 
 

@@ -8,13 +8,21 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from monai.config import PathLike
 from monai.utils import ensure_tuple
 
 from .folds import Fold
 from .image_sets import ImageSet
 
-__all__ = ["hold_out_images", "one_support_fold", "support_images", "with_pseudo_masks", "without_labels"]
+__all__ = [
+    "hold_out_images",
+    "random_support_folds",
+    "support_fold",
+    "support_images",
+    "with_pseudo_masks",
+    "without_labels",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -111,17 +119,53 @@ def support_images(
     return [{"name": i.stem, "image": str(i), "label": str(mask), **extra} for i, mask in pairs]
 
 
-def one_support_fold(images: Sequence[dict[str, Any]], support: str) -> Fold:
-    """Make one image the example and all others queries.
+def support_fold(images: Sequence[dict[str, Any]], support: str | Sequence[str]) -> Fold:
+    """Make one image or several the example and all others queries.
 
     Args:
         images: of a set.
-        support: name of the annotated image.
+        support: name of the annotated image, or names.
 
     Raises:
         ValueError: where there is no image of that name.
     """
     names = [image["name"] for image in images]
-    if support not in names:
-        raise ValueError(f"There is no image called {support!r} to be the support; there are {', '.join(names[:10])}.")
-    return Fold(0, tuple(name for name in names if name != support), support, ())
+    supports = ensure_tuple(support)
+    unknown = [name for name in supports if name not in names]
+    if unknown:
+        raise ValueError(
+            f"There is no image called {', '.join(map(repr, unknown))} to be the support; there are "
+            f"{', '.join(names[:10])}."
+        )
+    return Fold(0, tuple(name for name in names if name not in supports), supports, ())
+
+
+def random_support_folds(images: Sequence[dict[str, Any]], shots: int, runs: int, seed: int = 0) -> list[Fold]:
+    """Draw the annotated images of several runs; in each of them all other images are queries.
+
+    Run r is a function of (seed, r) alone.
+
+    Args:
+        images: of a set.
+        shots: annotated images of a run.
+        runs: number of runs.
+        seed: of the draws.
+
+    Returns:
+        A fold for each run.
+
+    Raises:
+        ValueError: where no query would be left.
+    """
+    names = [image["name"] for image in images]
+    if not 1 <= shots < len(names):
+        raise ValueError(
+            f"{shots} annotated images of {len(names)} are asked for: give 1 at least, and one image more than shots."
+        )
+    folds = []
+    for run in range(runs):
+        random = np.random.RandomState(np.random.Philox(key=np.array([seed, run], dtype=np.uint64)))
+        support = {names[place] for place in random.choice(len(names), shots, replace=False)}
+        queries = tuple(name for name in names if name not in support)
+        folds.append(Fold(run, queries, tuple(name for name in names if name in support), ()))
+    return folds

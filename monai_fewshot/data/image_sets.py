@@ -3,16 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from monai.config import PathLike
+from monai.utils import ensure_tuple
 
 from .image_layouts import LAYOUTS, listed_images, recognize
 
-__all__ = ["ImageSet", "load_image_list", "load_image_set"]
+__all__ = ["ImageSet", "load_image_list", "load_image_pools", "load_image_set"]
 
 
 @dataclass(frozen=True)
@@ -161,6 +162,44 @@ def load_image_set(
             "Annotate them or take them out of the folder."
         )
     return ImageSet(tuple(sorted(images, key=lambda image: image["name"])), names)
+
+
+def load_image_pools(
+    dataset_dir: PathLike | Sequence[PathLike], layout: str = "auto", mask_threshold: int | None = None
+) -> ImageSet:
+    """List the annotated images of several data sets as one set, whose classes keep apart what comes from where.
+
+    Args:
+        dataset_dir: folder, or several; images and classes of several are called ``FOLDER/NAME``.
+        layout: see :func:`load_image_set`.
+        mask_threshold: see there.
+
+    Returns:
+        The images of the first, then those of the second, and so on; classes are numbered in that order.
+
+    Raises:
+        FileNotFoundError: where there is no such folder, or no image in it.
+        ValueError: where a layout is not recognized, images have no masks, two folders have the same name, or masks of
+            one of several data sets hold several classes.
+    """
+    folders = [Path(folder).expanduser().absolute() for folder in ensure_tuple(dataset_dir)]
+    sets = [load_image_set(folder, layout, None, mask_threshold, True) for folder in folders]
+    if len(sets) == 1:
+        return sets[0]
+    if len({folder.name for folder in folders}) < len(folders):
+        raise ValueError(f"Data sets need names of their own, got folders {', '.join(map(str, folders))}.")
+    images: list[dict[str, Any]] = []
+    names: dict[int, str] = {}
+    for folder, image_set in zip(folders, sets, strict=True):
+        if not all("class_number" in image for image in image_set.images):
+            raise ValueError(f"{folder}: masks hold several classes, such a set cannot be put together with others.")
+        number = {old: len(names) + place for place, old in enumerate(image_set.class_names, 1)}
+        names |= {number[old]: f"{folder.name}/{name}" for old, name in image_set.class_names.items()}
+        images += [
+            {**image, "name": f"{folder.name}/{image['name']}", "class_number": number[image["class_number"]]}
+            for image in image_set.images
+        ]
+    return ImageSet(tuple(images), names)
 
 
 def load_image_list(list_file: PathLike, dataset_dir: PathLike, class_names: Mapping[int, str]) -> ImageSet:

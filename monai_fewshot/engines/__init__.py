@@ -3,7 +3,16 @@
 
 from .episode_evaluation import EpisodeEvaluation
 from .fold_evaluation import FoldEvaluation
-from .prepare_batch import PrepareBatchEpisode
+from .meta_trainer import MetaTrainer
+from .prepare_batch import PrepareBatchEpisode, PrepareBatchTask
 from .saliency_refinement import SaliencyRefinement, write_masks
 
-__all__ = ["EpisodeEvaluation", "FoldEvaluation", "PrepareBatchEpisode", "SaliencyRefinement", "write_masks"]
+__all__ = [
+    "EpisodeEvaluation",
+    "FoldEvaluation",
+    "MetaTrainer",
+    "PrepareBatchEpisode",
+    "PrepareBatchTask",
+    "SaliencyRefinement",
+    "write_masks",
+]

@@ -125,7 +125,7 @@ class FoldEvaluation:
         return gathered
 
     def _segment(self, fold: Fold, names: Sequence[str]) -> dict[str, tuple[list[ScanScore], list[SliceCase]]]:
-        queries, supports = [self.scans[name] for name in names], [self.scans[fold.support]]
+        queries, supports = [self.scans[name] for name in names], [self.scans[name] for name in fold.support]
         loader = DataLoader(ScanEpisodes(queries, supports, self.transform), batch_size=1, num_workers=self.num_workers)
         handler = VolumeScores(self.inferer.protocols, self.class_names, fold.index, self.postprocessing)
         evaluator = SupervisedEvaluator(

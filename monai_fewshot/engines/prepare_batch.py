@@ -10,7 +10,7 @@ from monai.engines import PrepareBatch
 
 from monai_fewshot.utils import EpisodeKeys
 
-__all__ = ["PrepareBatchEpisode"]
+__all__ = ["PrepareBatchEpisode", "PrepareBatchTask"]
 
 
 class PrepareBatchEpisode(PrepareBatch):
@@ -52,3 +52,32 @@ class PrepareBatchEpisode(PrepareBatch):
             return image, labels, support, {}
         corrupted, originals = moved(EpisodeKeys.SURROGATE_IMAGE, EpisodeKeys.SURROGATE_TARGET)
         return image, (*labels, originals), (*support, corrupted), {}
+
+
+class PrepareBatchTask(PrepareBatch):
+    """Hand meta-learning tasks to MONAI's ``SupervisedEvaluator``: queries of all tasks in a row, supports by task."""
+
+    def __call__(
+        self,
+        batchdata: dict[str, torch.Tensor],
+        device: str | torch.device | None = None,
+        non_blocking: bool = False,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, torch.Tensor], dict]:
+        """Move a batch to the device.
+
+        Args:
+            batchdata: T tasks as of :class:`~monai_fewshot.data.TaskEpisodes`.
+            device: where to.
+            non_blocking: whether copies to the device may overlap with computation.
+            kwargs: further arguments of ``torch.Tensor.to``.
+
+        Returns:
+            Query images (T Q, C, *S) and labels (T Q, 1, *S); images and labels of the supports, (T, K, ...); no
+            keyword arguments.
+        """
+        image, label, support_image, support_label = (
+            batchdata[key].to(device=device, non_blocking=non_blocking, **kwargs)
+            for key in (EpisodeKeys.IMAGE, EpisodeKeys.LABEL, EpisodeKeys.SUPPORT_IMAGE, EpisodeKeys.SUPPORT_LABEL)
+        )
+        return image.flatten(0, 1), label.flatten(0, 1), (support_image, support_label), {}

@@ -1,6 +1,7 @@
 # Copyright (c) monai_fewshot contributors
 # SPDX-License-Identifier: Apache-2.0
 
+from .convergence_stop import ConvergenceStop
 from .episode_scores import EpisodeScores
 from .global_loss import GlobalLoss
 from .network_loader import NetworkLoader
@@ -9,6 +10,7 @@ from .volume_scores import VolumeScores, overall_metrics
 
 __all__ = [
     "BestModelSaver",
+    "ConvergenceStop",
     "EpisodeScores",
     "GlobalLoss",
     "NetworkLoader",

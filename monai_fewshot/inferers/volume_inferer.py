@@ -192,8 +192,9 @@ class FewShotVolumeInferer(Inferer):
         margins = []
         borders = np.searchsorted(pairs[:, 1], [*support.first, np.iinfo(np.int64).max])
         for context, first, start, stop in zip(support.contexts, support.first, borders[:-1], borders[1:], strict=True):
-            for begin in range(start, stop, self.batch_size):
-                rows, numbers = torch.from_numpy(pairs[begin : min(begin + self.batch_size, stop)].T)
+            for begin, end in self._runs(pairs[start:stop, 1], network.separate_contexts):
+                rows, numbers = torch.from_numpy(pairs[start + begin : start + end].T)
+                numbers = numbers[:1] if network.separate_contexts else numbers
                 logits = network.classify(_take(features, rows), _take(context, numbers - first), size).float()
                 if logits.shape != (len(rows), 2, *size):
                     raise ValueError(
@@ -202,6 +203,14 @@ class FewShotVolumeInferer(Inferer):
                     )
                 margins.append(logits[:, 1] - logits[:, 0] - self.threshold)
         return torch.cat(margins)
+
+    def _runs(self, numbers: np.ndarray, separate: bool) -> Iterator[tuple[int, int]]:
+        """Cut pairs, ordered by their episodes, into batches; into such of one episode each for separate contexts."""
+        borders = np.flatnonzero(np.diff(numbers) if separate else []) + 1
+        for part in np.split(np.arange(len(numbers)), borders):
+            for begin in range(0, len(part), self.batch_size):
+                batch = part[begin : begin + self.batch_size]
+                yield int(batch[0]), int(batch[-1]) + 1
 
     def _batches(self, slices: np.ndarray) -> Iterator[np.ndarray]:
         starts = range(0, len(slices), self.batch_size)

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 from .alignment import AlignmentLoss, EpisodeLoss
+from .log_cosh_dice import DiceBCELoss, LogCoshDiceLoss
 from .surrogate import SurrogateLoss
 
-__all__ = ["AlignmentLoss", "EpisodeLoss", "SurrogateLoss"]
+__all__ = ["AlignmentLoss", "DiceBCELoss", "EpisodeLoss", "LogCoshDiceLoss", "SurrogateLoss"]

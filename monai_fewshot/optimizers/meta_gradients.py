@@ -253,7 +253,10 @@ class ImplicitMAML(MetaGradient):
         outer, value = vmap(grad_and_value(loss))(point, query)
 
         def curve(at: Parameters, data: Any, vector: Parameters) -> Parameters:
-            return jvp(grad(lambda p: loss(p, data)), (at,), (vector,))[1]
+            def slope(where: Parameters) -> Parameters:
+                return grad(loss)(where, data)
+
+            return jvp(slope, (at,), (vector,))[1]
 
         def operator(vectors: torch.Tensor) -> torch.Tensor:
             products = vmap(curve)(point, support, _like(vectors, point))

@@ -16,6 +16,7 @@ class EpisodeKeys(StrEnum):
     - ``SUPPORT_IMAGE``: support images, (B or 1, K, C, *S).
     - ``SUPPORT_LABEL``: support labels, (B or 1, K, 1, *S), with the query's class numbers.
     - ``SURROGATE_IMAGE``: corrupted images of a surrogate task, (B, U, C, *S).
+    - ``NUMBER``: number of a meta-learning task, (B,); such a task has several queries, image (B, Q, C, *S).
     - ``SURROGATE_TARGET``: what they shall be restored to, (B, U, C, *S), intensities from 0 to 1.
     """
 
@@ -23,5 +24,6 @@ class EpisodeKeys(StrEnum):
     LABEL = "label"
     SUPPORT_IMAGE = "support_image"
     SUPPORT_LABEL = "support_label"
+    NUMBER = "number"
     SURROGATE_IMAGE = "surrogate_image"
     SURROGATE_TARGET = "surrogate_target"

@@ -232,8 +232,8 @@ def test_dataset_json(folder):
     assert content["tensorImageSize"] == "3D"
     assert (content["numTraining"], content["numTest"], content["test"]) == (4, 0, [])
     assert content["training"][0]["label"] == "./labelsTr/phantom_001.nii.gz"
-    assert content["folds"][0] == {"query": ["phantom_001", "phantom_002"], "support": "phantom_003"}
-    assert content["folds"][1] == {"query": ["phantom_003", "phantom_004"], "support": "phantom_001"}
+    assert content["folds"][0] == {"query": ["phantom_001", "phantom_002"], "support": ["phantom_003"]}
+    assert content["folds"][1] == {"query": ["phantom_003", "phantom_004"], "support": ["phantom_001"]}
 
 
 def test_dataset_reads_as_ours(folder):

@@ -23,18 +23,18 @@ def test_folds_cover_every_scan_once(count, num_folds):
     assert [name for fold in folds for name in fold.query] == names
     assert {len(fold.query) for fold in folds} <= {count // num_folds, -(-count // num_folds)}
     for fold, following in zip(folds, folds[1:] + folds[:1], strict=True):
-        assert fold.support == following.query[0]
-        assert sorted([*fold.query, fold.support, *fold.train]) == names
+        assert fold.support == following.query[:1]
+        assert sorted([*fold.query, *fold.support, *fold.train]) == names
 
 
 def test_uneven_parts_are_longer_first():
     folds = cross_validation_folds(list("gfedcba"), 3)
     assert [fold.query for fold in folds] == [("a", "b", "c"), ("d", "e"), ("f", "g")]
-    assert folds[2] == Fold(2, ("f", "g"), "a", ("b", "c", "d", "e"))
+    assert folds[2] == Fold(2, ("f", "g"), ("a",), ("b", "c", "d", "e"))
 
 
 def test_names_stay_plain_strings():
-    assert {type(name) for fold in cross_validation_folds(["a", "b"], 2) for name in (*fold.query, fold.support)} == {
+    assert {type(name) for fold in cross_validation_folds(["a", "b"], 2) for name in (*fold.query, *fold.support)} == {
         str
     }
 
@@ -52,7 +52,12 @@ def test_repeated_name():
 
 def test_folds_of_dataset_json_decide(tmp_path):
     folds = load_folds(_write_set(tmp_path, "abcd", folds=[{"query": ["d", "b"], "support": "a"}]))
-    assert folds == [Fold(0, ("d", "b"), "a", ("c",))]
+    assert folds == [Fold(0, ("d", "b"), ("a",), ("c",))]
+
+
+def test_a_fold_may_have_several_supports(tmp_path):
+    folds = load_folds(_write_set(tmp_path, "abcd", folds=[{"query": ["d"], "support": ["a", "c"]}]))
+    assert folds == [Fold(0, ("d",), ("a", "c"), ("b",))]
 
 
 def test_folds_are_made_where_dataset_json_has_none(tmp_path):
@@ -66,6 +71,8 @@ def test_folds_are_made_where_dataset_json_has_none(tmp_path):
         ([{"query": ["a"], "support": "b"}, {"query": ["a"], "support": "y"}], "fold 1 names y"),
         ([{"query": ["a", "b"], "support": "b"}], "fold 0 has its support b among its queries"),
         ([{"query": ["a", "a"], "support": "b"}], "fold 0 has a among its queries more than once"),
+        ([{"query": ["a", "b"], "support": ["c", "b"]}], "fold 0 has its support b among its queries"),
+        ([{"query": ["a"], "support": []}], "fold 0 is .*; expected"),
         ([{"query": "a", "support": "b"}], "fold 0 is .*; expected"),
         ([["a", "b"]], "fold 0 is .*; expected"),
         ({}, '"folds" is {}; expected a list'),
@@ -80,5 +87,5 @@ def test_bad_folds_name_file_and_value(tmp_path, folds, message):
 @pytest.mark.parametrize(("name", "num_folds"), [("chaos_t2", 5), ("mscmr_bssfp", 5), ("sabs_ct", 3)])
 def test_published_folds(data_dir, name, num_folds):
     published = load_folds(data_dir / name)
-    names = [*published[0].query, published[0].support, *published[0].train]
+    names = [*published[0].query, *published[0].support, *published[0].train]
     assert cross_validation_folds(names, num_folds) == published

@@ -10,7 +10,7 @@ import pytest
 from monai_fewshot.data import (
     ImageSet,
     hold_out_images,
-    one_support_fold,
+    support_fold,
     support_images,
     with_pseudo_masks,
     without_labels,
@@ -129,7 +129,7 @@ def test_support_images_that_are_not_there(tmp_path):
 
 def test_one_image_is_the_example_of_all_others():
     images = _of_classes(1, 4).images
-    fold = one_support_fold(images, "1_2")
-    assert (fold.support, fold.query) == ("1_2", ("1_0", "1_1", "1_3"))
+    fold = support_fold(images, "1_2")
+    assert (fold.support, fold.query) == (("1_2",), ("1_0", "1_1", "1_3"))
     with pytest.raises(ValueError, match="no image called 'x' to be the support; there are 1_0, 1_1, 1_2, 1_3"):
-        one_support_fold(images, "x")
+        support_fold(images, "x")

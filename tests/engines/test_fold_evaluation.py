@@ -93,7 +93,7 @@ def test_each_fold_has_its_own_weights_and_support(evaluated, tmp_path):
     assert [(s.scan, s.dice) for s in alone] == [(s.scan, s.dice) for s in evaluated[1] if s.fold == 2]
     load, inferer = Loader(), FewShotVolumeInferer("whole_volume", num_classes=2)
     query, support = load(SCANS[4]), load(SCANS[0])
-    assert (FOLDS[2].query[0], FOLDS[2].support) == ("e", "a")
+    assert (FOLDS[2].query[0], FOLDS[2].support) == ("e", ("a",))
     margins = inferer(
         query["image"][None], _network(2).eval(), *(support[key][None, None] for key in ("image", "label"))
     )

@@ -89,7 +89,8 @@ def _describe(
         "training": [{"image": f"./imagesTr/{name}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"} for name in names],
         "test": [],
         "folds": [
-            {"query": list(fold.query), "support": fold.support} for fold in cross_validation_folds(names, num_folds)
+            {"query": list(fold.query), "support": list(fold.support)}
+            for fold in cross_validation_folds(names, num_folds)
         ],
     }
 

@@ -5,6 +5,7 @@ from .alpnet import ALPNet
 from .feature_encoder import FeatureEncoder
 from .few_shot_segmenter import FewShotSegmenter
 from .masksplit_net import MaskSplitNet
+from .meta_learned_segmenter import MetaLearnedSegmenter
 from .prototype_segmenter import PrototypeSegmenter
 from .resnet_encoder import DilatedResNetEncoder
 from .surrogate_network import SurrogateNetwork
@@ -18,6 +19,7 @@ __all__ = [
     "FeatureEncoder",
     "FewShotSegmenter",
     "MaskSplitNet",
+    "MetaLearnedSegmenter",
     "PrototypeSegmenter",
     "SurrogateNetwork",
     "TiledPrototypeNet",

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -22,7 +22,13 @@ class FewShotSegmenter(nn.Module, ABC):
 
     A context is a tensor, or a tuple, named tuple or dictionary of tensors, whose first dimension is the episode.
     A context of batch 1 serves any number of queries.
+
+    Attributes:
+        separate_contexts: whether contexts are too large to be copied for every query. An inferer then hands them over
+            one at a time, each with all its queries.
     """
+
+    separate_contexts: ClassVar[bool] = False
 
     @abstractmethod
     def encode_support(self, support_image: torch.Tensor, support_label: torch.Tensor) -> Any:
