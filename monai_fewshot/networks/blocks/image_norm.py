@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
@@ -40,7 +39,8 @@ class ImageNorm(nn.Module):
         Returns:
             (B, C, *S).
         """
-        return F.instance_norm(x, weight=self.weight, bias=self.bias, eps=self.eps)
+        cudnn = torch.backends.cudnn.enabled
+        return torch.instance_norm(x, self.weight, self.bias, None, None, True, 0.0, self.eps, cudnn)
 
 
 def with_image_norm(network: nn.Module) -> nn.Module:
@@ -60,6 +60,7 @@ def with_image_norm(network: nn.Module) -> nn.Module:
         replacement = ImageNorm(network.num_features, network.eps, network.affine)
         replacement._parameters.update(network._parameters)
         return replacement
-    for name, child in network.named_children():
-        setattr(network, name, with_image_norm(child))
+    for name, child in network._modules.items():
+        if child is not None:
+            setattr(network, name, with_image_norm(child))
     return network

@@ -68,7 +68,7 @@ class MetaLearnedSegmenter(FewShotSegmenter):
         weights: PathLike | None = None,
     ) -> None:
         super().__init__()
-        self.base = with_image_norm(base)
+        self.base = with_image_norm(base).eval()
         self.inner = inner
         self.loss = loss
         self.rates = nn.ParameterList(torch.ones_like(p) for p in self.start.values()) if learn_rates else None
@@ -157,5 +157,20 @@ class MetaLearnedSegmenter(FewShotSegmenter):
         return foreground_logits(linear_resize(logits, size).unsqueeze(2))
 
     def _logits(self, parameters: Parameters, image: torch.Tensor) -> torch.Tensor:
-        found: Any = functional_call(self.base, parameters, (image,))
+        given = {place: parameters[name] for place, name in self._places().items()}
+        found: Any = functional_call(self.base, given, (image,), tie_weights=False)
         return found[0] if isinstance(found, (list, tuple)) else found
+
+    def _places(self) -> dict[str, str]:
+        """Find where the adapted parameters are used, and their names; one may be used in several places.
+
+        ``functional_call`` would find the places by itself, but leaves the parameters of modules that are known by
+        several names, as those of ``DynUNet`` are, in the network.
+        """
+        names = {id(p): name for name, p in self.start.items()}
+        return {
+            f"{module_name}.{name}" if module_name else name: names[id(p)]
+            for module_name, module in self.base.named_modules()
+            for name, p in module._parameters.items()
+            if id(p) in names
+        }
