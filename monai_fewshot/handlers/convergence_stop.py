@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from ignite.engine import Engine, Events
 
 __all__ = ["ConvergenceStop"]
@@ -21,7 +22,8 @@ class ConvergenceStop:
     Args:
         figure: takes the engine, returns the figure of the epoch.
         epochs: over how many.
-        max_change: largest difference between any two of them, and the one before, that counts as none.
+        max_change: largest difference between any two of them, and the one before, that counts as none; a figure that
+            is not a number is a change.
     """
 
     def __init__(self, figure: Callable[[Engine], float], epochs: int = 10, max_change: float = 1e-3) -> None:
@@ -41,7 +43,7 @@ class ConvergenceStop:
     def __call__(self, engine: Engine) -> None:
         """Take note of an epoch, and stop where there is no change."""
         self.history = [*self.history, float(self.figure(engine))][-self.epochs - 1 :]
-        if len(self.history) > self.epochs and max(self.history) - min(self.history) <= self.max_change:
+        if len(self.history) > self.epochs and np.ptp(self.history) <= self.max_change:
             engine.logger.info(
                 "Converged: the loss has changed by no more than %g over %d epochs.", self.max_change, self.epochs
             )
