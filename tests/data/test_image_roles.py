@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 
 import pytest
 
 from monai_fewshot.data import (
     ImageSet,
     hold_out_images,
+    random_support_folds,
     support_fold,
     support_images,
     with_pseudo_masks,
@@ -133,3 +135,47 @@ def test_one_image_is_the_example_of_all_others():
     assert (fold.support, fold.query) == (("1_2",), ("1_0", "1_1", "1_3"))
     with pytest.raises(ValueError, match="no image called 'x' to be the support; there are 1_0, 1_1, 1_2, 1_3"):
         support_fold(images, "x")
+
+
+def test_several_images_are_the_example_of_all_others():
+    images = _of_classes(1, 5).images
+    for support in (["1_3", "1_0"], ("1_3", "1_0")):
+        fold = support_fold(images, support)
+        assert (fold.index, fold.support, fold.query, fold.train) == (0, ("1_3", "1_0"), ("1_1", "1_2", "1_4"), ())
+    with pytest.raises(ValueError, match="no image called 'x', 'y' to be the support; there are 1_0, 1_1, 1_2, 1_3"):
+        support_fold(images, ["1_1", "x", "y"])
+
+
+@pytest.mark.parametrize(("shots", "runs"), [(1, 6), (3, 4), (6, 2)])
+def test_every_run_has_as_many_supports_and_all_others_are_queries(shots, runs):
+    images = _of_classes(1, 7).images
+    names = [image["name"] for image in images]
+    folds = random_support_folds(images, shots, runs)
+    assert [fold.index for fold in folds] == list(range(runs))
+    for fold in folds:
+        assert len(fold.support) == shots
+        assert list(fold.support) == [name for name in names if name in fold.support]
+        assert list(fold.query) == [name for name in names if name not in fold.support]
+        assert fold.train == ()
+
+
+def test_a_run_is_a_function_of_seed_and_number():
+    images = _of_classes(1, 30).images
+    folds = random_support_folds(images, 5, 10, seed=3)
+    assert random_support_folds(images, 5, 4, seed=3) == folds[:4]
+    assert len({fold.support for fold in folds}) == 10
+    assert not {fold.support for fold in folds} & {f.support for f in random_support_folds(images, 5, 10, seed=4)}
+
+
+def test_supports_of_runs_are_drawn_evenly():
+    images = _of_classes(1, 6).images
+    drawn = Counter(name for fold in random_support_folds(images, 2, 900) for name in fold.support)
+    assert set(drawn) == {image["name"] for image in images}
+    assert all(230 < count < 370 for count in drawn.values())
+
+
+@pytest.mark.parametrize("shots", [0, -1, 4, 5])
+def test_runs_without_a_query_or_a_support(shots):
+    message = f"{shots} annotated images of 4 are asked for: give 1 at least, and one image more than shots"
+    with pytest.raises(ValueError, match=message):
+        random_support_folds(_of_classes(1, 4).images, shots, 3)

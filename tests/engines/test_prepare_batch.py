@@ -6,8 +6,9 @@ from __future__ import annotations
 import pytest
 import torch
 from monai.data import MetaTensor
+from monai.engines import SupervisedEvaluator
 
-from monai_fewshot.engines import PrepareBatchEpisode
+from monai_fewshot.engines import PrepareBatchEpisode, PrepareBatchTask
 
 
 def _batch():
@@ -80,3 +81,70 @@ def test_originals_alone_are_no_surrogate_task():
     del batch["surrogate_image"]
     _, target, args, _ = PrepareBatchEpisode()(batch)
     assert len(target) == len(args) == 2
+
+
+def _tasks():
+    shapes = {
+        "image": (3, 4, 3, 8, 8),
+        "label": (3, 4, 1, 8, 8),
+        "support_image": (3, 2, 3, 8, 8),
+        "support_label": (3, 2, 1, 8, 8),
+        "number": (3,),
+    }
+    return {key: torch.rand(shape) for key, shape in shapes.items()}
+
+
+def test_queries_of_tasks_stand_in_a_row_and_supports_by_task():
+    batch = _tasks()
+    image, label, support, kwargs = PrepareBatchTask()(batch, device="cpu")
+    assert (image.shape, label.shape) == ((12, 3, 8, 8), (12, 1, 8, 8))
+    for task in range(3):
+        for place in range(4):
+            assert torch.equal(image[4 * task + place], batch["image"][task, place])
+            assert torch.equal(label[4 * task + place], batch["label"][task, place])
+    assert [id(t) for t in support] == [id(batch["support_image"]), id(batch["support_label"])]
+    assert kwargs == {}
+
+
+def test_all_tensors_of_tasks_move():
+    image, label, support, _ = PrepareBatchTask()(_tasks(), device="meta", dtype=torch.float16)
+    for tensor in (image, label, *support):
+        assert tensor.device.type == "meta"
+        assert tensor.dtype == torch.float16
+
+
+@pytest.mark.parametrize("key", ["image", "label", "support_image", "support_label"])
+def test_tasks_need_all_keys(key):
+    batch = _tasks()
+    del batch[key]
+    with pytest.raises(KeyError, match=key):
+        PrepareBatchTask()(batch)
+
+
+class _Brighter(torch.nn.Module):
+    """Foreground is what is brighter than all of the foreground of the first support image of its task."""
+
+    def forward(self, image, support_image, support_label):
+        level = torch.where(support_label[:, 0] > 0, support_image[:, 0, :1], 0).amax((1, 2, 3))
+        return image[:, :1] - level.repeat_interleave(len(image) // len(level)).view(-1, 1, 1, 1)
+
+
+def test_monais_evaluator_judges_every_query_of_a_task():
+    batch = _tasks()
+    batch["support_label"] = (batch["support_label"] > 0.5).float()
+    outputs = []
+    evaluator = SupervisedEvaluator(
+        device=torch.device("cpu"),
+        val_data_loader=[batch],
+        network=_Brighter(),
+        prepare_batch=PrepareBatchTask(),
+        decollate=False,
+    )
+    evaluator.add_event_handler("ITERATION_COMPLETED", lambda engine: outputs.append(engine.state.output))
+    evaluator.run()
+    (output,) = outputs
+    assert torch.equal(output["label"], batch["label"].flatten(0, 1))
+    for task in range(3):
+        one = [batch[key][[task]] for key in ("support_image", "support_label")]
+        expected = _Brighter()(batch["image"][task], *one)
+        torch.testing.assert_close(output["pred"][4 * task :][:4], expected)

@@ -13,8 +13,11 @@ import monai
 import numpy as np
 import torch
 from monai.bundle import ConfigParser
+from monai.utils import StrEnum
 
 import monai_fewshot
+from monai_fewshot.data import TaskPools
+from monai_fewshot.optimizers import InnerLoop
 from monai_fewshot.utils import Provenance
 
 
@@ -48,6 +51,30 @@ def test_holds_in_json_and_in_checkpoints():
     torch.save(state, file)
     file.seek(0)
     assert torch.load(file, weights_only=True) == state
+
+
+class _Kind(StrEnum):
+    NEAR = "near"
+
+
+def _loaded(state):
+    file = io.BytesIO()
+    torch.save({"provenance": state}, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)["provenance"]
+
+
+def test_names_of_an_enumeration_are_plain_text_that_checkpoints_hold():
+    inner = InnerLoop(2, 0.1, "adam")
+    settings = {"kind": _Kind.NEAR, "pools": [TaskPools.MIXED], "inner": vars(inner), "nested": {_Kind.NEAR: 1}}
+    state = Provenance("abc", **settings).state_dict()
+    plain = {"steps": 2, "lr": 0.1, "optimizer": "adam", "proximal": 0.0, "tolerance": 0.0}
+    assert state["settings"] == {"kind": "near", "pools": ["mixed"], "inner": plain, "nested": {"near": 1}}
+    assert type(inner.optimizer) is not str
+    for text in (state["settings"]["kind"], state["settings"]["pools"][0], state["settings"]["inner"]["optimizer"]):
+        assert type(text) is str
+    assert all(type(key) is str for key in state["settings"]["nested"])
+    assert _loaded(state) == state
 
 
 def test_values_of_a_parsed_config():
