@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from dataclasses import is_dataclass
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -74,8 +75,8 @@ class SupportEncoder:
     """Encodes the episodes of a support, and keeps them while neither support nor network changes.
 
     What was encoded is used again only where the network is the same object, in evaluation mode, and all its tensors
-    and plain attributes (numbers, texts, tuples of them), the images and labels fed to it and the autocast setting
-    are equal in value to what they were. A copy of the weights is kept for that comparison.
+    and plain attributes (numbers, texts, tuples and frozen dataclasses of them), the images and labels fed to it and
+    the autocast setting are equal in value to what they were. A copy of the weights is kept for that comparison.
 
     Args:
         batch_size: number of slices encoded at a time.
@@ -172,6 +173,8 @@ def _attributes(network: torch.nn.Module) -> list[dict[str, Any]]:
 def _is_plain(value: Any) -> bool:
     if isinstance(value, tuple):
         return all(map(_is_plain, value))
+    if is_dataclass(value) and isinstance(value, Hashable):
+        return all(map(_is_plain, vars(value).values()))
     return value is None or isinstance(value, (bool, int, float, str))
 
 

@@ -17,7 +17,9 @@ from torch import nn
 
 from monai_fewshot.inferers import PROTOCOLS, FewShotVolumeInferer, Protocol
 from monai_fewshot.inferers.volume_inferer import NOT_SEGMENTED
-from monai_fewshot.networks.nets import FewShotSegmenter
+from monai_fewshot.losses import DiceBCELoss
+from monai_fewshot.networks.nets import FewShotSegmenter, MetaLearnedSegmenter
+from monai_fewshot.optimizers import InnerLoop
 
 CLASSES = 3
 
@@ -141,6 +143,21 @@ def plain_inference(protocol, image, network, supports, label, image_size=None):
     return result
 
 
+class SeparateSegmenter(TinySegmenter):
+    """The same of contexts that are handed over one at a time, as networks with adapted weights are."""
+
+    separate_contexts = True
+
+    def __init__(self, channels=1):
+        super().__init__(channels)
+        self.classified = []
+
+    def classify(self, features, context, size):
+        assert [len(tensor) for tensor in context] == [1, 1]
+        self.classified.append((context.foreground.flatten().tolist(), len(features)))
+        return super().classify(features, context, size)
+
+
 VARIANTS = {
     **{name: protocol for name, protocol in PROTOCOLS.items() if protocol.expected_span is None},
     "five_shots": dataclasses.replace(PROTOCOLS["alpnet"], name="five_shots", num_chunks=2, shots_per_chunk=5),
@@ -170,6 +187,57 @@ def test_the_result_is_that_of_a_plain_loop(network, name, batch_size):
     assert torch.allclose(result.as_tensor()[0], plain, rtol=1e-5, atol=1e-5)
     assert torch.equal(result.as_tensor()[0].argmax(0), plain.argmax(0))
     assert 0.01 < (plain > 0).float().mean() < 0.5
+
+
+@pytest.mark.parametrize("name", [*VARIANTS, "all together"])
+@pytest.mark.parametrize("batch_size", [1, 5, 64])
+def test_separate_contexts_give_what_others_give(name, batch_size):
+    """Each is handed over alone, with as many of its slices as fit; each shot is encoded once."""
+    image, label = make_scan(1, 17)
+    supports = [make_scan(2, 11), make_scan(3, 14)]
+    arguments = ([s[0][None] for s in supports], [s[1][None] for s in supports], label[None])
+    protocol = VARIANTS[name] if name in VARIANTS else list(VARIANTS.values())
+    inferer = FewShotVolumeInferer(protocol, CLASSES, batch_size=batch_size)
+    shared, separate = TinySegmenter().eval(), SeparateSegmenter().eval()
+    expected, found = (inferer(image[None], network, *arguments) for network in (shared, separate))
+    for one, other in zip(*(r.values() if isinstance(r, dict) else [r] for r in (found, expected)), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+        assert (one != NOT_SEGMENTED).any()
+    assert separate.encoded == shared.encoded
+    assert max(count for _, count in separate.classified) <= batch_size
+    if batch_size == 64:
+        contexts = [str(context) for context, _ in separate.classified]
+        assert len(set(contexts)) == len(contexts)
+
+
+def test_adapted_networks_segment_volumes():
+    """Each class is adapted to once, from its own episode; margins are those of the network on single slices."""
+    torch.manual_seed(0)
+    base = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 1, 3, padding=1))
+    network = MetaLearnedSegmenter(base, InnerLoop(3, 0.5), DiceBCELoss()).eval()
+    adapted = []
+    network.encode_support = lambda image, label: (
+        adapted.append(len(image)) or MetaLearnedSegmenter.encode_support(network, image, label)
+    )
+    image, label = make_scan(1, 9)
+    supports = [make_scan(2, 8), make_scan(3, 10)]
+    arguments = ([s[0][None] for s in supports], [s[1][None] for s in supports], label[None])
+    protocol = Protocol("adapted", 3, "volume", "all")
+    inferer = FewShotVolumeInferer(protocol, CLASSES, image_size=(24, 20), batch_size=4)
+    result = inferer(image[None], network, *arguments).as_tensor()[0]
+    assert sum(adapted) == CLASSES
+    again = inferer(image[None], network, *arguments).as_tensor()[0]
+    assert torch.equal(again, result)
+    assert sum(adapted) == CLASSES
+    plain = plain_inference(
+        protocol, image.as_tensor(), network, [(s[0].as_tensor(), s[1]) for s in supports], label, (24, 20)
+    )
+    torch.testing.assert_close(result, plain, rtol=1e-4, atol=1e-4)
+    adapted.clear()
+    network.inner = InnerLoop(4, 0.5)
+    changed = inferer(image[None], network, *arguments).as_tensor()[0]
+    assert sum(adapted) == CLASSES
+    assert (changed - result).abs().max() > 0.01
 
 
 @pytest.mark.parametrize("size", [(257, 257), (40, 63)])
