@@ -19,6 +19,7 @@ from monai_fewshot.data import (
     few_shot_fold_classes,
     image_reading,
     load_image_list,
+    load_image_pools,
     load_image_set,
 )
 
@@ -324,6 +325,64 @@ def test_episodes_of_an_image_set(tmp_path):
         assert episode["support_image"].shape == (6, 3, 16, 16)
         assert [int(label.max()) for label in episode["support_label"]] in ([1, 1, 1, 2, 2, 2], [2, 2, 2, 1, 1, 1])
         assert 0 <= episode["image"].min() <= episode["image"].max() <= 1
+
+
+def test_pools_of_one_data_set_are_its_classes(tmp_path):
+    folder = _fss_1000(tmp_path)
+    assert load_image_pools(folder) == load_image_pools([folder]) == load_image_set(folder)
+    thresholded = load_image_pools(folder, "class_folders", mask_threshold=100)
+    assert {image["mask_threshold"] for image in thresholded.images} == {100}
+    several = load_image_pools(_pascal(tmp_path / "voc"), "pascal")
+    assert not any("class_number" in image for image in several.images)
+
+
+def test_pools_of_several_data_sets_keep_apart_what_comes_from_where(tmp_path):
+    lesions, objects, polyps = _isic(tmp_path / "skin"), _fss_1000(tmp_path / "fss"), _cvc(tmp_path / "colon")
+    pools = load_image_pools([lesions, objects, polyps])
+    assert pools.class_names == {
+        1: "skin/skin lesion",
+        2: "fss/ab_wheel",
+        3: "fss/abacus",
+        4: "fss/zebra",
+        5: "colon/polyp",
+    }
+    assert [image["name"] for image in pools.images[:3]] == [
+        "skin/ISIC_0000000",
+        "skin/ISIC_0000001",
+        "fss/ab_wheel_1",
+    ]
+    assert [image["class_number"] for image in pools.images] == [1, 1, *[2] * 4, *[3] * 4, *[4] * 4, *[5] * 3]
+    assert [image.get("mask_threshold") for image in pools.images] == [None] * 14 + [127] * 3
+    assert [image["image"].startswith(str(polyps)) for image in pools.images] == [False] * 14 + [True] * 3
+    for image in (pools.images[0], pools.images[5], pools.images[-1]):
+        assert set(image_reading()(dict(image))["label"].unique().tolist()) == {0, image["class_number"]}
+    assert list(pools.without_classes(["fss/zebra"]).class_names) == [1, 2, 3, 5]
+
+
+def test_pools_are_numbered_in_the_order_of_their_data_sets(tmp_path):
+    one, other = _pairs(tmp_path / "a"), _pairs(tmp_path / "b")
+    for folders in ((one, other), (other, one)):
+        pools = load_image_pools([str(folder) for folder in folders], "pairs", mask_threshold=7)
+        assert pools.class_names == {n: f"{folder.name}/foreground" for n, folder in enumerate(folders, 1)}
+        assert [image["name"] for image in pools.images] == [f"{f.name}/{stem}" for f in folders for stem in "abc"]
+        assert {image["mask_threshold"] for image in pools.images} == {7}
+
+
+def test_pools_that_cannot_be_put_together(tmp_path):
+    one, other, objects = _pairs(tmp_path / "x" / "set"), _pairs(tmp_path / "y" / "set"), _pascal(tmp_path / "voc")
+    with pytest.raises(ValueError, match=r"Data sets need names of their own, got folders .*x/set, .*y/set"):
+        load_image_pools([one, other])
+    with pytest.raises(ValueError, match=r"voc: masks hold several classes, such a set cannot be put together"):
+        load_image_pools([one, objects])
+    with pytest.raises(FileNotFoundError, match="absent is not a folder"):
+        load_image_pools([one, tmp_path / "absent"])
+    (one / "masks" / "b.png").unlink()
+    with pytest.raises(ValueError, match="1 images without a mask: b"):
+        load_image_pools([one, objects])
+    for stem in "ac":
+        _save(tmp_path / "plain" / f"{stem}.png")
+    with pytest.raises(ValueError, match="2 of 2 images have no mask: a, c"):
+        load_image_pools(tmp_path / "plain")
 
 
 @pytest.mark.parametrize(("name", "size"), [("ph2", None), ("kvasir_seg", (3, 352, 352))])
