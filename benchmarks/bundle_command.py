@@ -59,15 +59,17 @@ class Step:
 
 @dataclass(frozen=True)
 class Cell:
-    """Steps that make one figure of a table.
+    """Steps that make one figure of a table, or a few.
 
     Attributes:
-        folder: of the cell; ``results.json`` in ``folder / "eval"`` is what its last step leaves.
+        folder: of the cell.
         steps: in order.
+        evaluations: folders in it, in each of which a step leaves a ``results.json``; the first is the one that counts.
     """
 
     folder: Path
     steps: tuple[Step, ...]
+    evaluations: tuple[str, ...] = ("eval",)
 
     def results(self) -> dict[str, Any] | None:
         """Results of a finished cell, with the minutes it took, else None."""
@@ -88,16 +90,20 @@ class Cell:
                 code = processes.run(step.command(), cwd=step.folder, stdout=log, stderr=log, env=environment)
             if code:
                 raise RuntimeError(f"{' '.join(step.configs)} ended with {code}, see {self.folder / 'log.txt'}")
-        found = json.loads((self.folder / "eval" / "results.json").read_text())
-        overall = next(row for row in found["summary"] if row["fold"] is None and row["class_number"] is None)
-        by_class = {
-            row["class_name"]: row
-            for row in found["summary"]
-            if row["fold"] is None and row["class_number"] is not None
-        }
-        result = {"overall": overall, "by_class": by_class, "minutes": (time.time() - started) / 60}
+        summaries = {name: _summary(self.folder / name / "results.json") for name in self.evaluations}
+        overall = {name: rows[None] for name, rows in summaries.items()}
+        first = self.evaluations[0]
+        by_class = {str(name): row for name, row in summaries[first].items() if name is not None}
+        minutes = (time.time() - started) / 60
+        result = {"overall": overall[first], "by_class": by_class, "evaluations": overall, "minutes": minutes}
         write_atomically(self.folder / "cell.json", json.dumps(result, indent=1))
         return result
+
+
+def _summary(path: Path) -> dict[str | None, dict[str, Any]]:
+    """Read the figures over all folds of an evaluation, by class and, under None, of all of them."""
+    rows = [row for row in json.loads(path.read_text())["summary"] if row["fold"] is None]
+    return {None if row["class_number"] is None else row["class_name"]: row for row in rows}
 
 
 def run_cells(cells: Sequence[Cell], parallel: int, threads: int, finished: Callable[[], None]) -> dict[str, str]:
@@ -125,7 +131,7 @@ def run_cells(cells: Sequence[Cell], parallel: int, threads: int, finished: Call
                     row = future.result()
                     print(
                         f"{number}/{len(waiting)} {name}: Dice {100 * row['overall']['dice']:.1f}, "
-                        f"IoU {100 * row['overall']['iou']:.1f}, {row['minutes']:.1f} min",
+                        f"{row['minutes']:.1f} min",
                         flush=True,
                     )
                     finished()

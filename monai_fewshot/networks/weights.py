@@ -20,7 +20,7 @@ __all__ = ["WeightReport", "load_encoder_weights"]
 logger = logging.getLogger(__name__)
 
 WRAPPERS = ("state_dict", "model", "network")
-PREFIXES = ("module", "model", "network", "encoder", "backbone")
+PREFIXES = ("module", "model", "network", "encoder", "backbone", "base")
 NAMES_SHOWN = 5
 
 
@@ -72,7 +72,7 @@ def load_encoder_weights(
     """Load an encoder's weights from a checkpoint, and report what matched.
 
     The checkpoint is a state dictionary, plain or under ``"state_dict"``, ``"model"`` or ``"network"``. Of the leading
-    ``module.``, ``model.``, ``network.``, ``encoder.`` and ``backbone.`` in its names, as many are taken off as make
+    ``module.``, ``model.``, ``network.``, ``encoder.``, ``backbone.`` and ``base.`` in its names, as many are taken off as make
     the most names match. Torchvision's classification and segmentation checkpoints load as they are, and so does the
     encoder of a whole few-shot network.
 
