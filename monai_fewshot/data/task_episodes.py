@@ -31,8 +31,9 @@ class TaskEpisodes(Episodes):
 
     A pool is what the paper calls a way: the images that show one kind of thing, such as the polyps of one data set and
     the lesions of another, or one organ's slices. It has a label value of its own; in a task it is foreground, 1. An
-    exclusive task has K support images and Q queries of one pool, a mixed one as many of each of several pools. All
-    images of a task are of different scans.
+    exclusive task has K support images and Q queries of one pool, a mixed one as many of each of several pools. Images
+    of a pool are of different scans, and a task's supports and queries too: where scans show several pools, and a pool
+    shows in too few others, a query may be of a scan that is the support of another pool.
 
     Based on: Khadka et al., "Meta-learning with implicit gradients in a few-shot setting for medical image
     segmentation", Computers in Biology and Medicine 2022, section 4.1, https://arxiv.org/abs/2106.03223.
@@ -89,7 +90,8 @@ class TaskEpisodes(Episodes):
     def draw_slices(self, random: np.random.RandomState) -> tuple[list[int], list[int]]:
         """Draw pools, and of each its support slices and queries; supports of all pools first."""
         values = random.choice(list(self.slices), self.ways, replace=False).tolist()
-        drawn = [self._of_pool(random, value) for value in values]
+        supports, queries = set[int](), set[int]()
+        drawn = [self._of_pool(random, value, supports, queries) for value in values]
         support = [place for places in drawn for place in places[: self.shots]]
         query = [place for places in drawn for place in places[self.shots :]]
         return [*support, *query], [*np.repeat(values, self.shots), *np.repeat(values, self.queries)]
@@ -111,7 +113,13 @@ class TaskEpisodes(Episodes):
             EpisodeKeys.NUMBER: torch.tensor(index),
         }
 
-    def _of_pool(self, random: np.random.RandomState, value: int) -> list[int]:
+    def _of_pool(self, random: np.random.RandomState, value: int, supports: set[int], queries: set[int]) -> list[int]:
+        """Draw slices of a pool, supports first; scans of the task's other supports and queries are taken note of."""
         scans = self.slices[value]
-        chosen = random.choice(list(scans), self.shots + self.queries, replace=False)
-        return [int(random.choice(scans[scan])) for scan in chosen]
+        order = random.choice(list(scans), len(scans), replace=False).tolist()
+        support = sorted(order, key=queries.__contains__)[: self.shots]
+        supports.update(support)
+        rest = [scan for scan in order if scan not in support]
+        query = sorted(rest, key=supports.__contains__)[: self.queries]
+        queries.update(query)
+        return [int(random.choice(scans[scan])) for scan in (*support, *query)]

@@ -109,6 +109,21 @@ def test_the_images_of_a_mixed_task_are_of_different_scans_where_a_scan_shows_on
         assert sorted(STACK.scan[_slices(task["support_image"]) + _slices(task["image"])].tolist()) == list(range(12))
 
 
+@pytest.mark.parametrize(("shots", "queries", "scans"), [(1, 1, 2), (2, 3, 5), (3, 3, 6), (2, 2, 9), (1, 5, 8)])
+def test_supports_and_queries_are_of_different_scans_where_every_scan_shows_every_pool(shots, queries, scans):
+    label = torch.tensor(POOLS, dtype=torch.uint8).repeat(scans).view(-1, 1, 1, 1)
+    stack = SliceStack(torch.rand(3 * scans, 1, 1, 1), label, torch.arange(scans).repeat_interleave(3))
+    tasks = TaskEpisodes(stack, 50, POOLS, shots, queries, composition="mixed")
+    for index in range(50):
+        slices = tasks.plan(index).slices
+        assert len(slices) == 3 * (shots + queries)
+        numbers = stack.scan[slices].tolist()
+        assert not set(numbers[: 3 * shots]) & set(numbers[3 * shots :])
+        for way in range(3):
+            own = [*numbers[shots * way :][:shots], *numbers[3 * shots + queries * way :][:queries]]
+            assert len(set(own)) == shots + queries
+
+
 def test_images_are_those_of_the_stack():
     for task in _tasks(5):
         for key in ("support_image", "image"):
