@@ -104,15 +104,14 @@ def _cell(arguments: argparse.Namespace, folders: tuple[Path, Path], key: Key) -
         "base#channels": [8, 16, 32, 64],
         "inner_steps": arguments.inner_steps,
         "inner_lr": arguments.inner_lr,
-        "proximal": 0.0,
         "seed": key.seed,
-        **settings,
     }
     train = {
         "dataset_dir": folders[0],
         "ckpt_dir": folder / "model",
         "resume": True,
         **network,
+        **settings,
         "batch_size": 2,
         **(_supervised(arguments) if supervised else _meta(arguments, key)),
     }
@@ -123,6 +122,7 @@ def _cell(arguments: argparse.Namespace, folders: tuple[Path, Path], key: Key) -
             "output_dir": folder / name,
             "runs": arguments.runs,
             "shots": shots,
+            "proximal": 0.0,
             **network,
         }
         for name, shots in zip(_evaluations(), SHOTS, strict=True)

@@ -52,8 +52,8 @@ LR, PROXIMAL = 0.01, 2.0
 CHANNELS, NARROW = (8, 16, 32, 64), (2, 4, 8, 16)
 CHECKS = {torch.float64: (1e-6, False), torch.float32: (1e-3, True)}
 """Largest relative difference from the plain loop on small images, and whether with smooth activations."""
-SMALL = ((16, 1, NARROW), (16, 1, CHANNELS), (16, 5, CHANNELS), (32, 1, CHANNELS), (32, 5, CHANNELS))
-"""Image size, shots and channels at which vectorizing is compared besides."""
+SIZES = ((16, 1, NARROW), (16, 1, CHANNELS), (32, 1, CHANNELS), (32, 5, CHANNELS), (64, 5, CHANNELS))
+"""Image size, shots (and queries) and channels at which vectorizing is compared besides."""
 
 
 @dataclass(frozen=True)
@@ -222,9 +222,9 @@ def measure_rows(settings: Sequence[Setting]) -> list[dict[str, Any]]:
 
 
 def measure_sizes(setting: Setting) -> list[dict[str, Any]]:
-    """Compare the vectorized with the plain way at small sizes, and at the given one."""
+    """Compare the vectorized with the plain way by size."""
     rows = []
-    for size, shots, channels in (*SMALL, (setting.image_size, setting.shots, CHANNELS)):
+    for size, shots, channels in SIZES:
         small = replace(
             setting,
             image_size=size,

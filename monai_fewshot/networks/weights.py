@@ -72,9 +72,9 @@ def load_encoder_weights(
     """Load an encoder's weights from a checkpoint, and report what matched.
 
     The checkpoint is a state dictionary, plain or under ``"state_dict"``, ``"model"`` or ``"network"``. Of the leading
-    ``module.``, ``model.``, ``network.``, ``encoder.``, ``backbone.`` and ``base.`` in its names, as many are taken off as make
-    the most names match. Torchvision's classification and segmentation checkpoints load as they are, and so does the
-    encoder of a whole few-shot network.
+    ``module.``, ``model.``, ``network.``, ``encoder.``, ``backbone.`` and ``base.`` in its names, as many are taken off
+    as make the most names match. Torchvision's classification and segmentation checkpoints load as they are, and so
+    does the encoder of a whole few-shot network, or the base of a meta-learned one.
 
     The report is logged: as information, or as a warning where shapes differ or most of the encoder is missing.
 
