@@ -287,6 +287,15 @@ def test_a_parameter_in_two_places_is_one():
     assert_adapted_as(context, 0, by_hand(original, image[0], label[0]))
 
 
+def test_a_network_may_be_a_single_layer():
+    torch.manual_seed(0)
+    base = nn.Conv2d(1, 1, 3, padding=1).double()
+    original = copy.deepcopy(base)
+    image, label = episodes()
+    context = MetaLearnedSegmenter(base, LOOP, DiceBCELoss()).encode_support(image, label)
+    assert_adapted_as(context, 0, by_hand(original, image[0], label[0]))
+
+
 def test_dropout_is_off_from_the_beginning_and_in_every_mode():
     torch.manual_seed(0)
     segmenter = MetaLearnedSegmenter(UNet(2, 1, 1, (4, 8), (2,), dropout=0.5), LOOP, DiceBCELoss()).double()
