@@ -37,15 +37,15 @@ def segmenter(inner=LOOP, **options):
     return MetaLearnedSegmenter(base, inner, DiceBCELoss(), **options).double()
 
 
-def tasks(count, bad=(), first=0):
-    """Items with two support images and three queries; the support of bad ones holds a NaN."""
+def tasks(count, bad=(), place=0):
+    """Items with two support images and three queries; of bad ones the image at a place of the five holds a NaN."""
     generator = torch.Generator().manual_seed(3)
     items = []
-    for number in range(first + count):
+    for number in range(count):
         image = torch.randn(5, 1, 8, 8, generator=generator).double()
         label = (image > number / 4).double()
         if number in bad:
-            image[0, 0, 2, 2] = torch.nan
+            image[place, 0, 2, 2] = torch.nan
         items.append(
             {
                 "support_image": image[:2],
@@ -55,7 +55,7 @@ def tasks(count, bad=(), first=0):
                 "number": torch.tensor(100 + number),
             }
         )
-    return items[first:]
+    return items
 
 
 def trainer_of(network, items, batch_size=4, max_epochs=1, method=None, optimizer=None, **options):
@@ -231,8 +231,13 @@ def test_rates_that_cannot_be_learned():
         trainer_of(network, tasks(4), method=Reptile(network.inner)).run()
 
 
-def test_a_task_that_is_not_finite_is_left_out_and_named(caplog):
-    network, items = segmenter(), tasks(4, bad=[1, 2])
+@pytest.mark.parametrize(
+    ("place", "history"),
+    [(0, "inner losses nan, nan, nan"), (3, r"inner losses (0\.\d+), (0\.\d+), (0\.\d+)")],
+    ids=["support", "query"],
+)
+def test_a_task_that_is_not_finite_is_left_out_and_named(caplog, place, history):
+    network, items = segmenter(), tasks(4, [1, 2], place)
     good = [items[0], items[3]]
     found, before = [unrolled(network, item) for item in good], weights(network)
     gradients = mean_gradient(network, good)
@@ -241,14 +246,15 @@ def test_a_task_that_is_not_finite_is_left_out_and_named(caplog):
         trainer.run()
     expected = [p - LR * g for p, g in zip(before, gradients, strict=True)]
     assert_close(weights(network), expected, rtol=1e-9, atol=1e-12)
-    assert (trainer.state.output["tasks"], trainer.state.output["skipped"]) == (4, 2)
-    assert trainer.state.output["loss"].item() == pytest.approx((found[0][2] + found[1][2]) / 2)
+    output = trainer.state.output
+    assert (output["tasks"], output["skipped"]) == (4, 2)
+    assert output["loss"].item() == pytest.approx((found[0][2] + found[1][2]) / 2)
+    assert output["support_loss"].item() == pytest.approx((found[0][1][0] + found[1][1][0]) / 2)
     messages = [record.getMessage() for record in caplog.records if record.name.startswith("monai_fewshot")]
-    assert messages == [
-        "Left out, for not all of its losses and gradients are finite, "
-        f"task {number}: inner losses nan, nan, nan; loss on the query nan"
-        for number in (101, 102)
-    ]
+    assert len(messages) == 2
+    for number, message in zip((101, 102), messages, strict=True):
+        start = "Left out, for not all of its losses and gradients are finite, "
+        assert re.fullmatch(f"{start}task {number}: {history}; loss on the query nan", message)
 
 
 def test_a_meta_step_without_a_sound_task_changes_nothing():
