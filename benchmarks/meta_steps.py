@@ -12,7 +12,8 @@ create_graph=True)``. Each row is timed in a process of its own, its variants ta
 since what else a machine does only makes turns slower; the first is the warm-up. Each peak of memory is that of one
 meta-step in a process of its own, after a tiny one: on a CPU resident memory beyond what the process had before, with
 an allocator that gives freed blocks of 64 KiB and more back to the system at once, so that it is what lived at the same
-time; on a GPU likewise of allocated memory.
+time; on a GPU likewise of allocated memory. Where other work takes more cores than there are, ``--threads 1
+--processor_time`` leaves out what a turn waits for one.
 
 The loop's meta-gradient must be ours. Where an activation lies within a rounding error of a ReLU's kink, two
 orders of summation differ by a finite jump, in the gradient of either. So the two are held to each other twice on small
@@ -27,6 +28,7 @@ import ctypes
 import multiprocessing
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
@@ -68,6 +70,7 @@ class Setting:
     threads: int
     device: str
     repeats: int
+    processor_time: bool = False
     channels: tuple[int, ...] = CHANNELS
 
 
@@ -157,11 +160,15 @@ def timing_cell(setting: Setting, variants: Sequence[str] = tuple(VARIANTS)) -> 
     problem = Problem(setting)
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     found = {}
+
+    def clock() -> float:
+        return time.process_time() if setting.processor_time else synchronized(setting.device)
+
     for _ in range(setting.repeats):
         for name in variants:
-            start = synchronized(setting.device)
+            start = clock()
             found[name] = VARIANTS[name](problem)
-            seconds[name].append(synchronized(setting.device) - start)
+            seconds[name].append(clock() - start)
     return {
         "seconds": {name: min(values) for name, values in seconds.items()},
         "difference": difference(found["vectorized"], found["plain"]),
@@ -250,6 +257,7 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--tasks", type=int, nargs="+", default=[1, 2, 4, 8, 16], help="with 4 inner steps")
     parser.add_argument("--repeats", type=int, default=3, help="turns of each variant, the first to warm up")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--processor_time", action="store_true", help="time on the processor, for --threads 1")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--results", type=Path, help="Markdown file with the marker lines")
     return parser.parse_args(words)
@@ -259,7 +267,7 @@ def main(words: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(words)
     paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ.update(KEEP_MEMORY, PYTHONPATH=os.pathsep.join(paths), PYTHONWARNINGS="ignore")
-    named = ("image_size", "shots", "queries", "threads", "device", "repeats")
+    named = ("image_size", "shots", "queries", "threads", "device", "repeats", "processor_time")
     setting = Setting(tasks=FIXED_TASKS, steps=FIXED_STEPS, **{name: getattr(arguments, name) for name in named})
     settings = [replace(setting, steps=n) for n in arguments.inner_steps]
     settings += [replace(setting, tasks=n) for n in arguments.tasks]

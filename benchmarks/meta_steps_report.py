@@ -65,12 +65,13 @@ def claims(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def report(setting: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], sizes: Sequence[Mapping[str, Any]]) -> str:
     """Return tables and ratios in Markdown."""
+    clock = " in processor time" if setting["processor_time"] else ""
     size, version = setting["image_size"], torch.__version__.split("+")[0]
     return "\n\n".join(
         [
             f"{size} x {size} pixels, {setting['shots']} shots, {setting['queries']} queries, float32, "
-            f"{setting['device']}, {setting['threads']} threads, torch {version}, fastest of {setting['repeats']}; "
-            "/s is meta-steps a second, MB the peak of memory beyond weights and data:",
+            f"{setting['device']}, {setting['threads']} threads, torch {version}, fastest of {setting['repeats']}"
+            f"{clock}; /s is meta-steps a second, MB the peak of memory beyond weights and data:",
             table(ROWS, map(row_cells, rows)),
             claims(rows),
             f"Vectorized MAML beside the plain loop at {CLAIMED_TASKS} tasks and {FIXED_STEPS} inner steps, by size, "

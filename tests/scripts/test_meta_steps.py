@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import meta_steps
 import meta_steps_report
 
-SETTING = meta_steps.Setting(16, 1, 1, 2, 2, 1, "cpu", 2, (4, 8))
+SETTING = meta_steps.Setting(16, 1, 1, 2, 2, 1, "cpu", 2, channels=(4, 8))
 MARKED = "before\n<!-- meta_steps:begin -->\nold\n<!-- meta_steps:end -->\nafter\n"
 
 
