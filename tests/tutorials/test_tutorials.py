@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import nbformat
@@ -13,6 +14,7 @@ import pytest
 FOLDER = Path(__file__).parents[2] / "tutorials"
 SMALL = {"max_epochs": 1, "epoch_length": 2, "num_volumes": 5, "volume_size": [64, 64, 12], "min_size": 50}
 SMALL_IMAGES = {"max_epochs": 1, "epoch_length": 2, "num_images": 16, "image_size": [64, 64]}
+SMALL_TASKS = {"max_epochs": 1, "epoch_length": 10}
 MOST_BYTES = 200_000
 
 
@@ -50,6 +52,25 @@ def test_lesions_from_one_image_runs(tmp_path, monkeypatch):
     assert (tmp_path / "data" / "evaluation" / "report.html").is_file()
     masks = {path.name for path in (tmp_path / "data" / "masks").iterdir()}
     assert masks <= {"lesion_008.png", "lesion_012.png", "lesion_016.png"}
+
+
+@pytest.mark.slow
+def test_adapt_to_a_new_lesion_runs(tmp_path, monkeypatch):
+    printed, pictures = execute("adapt_to_a_new_lesion.ipynb", SMALL_TASKS, tmp_path, monkeypatch)
+    assert pictures == 5
+    dice = {start: dice_by_step(printed, start) for start in ("meta-learned", "random")}
+    assert all(found[0] < found[1] < found[5] < found[20] for found in dice.values())
+    assert dice["meta-learned"][1] > dice["random"][1] + 20
+    residuals = {line[:20].strip(): line.split()[-3] for line in printed.splitlines() if re.search(r"MAML|order", line)}
+    assert residuals.keys() == {"first order", "MAML", "iMAML, proximal 2", "iMAML, proximal 10"}
+    assert residuals["first order"] == residuals["MAML"] == "-"
+    assert float(residuals["iMAML, proximal 10"]) < float(residuals["iMAML, proximal 2"]) < 1
+
+
+def dice_by_step(printed, start):
+    """Read what the notebook printed of the Dice of a start, in percent by adaptation step."""
+    (line,) = (line for line in printed.splitlines() if f"{start} weights,  Dice by step" in line)
+    return {int(step): float(value) for step, value in re.findall(r"(\d+): ([\d.]+) %", line)}
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.ipynb")), ids=lambda path: path.stem)
