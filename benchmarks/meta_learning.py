@@ -32,8 +32,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "fine-tuned, supervised weights": {"configs": ("train", "supervised"), "supervised": True},
     "first-order MAML": {"configs": ("train", "first_order")},
     "MAML": {"configs": ("train", "maml")},
-    "iMAML": {"proximal": 0.5},
-    "iMAML, plain Dice": {"proximal": 0.5, "loss#dice": PLAIN_DICE},
+    "iMAML": {},
+    "iMAML, plain Dice": {"loss#dice": PLAIN_DICE},
 }
 SUPERVISED = "fine-tuned, supervised weights"
 PUBLISHED = {
@@ -187,7 +187,8 @@ def table(arguments: argparse.Namespace, cells: dict[Key, Cell]) -> str:
         f"\n\n{len(done)} of {len(cells)} cells, {minutes:.1f} min each on {arguments.threads} thread(s) of a CPU; "
         f"{size} x {size} pixels; {arguments.iterations} iterations of 16 images supervised, then "
         f"{arguments.meta_steps} meta-steps of two tasks of 5 shots and 5 queries; {arguments.inner_steps} inner steps "
-        f"of SGD with lr {arguments.inner_lr:g}, in training and test; {arguments.runs} draws of annotated images a "
+        f"of SGD with lr {arguments.inner_lr:g}, in training and test; iMAML with lambda 2 and 5 steps of conjugate "
+        f"gradients; {arguments.runs} draws of annotated images a "
         "seed, all others are segmented; ± is the standard deviation over seeds."
     )
 

@@ -79,8 +79,8 @@ class ImageSet:
             raise ValueError(f"There are no images called {', '.join(sorted(unknown)[:10])}.")
         return ImageSet(tuple(image for image in self.images if image["name"] in wanted), self.class_names)
 
-    def check_episodes(self, shots: int, ways: int = 1) -> None:
-        """Check that every class has the images that an episode needs: its shots and a query.
+    def check_episodes(self, shots: int, ways: int = 1, queries: int = 1) -> None:
+        """Check that every class has the images that an episode needs: its shots and queries.
 
         Of images whose masks hold several classes this cannot be told before they are read.
 
@@ -94,10 +94,11 @@ class ImageSet:
             if "class_number" not in image:
                 return
             counts[image["class_number"]] += "label" in image
-        few = [f"{self.class_names[c]} has {count}" for c, count in counts.items() if count < shots + 1]
+        few = [f"{self.class_names[c]} has {count}" for c, count in counts.items() if count < shots + queries]
         if few:
             raise ValueError(
-                f"{shots}-shot episodes need {shots + 1} annotated images of a class; {', '.join(few[:10])}"
+                f"{shots}-shot episodes{f' of {queries} queries' if queries > 1 else ''} need {shots + queries} "
+                f"annotated images of a class; {', '.join(few[:10])}"
                 f"{f' and {len(few) - 10} more classes' if len(few) > 10 else ''}. Annotate more, leave these classes "
                 "out, or ask for fewer shots."
             )

@@ -215,8 +215,12 @@ class ImplicitMAML(MetaGradient):
         \nabla_\theta L_q(\phi) = \left( I + \frac{H}{\lambda} \right)^{-1} \nabla L_q(\phi).
 
     The system is solved by conjugate gradients with products of H and vectors, forward over reverse, so that memory
-    does not grow with the number of inner steps. A Hessian with curvature below :math:`-\lambda` makes the system
-    indefinite: its task then keeps what conjugate gradients had found before, at the least the query's gradient.
+    does not grow with the number of inner steps.
+
+    Where the Hessian has curvature below :math:`-\lambda` the inner problem has no solution there, and the system is
+    indefinite; close to that, conjugate gradients give steps of any length. A task whose system turns out to be
+    indefinite, or whose residual has not become less than that of 0, therefore takes the query's gradient itself, as
+    first-order MAML does, and is counted in the diagnostic ``cg_rejected``. If that is many, raise the proximal weight.
 
     Based on: Rajeswaran et al., "Meta-Learning with Implicit Gradients", NeurIPS 2019, equations 3 and 6,
     https://arxiv.org/abs/1909.04630; Khadka et al., "Meta-learning with implicit gradients in a few-shot setting for
@@ -263,14 +267,14 @@ class ImplicitMAML(MetaGradient):
             return vectors + _flat(products) / self.inner.proximal
 
         found = conjugate_gradients(operator, _flat(outer), self.max_steps, self.tolerance)
-        first_step = found.indefinite & (found.steps == 0)
-        solution = torch.where(first_step[:, None], _flat(outer), found.solution)
+        rejected = found.indefinite | (found.residual >= 1)
+        solution = torch.where(rejected[:, None], _flat(outer), found.solution)
         diagnostics = {
             "inner_gradient_norm": adapted.gradient_norm,
             "cg_residual": found.residual,
             "cg_steps": found.steps.to(value.dtype),
             "cg_converged": found.converged.to(value.dtype),
-            "cg_indefinite": found.indefinite.to(value.dtype),
+            "cg_rejected": rejected.to(value.dtype),
         }
         return TaskGradients(_like(solution, point), {}, value, adapted.losses, diagnostics)
 

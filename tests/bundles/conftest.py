@@ -14,6 +14,8 @@ from monai.bundle import ConfigWorkflow
 from monai.utils import set_determinism
 from scipy import ndimage
 
+from monai_fewshot.apps.phantom import make_phantom_lesions, make_phantom_shapes
+
 CONFIGS = Path(__file__).parents[2] / "bundles" / "ssl_alpnet" / "configs"
 
 SMALL_NETWORK = {
@@ -133,3 +135,15 @@ def at_root() -> type[Bundle]:
 def dataset_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six annotated scans; in three folds each has two queries, one support and three scans to train on."""
     return Scans.data_set(tmp_path_factory.mktemp("annotated"))
+
+
+@pytest.fixture(scope="session")
+def lesions(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a set of phantom lesions."""
+    return str(make_phantom_lesions(tmp_path_factory.mktemp("lesions"), 10, 48))
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of phantom shapes, a folder a class."""
+    return str(make_phantom_shapes(tmp_path_factory.mktemp("shapes"), 10, 3, 48))

@@ -12,71 +12,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigWorkflow
+from image_bundles import load, refusal, run, workflow
 from PIL import Image
 
-from monai_fewshot.apps.phantom import make_phantom_lesions, make_phantom_shapes
 from monai_fewshot.networks.nets import ALPNet, DilatedResNetEncoder, VGG16Encoder
 
-BUNDLES = Path(__file__).parents[2] / "bundles"
-SMALL = {
-    "masksplit": {"encoder#channels": [4, 8], "network_def#channels": 8, "network_def#decoder_channels": [8, 8, 8]},
-    "surrogate_fewshot": {"encoder#channels": [4, 8], "encoder#out_channels": 8, "network_def#channels": [8, 4]},
-}
 SHORT = {"epoch_length": 2, "max_epochs": 2, "batch_size": 2, "num_val_episodes": 4}
-TYPES = {"train": "train", "saliency": None}
 
 
 @pytest.fixture(autouse=True)
 def _elsewhere(monkeypatch, tmp_path):
     """Defaults of the bundles lie in the working folder."""
     monkeypatch.chdir(tmp_path)
-
-
-def workflow(bundle, *names, **settings):
-    """Read and initialize configurations of a bundle, with a small network."""
-    network = {} if names[0] == "saliency" or "paper" in names else SMALL[bundle]
-    if "alpnet" in names:
-        network = {key: value for key, value in network.items() if not key.startswith("network_def")}
-    found = ConfigWorkflow(
-        config_file=[str(BUNDLES / bundle / "configs" / f"{name}.json") for name in names],
-        workflow_type=TYPES.get(names[0], "infer"),
-        logging_file=False,
-        **{"device": "$torch.device('cpu')", "image_size": [32, 32], **network, **settings},
-    )
-    found.initialize()
-    return found
-
-
-def run(bundle, *names, **settings):
-    found = workflow(bundle, *names, **settings)
-    found.run()
-    found.finalize()
-    return found
-
-
-def refusal(bundle, *names, **settings):
-    """Why a configuration cannot be run."""
-    with pytest.raises(RuntimeError) as failure:
-        run(bundle, *names, **settings)
-    error = failure.value
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return str(error)
-
-
-def load(path):
-    return torch.load(path, map_location="cpu", weights_only=True)
-
-
-@pytest.fixture(scope="module")
-def lesions(tmp_path_factory):
-    return str(make_phantom_lesions(tmp_path_factory.mktemp("lesions"), 10, 48))
-
-
-@pytest.fixture(scope="module")
-def shapes(tmp_path_factory):
-    return str(make_phantom_shapes(tmp_path_factory.mktemp("shapes"), 10, 3, 48))
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from monai.bundle import verify_metadata, verify_net_in_out
 import monai_fewshot
 
 ROOT = Path(__file__).parents[2]
-BUNDLES = ("ssl_alpnet", "surrogate_fewshot", "masksplit")
+BUNDLES = ("ssl_alpnet", "surrogate_fewshot", "masksplit", "meta_learning")
 
 TEXT, OBJECT, LIST_OF_TEXT = {"type": "string"}, {"type": "object"}, {"type": "array", "items": {"type": "string"}}
 REQUIRED = {

@@ -122,16 +122,22 @@ def test_a_task_whose_hessian_is_not_finite_is_left_out(max_steps):
     torch.testing.assert_close(found.parameters, sound.parameters)
 
 
-def test_a_task_with_too_much_negative_curvature_keeps_the_gradient_of_the_query():
+@pytest.mark.parametrize(
+    ("curvature", "why"),
+    [((3.0, 3.0), None), ((-3.0, -3.0), "negative at once"), ((3.0, -3.0), "negative later"), ((-0.9, 9.0), "remote")],
+)
+def test_a_task_whose_system_cannot_be_solved_takes_the_gradient_of_the_query(curvature, why):
     def bowl(parameters, data):
-        return data["curvature"] / 2 * parameters["x"].square().sum()
+        return (data["curvature"] / 2 * parameters["x"].square()).sum()
 
-    method = ImplicitMAML(InnerLoop(1, 0.1, proximal=1.0))
-    support, query = {"curvature": torch.tensor([3.0, -3.0])}, {"curvature": torch.tensor([1.0, 1.0])}
-    found = method.task_gradients(bowl, {"x": torch.ones(2)}, support, query, {})
-    torch.testing.assert_close(found.parameters["x"], torch.tensor([[0.7 / 4] * 2, [1.3] * 2]))
-    assert found.diagnostics["cg_indefinite"].tolist() == [0, 1]
-    assert found.diagnostics["cg_converged"].tolist() == [1, 0]
+    method = ImplicitMAML(InnerLoop(1, 0.1, proximal=1.0), max_steps=1 if why == "remote" else 5)
+    data = {"curvature": torch.tensor([curvature])}
+    found = method.task_gradients(bowl, {"x": torch.tensor([1.0, 0.5])}, data, {"curvature": torch.ones(1, 2)}, {})
+    adapted = torch.tensor([1.0, 0.5]) * (1 - 0.1 * torch.tensor(curvature))
+    expected = adapted if why else adapted / (1 + torch.tensor(curvature))
+    torch.testing.assert_close(found.parameters["x"][0], expected)
+    assert found.diagnostics["cg_rejected"].tolist() == [why is not None]
+    assert found.diagnostics["cg_converged"].tolist() == [why is None]
 
 
 def limit_memory(monkeypatch, method, most):
