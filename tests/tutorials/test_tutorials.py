@@ -58,8 +58,8 @@ def test_lesions_from_one_image_runs(tmp_path, monkeypatch):
 def test_adapt_to_a_new_lesion_runs(tmp_path, monkeypatch):
     printed, pictures = execute("adapt_to_a_new_lesion.ipynb", SMALL_TASKS, tmp_path, monkeypatch)
     assert pictures == 5
-    dice = {start: dice_by_step(printed, start) for start in ("meta-learned", "random")}
-    assert all(found[0] < found[1] < found[5] < found[20] for found in dice.values())
+    dice = {start: dice_by_step(printed, start) for start in ("meta-learned", "supervised", "random")}
+    assert all(found[0] < min(found[1], found[5], found[20]) for found in dice.values())
     assert dice["meta-learned"][1] > dice["random"][1] + 20
     residuals = {line[:20].strip(): line.split()[-3] for line in printed.splitlines() if re.search(r"MAML|order", line)}
     assert residuals.keys() == {"first order", "MAML", "iMAML, proximal 2", "iMAML, proximal 10"}
