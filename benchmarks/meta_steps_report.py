@@ -70,7 +70,7 @@ def report(setting: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], sizes:
     return "\n\n".join(
         [
             f"{size} x {size} pixels, {setting['shots']} shots, {setting['queries']} queries, float32, "
-            f"{setting['device']}, {setting['threads']} threads, torch {version}, fastest of {setting['repeats']}"
+            f"{setting['device']}, threads: {setting['threads']}, torch {version}, fastest of {setting['repeats']}"
             f"{clock}; /s is meta-steps a second, MB the peak of memory beyond weights and data:",
             table(ROWS, map(row_cells, rows)),
             claims(rows),
