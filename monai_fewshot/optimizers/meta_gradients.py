@@ -168,15 +168,17 @@ class MAML(MetaGradient):
         self, loss: Loss, parameters: Parameters, support: Any, query: Any, rates: Parameters
     ) -> TaskGradients:
         """Differentiate through the inner loop."""
-
-        def judged(start: Parameters, factors: Parameters, near: Any, far: Any) -> tuple[torch.Tensor, torch.Tensor]:
-            adapted = self.inner.adapt(loss, start, near, factors, self.first_order)
-            return loss(adapted.parameters, far), adapted.losses
-
-        differentiate = grad_and_value(judged, argnums=(0, 1), has_aux=True)
-        of_tasks = vmap(differentiate, in_dims=(None, None, 0, 0))
-        (gradients, of_rates), (value, inner_losses) = of_tasks(parameters, rates, support, query)
-        return TaskGradients(gradients, of_rates, value, inner_losses, {})
+        tasks = len(tree_leaves(support)[0])
+        start = {name: _repeated(p, tasks, p.ndim).requires_grad_() for name, p in parameters.items()}
+        factors = {name: _repeated(r, tasks, parameters[name].ndim).requires_grad_() for name, r in rates.items()}
+        with torch.enable_grad():
+            adapted = self.inner.unroll(loss, start, support, factors, self.first_order)
+            value = vmap(loss)(adapted.parameters, query)
+            leaves = [*start.values(), *factors.values()]
+            gradients = iter(torch.autograd.grad(value.sum(), leaves, materialize_grads=True))
+        of_start = {name: next(gradients) for name in start}
+        of_rates = {name: next(gradients).view(tasks, *rates[name].shape) for name in factors}
+        return TaskGradients(of_start, of_rates, value.detach(), adapted.losses.detach(), {})
 
 
 @dataclass
@@ -277,6 +279,11 @@ class ImplicitMAML(MetaGradient):
             "cg_rejected": rejected.to(value.dtype),
         }
         return TaskGradients(_like(solution, point), {}, value, adapted.losses, diagnostics)
+
+
+def _repeated(tensor: torch.Tensor, tasks: int, dims: int) -> torch.Tensor:
+    """Copy a tensor for each task, with as many further dimensions as asked for."""
+    return tensor[(None,) * (dims - tensor.ndim)].expand(tasks, *[-1] * dims).clone()
 
 
 def _flat(tree: Mapping[str, torch.Tensor]) -> torch.Tensor:
