@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -37,8 +38,8 @@ class MetaTrainer(Trainer):
     weights as they are.
 
     ``state.output`` has ``loss``, the mean loss of adapted parameters on the queries; ``support_loss``, that on the
-    support before the first inner step; ``skipped``, the number of tasks left out; and what the meta-gradient reports
-    besides, such as ``cg_residual``. All are averages over all processes.
+    support before the first inner step, where there is one; ``skipped``, the number of tasks left out; and what the
+    meta-gradient reports besides, such as ``cg_residual``. All are averages over all processes.
 
     Args:
         device: where tasks are moved to.
@@ -52,7 +53,9 @@ class MetaTrainer(Trainer):
         epoch_length: iterations an epoch; default all of the loader.
         non_blocking: whether copies to the device may overlap with computation.
         key_train_metric: as in MONAI.
-        additional_metrics: as in MONAI.
+        additional_metrics: as in MONAI, where there is a key metric.
+        metric_cmp_fn: whether a new value of the key metric is better than the best so far; by default, where it is
+            lower, as losses are.
         train_handlers: as in MONAI.
 
     Raises:
@@ -72,6 +75,7 @@ class MetaTrainer(Trainer):
         non_blocking: bool = False,
         key_train_metric: dict[str, Metric] | None = None,
         additional_metrics: dict[str, Metric] | None = None,
+        metric_cmp_fn: Callable[[Any, Any], bool] = operator.lt,
         train_handlers: Sequence[Any] | None = None,
     ) -> None:
         super().__init__(
@@ -82,6 +86,7 @@ class MetaTrainer(Trainer):
             non_blocking=non_blocking,
             key_metric=key_train_metric,
             additional_metrics=additional_metrics,
+            metric_cmp_fn=metric_cmp_fn,
             handlers=train_handlers,
             decollate=False,
         )

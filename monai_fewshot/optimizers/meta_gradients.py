@@ -77,6 +77,10 @@ class MetaGradient(ABC):
     learns_rates: ClassVar[bool] = False
     """Whether factors of the inner rates can be learned."""
 
+    def __post_init__(self) -> None:
+        if self.tasks_at_once is not None and self.tasks_at_once < 1:
+            raise ValueError(f"tasks_at_once is {self.tasks_at_once}, must be 1 or more, or None for all.")
+
     def __call__(
         self,
         loss: Loss,
@@ -240,6 +244,7 @@ class ImplicitMAML(MetaGradient):
     tolerance: float = 1e-6
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.inner.proximal <= 0:
             raise ValueError(
                 "ImplicitMAML needs an inner loop with a proximal term: without one its solution does not depend on "

@@ -212,7 +212,10 @@ def test_handlers_and_metrics_of_monai_and_ignite():
     trainer.run()
     assert (trainer.state.iteration, len(losses)) == (4, 4)
     assert optimizer.param_groups[0]["lr"] == 1 / 16
-    assert trainer.state.metrics["mean"] == pytest.approx(torch.stack(losses[2:]).mean().item())
+    means = [torch.stack(part).mean().item() for part in (losses[:2], losses[2:])]
+    assert trainer.state.metrics["mean"] == pytest.approx(means[1])
+    assert trainer.state.best_metric == pytest.approx(min(means))
+    assert trainer.state.best_metric_epoch == means.index(min(means)) + 1
 
 
 def test_parameters_that_need_no_gradient_stay():

@@ -196,6 +196,9 @@ def test_parameters_that_need_gradients_get_none_and_are_left_as_they_were(batch
 
 
 def test_implicit_maml_needs_a_proximal_term_and_a_step():
+    for kind, inner in ((MAML, InnerLoop()), (ImplicitMAML, InnerLoop(proximal=1.0))):
+        with pytest.raises(ValueError, match="tasks_at_once is -1, must be 1 or more, or None for all"):
+            kind(inner, tasks_at_once=-1)
     with pytest.raises(ValueError, match=r"ImplicitMAML needs an inner loop with a proximal term: .* such as 2"):
         ImplicitMAML(InnerLoop())
     for values in ({"max_steps": 0}, {"tolerance": -1.0}):
