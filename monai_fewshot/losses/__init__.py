@@ -3,6 +3,7 @@
 
 from .alignment import AlignmentLoss, EpisodeLoss
 from .log_cosh_dice import DiceBCELoss, LogCoshDiceLoss
+from .prototype_contrast import PrototypeContrastLoss
 from .surrogate import SurrogateLoss
 
-__all__ = ["AlignmentLoss", "DiceBCELoss", "EpisodeLoss", "LogCoshDiceLoss", "SurrogateLoss"]
+__all__ = ["AlignmentLoss", "DiceBCELoss", "EpisodeLoss", "LogCoshDiceLoss", "PrototypeContrastLoss", "SurrogateLoss"]
