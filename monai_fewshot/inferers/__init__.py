@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 from .autocast import AutocastInferer
+from .class_inferer import ClassVolumeInferer
 from .protocol import (
     PROTOCOLS,
     RANDOM_EPISODES,
@@ -18,6 +19,7 @@ __all__ = [
     "PROTOCOLS",
     "RANDOM_EPISODES",
     "AutocastInferer",
+    "ClassVolumeInferer",
     "ExpectedSpan",
     "FewShotVolumeInferer",
     "Protocol",

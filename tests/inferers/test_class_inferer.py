@@ -1,0 +1,73 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import pytest
+import torch
+from monai.data import MetaTensor
+
+from monai_fewshot.inferers import ClassVolumeInferer
+
+
+def network(classes=3):
+    torch.manual_seed(1)
+    return torch.nn.Conv2d(2, classes + 1, 3, padding=1)
+
+
+@pytest.fixture
+def volume():
+    torch.manual_seed(0)
+    return torch.rand(2, 2, 12, 10, 5)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 16])
+def test_a_class_is_where_its_logit_is_the_highest(volume, batch_size):
+    margins = ClassVolumeInferer("whole_volume", 3, batch_size=batch_size)(volume, network())
+    assert margins.shape == (2, 4, 12, 10, 5)
+    assert (margins[:, 0] == 0).all()
+    for scan in range(2):
+        for place in range(5):
+            logits = network()(volume[scan, ..., place][None])[0]
+            for c in (1, 2, 3):
+                others = torch.stack([logits[k] for k in range(4) if k != c]).amax(0)
+                torch.testing.assert_close(margins[scan, c, ..., place], logits[c] - others)
+            winner = logits.argmax(0)
+            assert torch.equal(margins[scan, ..., place].argmax(0), winner)
+
+
+def test_slices_are_brought_to_the_networks_size_and_back(volume):
+    seen = []
+
+    class Watched(torch.nn.Module):
+        def forward(self, image):
+            seen.append(tuple(image.shape))
+            return network()(image)
+
+    margins = ClassVolumeInferer("whole_volume", 3, image_size=[24, 20], batch_size=3)(volume, Watched())
+    assert seen == [(3, 2, 24, 20), (2, 2, 24, 20)] * 2
+    assert margins.shape == (2, 4, 12, 10, 5)
+
+
+def test_a_support_is_accepted_and_every_protocol_gets_the_same(volume):
+    inferer = ClassVolumeInferer(["alpnet", "whole_volume"], 3)
+    found = inferer(volume, network(), torch.rand(1), None, "anything")
+    assert list(found) == ["alpnet", "whole_volume"]
+    alone = ClassVolumeInferer("whole_volume", 3)(volume, network())
+    assert all(torch.equal(margins, alone) for margins in found.values())
+
+
+def test_the_affine_of_the_volume_is_kept(volume):
+    affine = torch.diag(torch.tensor([2.0, 3.0, 4.0, 1.0], dtype=torch.float64))
+    margins = ClassVolumeInferer("whole_volume", 3)(MetaTensor(volume, affine=affine), network())
+    assert torch.equal(margins.affine, affine)
+
+
+def test_bad_input_is_refused(volume):
+    with pytest.raises(ValueError, match="num_classes and batch_size must be 1 or more, got 0 and 16"):
+        ClassVolumeInferer("whole_volume", 0)
+    with pytest.raises(ValueError, match="The network gave 4 channels, not 3: background and 2 classes"):
+        ClassVolumeInferer("whole_volume", 2)(volume, network())
+    volume[0, 0, 0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match="inputs"):
+        ClassVolumeInferer("whole_volume", 3)(volume, network())
