@@ -5,6 +5,7 @@ from .check_scan import CheckScanD, CheckScand, CheckScanDict
 from .checks import check_output_dir, check_scans
 from .episodes import AnnotatedEpisodes, Episodes, EpisodeSampler, PseudoLabelEpisodes
 from .exclusion import class_numbers, slices_with_classes
+from .exemplars import choose_exemplars, organ_free_slices, take_slices
 from .few_shot_folds import few_shot_fold_classes
 from .folds import Fold, cross_validation_folds, load_folds
 from .image_checks import CheckImageD, CheckImaged, CheckImageDict, check_images, image_reading
@@ -58,6 +59,7 @@ __all__ = [
     "check_images",
     "check_output_dir",
     "check_scans",
+    "choose_exemplars",
     "choose_folds",
     "class_numbers",
     "cross_validation_folds",
@@ -72,6 +74,7 @@ __all__ = [
     "load_image_pools",
     "load_image_set",
     "load_scans",
+    "organ_free_slices",
     "pending_scans",
     "prepare_scans",
     "random_support_folds",
@@ -80,6 +83,7 @@ __all__ = [
     "support_fold",
     "support_images",
     "support_scans",
+    "take_slices",
     "training_scans",
     "with_pseudo_masks",
     "without_labels",

@@ -2,10 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 
 from .alpnet import ALPNet
+from .embedding_network import EmbeddingNetwork
 from .feature_encoder import FeatureEncoder
 from .few_shot_segmenter import FewShotSegmenter
 from .masksplit_net import MaskSplitNet
 from .meta_learned_segmenter import MetaLearnedSegmenter
+from .mt_unet import MTUNet
 from .prototype_segmenter import PrototypeSegmenter
 from .resnet_encoder import DilatedResNetEncoder
 from .surrogate_network import SurrogateNetwork
@@ -16,8 +18,10 @@ from .vgg_encoder import VGG16Encoder
 __all__ = [
     "ALPNet",
     "DilatedResNetEncoder",
+    "EmbeddingNetwork",
     "FeatureEncoder",
     "FewShotSegmenter",
+    "MTUNet",
     "MaskSplitNet",
     "MetaLearnedSegmenter",
     "PrototypeSegmenter",

@@ -1,0 +1,78 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import pytest
+import torch
+from monai.networks.nets import BasicUNet, BasicUNetPlusPlus, UNet
+
+from monai_fewshot.networks.nets import EmbeddingNetwork
+
+FEATURES = (4, 4, 8, 8, 16, 4)
+
+
+@pytest.fixture
+def image():
+    torch.manual_seed(0)
+    return torch.rand(2, 1, 32, 32)
+
+
+def unet():
+    torch.manual_seed(1)
+    return BasicUNet(2, 1, 4, features=FEATURES)
+
+
+def test_the_embedding_is_the_layers_output(image):
+    base = unet()
+    network = EmbeddingNetwork(base, "down_4")
+    logits, embedding = network(image)
+    x = image
+    for part in (base.conv_0, base.down_1, base.down_2, base.down_3, base.down_4):
+        x = part(x)
+    torch.testing.assert_close(embedding, x)
+    torch.testing.assert_close(logits, base(image))
+
+
+def test_in_evaluation_it_is_the_network(image):
+    base = unet().eval()
+    network = EmbeddingNetwork(base, "down_4").eval()
+    assert torch.equal(network(image), base(image))
+
+
+def test_gradients_reach_the_encoder_through_the_embedding_alone(image):
+    network = EmbeddingNetwork(unet(), "down_4")
+    network(image)[1].square().sum().backward()
+    moved = {name.split(".")[1] for name, p in network.named_parameters() if p.grad is not None and p.grad.any()}
+    assert moved == {"conv_0", "down_1", "down_2", "down_3", "down_4"}
+
+
+def test_nothing_stays_behind(image):
+    base = unet()
+    network = EmbeddingNetwork(base, "down_4")
+    network(image)
+    assert not base.down_4._forward_hooks
+    with pytest.raises(RuntimeError):
+        network(image[:, :, :3])
+    assert not base.down_4._forward_hooks
+    assert list(network.state_dict()) == [f"network.{name}" for name in base.state_dict()]
+
+
+@pytest.mark.parametrize(
+    ("base", "layer"),
+    [
+        (BasicUNetPlusPlus(2, 1, 4, features=FEATURES, deep_supervision=True), "conv_4_0"),
+        (UNet(2, 1, 4, (4, 8, 16), (2, 2)), "model.1.submodule.1"),
+    ],
+)
+def test_other_networks_of_monai(base, layer, image):
+    logits, embedding = EmbeddingNetwork(base, layer)(image)
+    assert logits.shape == (2, 4, 32, 32)
+    assert embedding.shape[0] == 2
+    assert embedding.ndim == 4
+
+
+@pytest.mark.parametrize("layer", ["down_5", ""])
+def test_an_unknown_layer_is_refused_with_those_there_are(layer):
+    with pytest.raises(ValueError, match=f"BasicUNet has no layer '{layer}'; it has conv_0, down_1, down_2, "):
+        EmbeddingNetwork(unet(), layer)
