@@ -3,15 +3,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
-from monai.utils import LossReduction, optional_import
+from monai.utils import LossReduction
 from torch.nn.modules.loss import _Loss
 
 from monai_fewshot.networks.blocks import class_masks, linear_resize, masked_average
 from monai_fewshot.utils import num_processes, process_rank
-
-all_gather, _ = optional_import("torch.distributed.nn.functional", name="all_gather")
 
 __all__ = ["PrototypeContrastLoss"]
 
@@ -159,5 +160,24 @@ def _gathered(
     if num_processes() == 1:
         return prototypes, shown, draw
     packed = torch.cat([prototypes, shown.unsqueeze(2).to(prototypes), draw.unsqueeze(2)], dim=2)
-    whole = torch.cat(all_gather(packed))
+    whole = _Gather.apply(packed)
     return whole[..., :-2], whole[..., -2] > 0, whole[..., -1]
+
+
+class _Gather(torch.autograd.Function):
+    """Concatenate the tensors of all processes; gradients come back from all of them.
+
+    That of ``torch.distributed.nn`` is deprecated as of torch 2.13, and its successor is not public.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(num_processes())]
+        dist.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
+        total = gradients[0].clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total.chunk(num_processes())[process_rank()]
