@@ -52,11 +52,10 @@ def choose_exemplars(
     random = np.random.RandomState(seed)
     if count == 1:
         if not len(full):
-            best = held.sum(1).argmax()
+            best = int(held.sum(1).argmax())
             raise ValueError(
                 f"No slice holds all classes {list(classes)}; slice {best} holds the most, "
-                f"{[c for c, has in zip(classes, held[best], strict=True) if has]}. Choose several slices, other "
-                "classes or another scan."
+                f"{np.array(classes)[held[best]].tolist()}. Choose several slices, other classes or another scan."
             )
         return [int(random.choice(full))]
     if not 1 <= count <= len(some):
