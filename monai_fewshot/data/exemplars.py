@@ -95,7 +95,7 @@ def take_slices(stack: SliceStack, slices: Sequence[int]) -> SliceStack:
 
 
 def _complete(slices: list[int], held: np.ndarray, classes: Sequence[int]) -> list[int]:
-    missing = [classes[place] for place in np.flatnonzero(~held[slices].any(axis=0))]
+    missing = [classes[int(place)] for place in np.flatnonzero(~held[slices].any(axis=0))]
     if missing:
         raise ValueError(
             f"Slices {slices} do not show classes {missing}: a network cannot learn what no example shows. Choose "
