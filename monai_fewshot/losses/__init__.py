@@ -2,8 +2,18 @@
 # SPDX-License-Identifier: Apache-2.0
 
 from .alignment import AlignmentLoss, EpisodeLoss
+from .exemplar import ClassLoss, ExemplarLoss
 from .log_cosh_dice import DiceBCELoss, LogCoshDiceLoss
 from .prototype_contrast import PrototypeContrastLoss
 from .surrogate import SurrogateLoss
 
-__all__ = ["AlignmentLoss", "DiceBCELoss", "EpisodeLoss", "LogCoshDiceLoss", "PrototypeContrastLoss", "SurrogateLoss"]
+__all__ = [
+    "AlignmentLoss",
+    "ClassLoss",
+    "DiceBCELoss",
+    "EpisodeLoss",
+    "ExemplarLoss",
+    "LogCoshDiceLoss",
+    "PrototypeContrastLoss",
+    "SurrogateLoss",
+]
