@@ -3,19 +3,36 @@
 
 from .image_norm import ImageNorm, with_image_norm
 from .logits import class_masks, foreground_logits
+from .mixed_attention import ExternalAttention, GaussianAxialAttention, LocalWindowAttention, gaussian_axial_attention
+from .mixed_transformer import (
+    LocalGlobalAttention,
+    MixedTransformerBlock,
+    WindowSummary,
+    join_windows,
+    partition_windows,
+)
 from .prototypes import PrototypeSet, local_average, masked_average, prototype_similarity, shot_averages
 from .resize import linear_resize
 from .upsampling_decoder import UpsamplingDecoder
 
 __all__ = [
+    "ExternalAttention",
+    "GaussianAxialAttention",
     "ImageNorm",
+    "LocalGlobalAttention",
+    "LocalWindowAttention",
+    "MixedTransformerBlock",
     "PrototypeSet",
     "UpsamplingDecoder",
+    "WindowSummary",
     "class_masks",
     "foreground_logits",
+    "gaussian_axial_attention",
+    "join_windows",
     "linear_resize",
     "local_average",
     "masked_average",
+    "partition_windows",
     "prototype_similarity",
     "shot_averages",
     "with_image_norm",
