@@ -6,7 +6,17 @@ from .body_mask import BodyMask, BodyMaskD, BodyMaskd, BodyMaskDict
 from .boundary_saliency import boundary_saliency
 from .color_jitter import ColorDraw, RandColorJitter, RandColorJitterD, RandColorJitterd, RandColorJitterDict
 from .episode_augmentation import AugmentationDraw, EpisodeAugmentation
+from .exemplar_arrangement import ExemplarArrangement
+from .exemplar_pasting import class_centers
+from .exemplar_synthesis import (
+    RandExemplarSynthesis,
+    RandExemplarSynthesisD,
+    RandExemplarSynthesisd,
+    RandExemplarSynthesisDict,
+    SynthesisDraw,
+)
 from .field_of_view import field_of_view
+from .intensity_variation import IntensityDraw, IntensityVariation
 from .mask_split import (
     MaskSplitDraw,
     RandMaskSplit,
@@ -57,7 +67,10 @@ __all__ = [
     "ColorDraw",
     "Denoising",
     "EpisodeAugmentation",
+    "ExemplarArrangement",
     "Inpainting",
+    "IntensityDraw",
+    "IntensityVariation",
     "LocalShuffling",
     "MaskSplitDraw",
     "NormalizeChannels",
@@ -69,6 +82,10 @@ __all__ = [
     "RandColorJitterD",
     "RandColorJitterDict",
     "RandColorJitterd",
+    "RandExemplarSynthesis",
+    "RandExemplarSynthesisD",
+    "RandExemplarSynthesisDict",
+    "RandExemplarSynthesisd",
     "RandMaskSplit",
     "RandMaskSplitD",
     "RandMaskSplitDict",
@@ -98,10 +115,12 @@ __all__ = [
     "SurrogateTaskD",
     "SurrogateTaskDict",
     "SurrogateTaskd",
+    "SynthesisDraw",
     "WarpDraw",
     "adjust_gamma",
     "affine_matrices",
     "boundary_saliency",
+    "class_centers",
     "clean_saliency",
     "elastic_displacement",
     "field_of_view",
