@@ -5,6 +5,7 @@ from .check_scan import CheckScanD, CheckScand, CheckScanDict
 from .checks import check_output_dir, check_scans
 from .episodes import AnnotatedEpisodes, Episodes, EpisodeSampler, PseudoLabelEpisodes
 from .exclusion import class_numbers, slices_with_classes
+from .exemplar_samples import ExemplarSamples
 from .exemplars import choose_exemplars, organ_free_slices, take_slices
 from .few_shot_folds import few_shot_fold_classes
 from .folds import Fold, cross_validation_folds, load_folds
@@ -41,6 +42,7 @@ __all__ = [
     "CheckScand",
     "EpisodeSampler",
     "Episodes",
+    "ExemplarSamples",
     "Fold",
     "ImageAsVolumeD",
     "ImageAsVolumeDict",

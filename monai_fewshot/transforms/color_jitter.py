@@ -9,10 +9,11 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from monai.config import KeysCollection, NdarrayOrTensor
 from monai.transforms import MapTransform, RandomizableTransform
 from monai.utils import TransformBackends, convert_to_dst_type, convert_to_tensor
+
+from .blur import gaussian_blur
 
 __all__ = ["ColorDraw", "RandColorJitter", "RandColorJitterD", "RandColorJitterDict", "RandColorJitterd"]
 
@@ -140,7 +141,7 @@ class RandColorJitter(RandomizableTransform):
         blurred = [i for i, draw in enumerate(draws) if draw.blur_sigma]
         if blurred:
             reach = math.ceil(4 * max(draw.blur_sigma for draw in draws))
-            out[blurred] = _blur(out[blurred], sigma[blurred], reach)
+            out[blurred] = gaussian_blur(out[blurred], sigma[blurred], reach)
         return out.clamp_(0, 1)
 
     def __call__(self, img: NdarrayOrTensor, randomize: bool = True) -> NdarrayOrTensor:
@@ -203,14 +204,3 @@ def _color_matrices(saturation: torch.Tensor, hue: torch.Tensor) -> torch.Tensor
     one, zero = torch.ones_like(cos), torch.zeros_like(cos)
     turn = torch.stack([one, zero, zero, zero, cos, -sin, zero, sin, cos], dim=1).view(-1, 3, 3)
     return YIQ_TO_RGB.to(saturation) @ turn @ RGB_TO_YIQ.to(saturation)
-
-
-def _blur(image: torch.Tensor, sigma: torch.Tensor, reach: int) -> torch.Tensor:
-    """Blur (B, C, H, W), each image with its own standard deviation (B,), repeating the border."""
-    batch, channels, height, width = image.shape
-    edges = torch.arange(-reach, reach + 2, device=image.device, dtype=image.dtype) - 0.5
-    kernel = torch.erf(edges / (math.sqrt(2) * sigma.unsqueeze(1))).diff()
-    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(channels, 0).unsqueeze(1)
-    flat = F.pad(image.reshape(1, -1, height, width), (reach,) * 4, mode="replicate")
-    flat = F.conv2d(flat, kernel.unsqueeze(2), groups=batch * channels)
-    return F.conv2d(flat, kernel.unsqueeze(3), groups=batch * channels).view_as(image)

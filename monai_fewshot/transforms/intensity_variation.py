@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from .color_jitter import _blur
+from .blur import gaussian_blur
 from .warp import adjust_gamma
 
 __all__ = ["IntensityDraw", "IntensityVariation"]
@@ -112,5 +112,5 @@ class IntensityVariation:
         blurred = [i for i, draw in enumerate(draws) if draw.blur_sigma]
         if blurred:
             reach = math.ceil(4 * max(draw.blur_sigma for draw in draws))
-            out[blurred] = _blur(out[blurred], sigma.flatten()[blurred], reach)
+            out[blurred] = gaussian_blur(out[blurred], sigma.flatten()[blurred], reach)
         return out
