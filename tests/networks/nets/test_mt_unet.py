@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from monai_fewshot.networks.nets import MTUNet
+from monai_fewshot.networks.nets import EmbeddingNetwork, MTUNet
 
 NARROW = {"out_channels": 3, "stem_channels": (4, 6, 8), "channels": (8, 16, 24), "heads": 4, "memories": 8}
 
@@ -85,6 +85,14 @@ def test_embedding_is_the_last_of_the_features(network):
     assert torch.equal(embedding, features[-1])
     assert torch.equal(logits, network.decode(features))
     assert torch.equal(logits, network(image))
+
+
+def test_embedding_is_the_output_of_the_last_level(network):
+    image = torch.randn(2, 1, 96, 64)
+    with torch.no_grad():
+        expected = network.train().forward_with_embedding(image)
+        found = EmbeddingNetwork(network, "levels.2").train()(image)
+    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
 
 
 def test_a_loss_on_the_embedding_reaches_the_encoder_alone(network):
