@@ -267,12 +267,12 @@ class EpisodeSampler(DistributedSampler):
     MONAI's engines tell a distributed sampler the epoch, so a resumed training goes on where it stopped.
 
     Args:
-        dataset: episodes; their number is that of an epoch.
+        dataset: episodes, or other samples made by number; their number is that of an epoch.
         num_replicas: number of processes, by default that of the process group, or 1.
         rank: of this process, by default in the process group, or 0.
     """
 
-    def __init__(self, dataset: Episodes, num_replicas: int | None = None, rank: int | None = None) -> None:
+    def __init__(self, dataset: Dataset, num_replicas: int | None = None, rank: int | None = None) -> None:
         if num_replicas is None and not torch.distributed.is_initialized():
             num_replicas, rank = 1, 0
         super().__init__(dataset, num_replicas, rank, shuffle=False, drop_last=True)
