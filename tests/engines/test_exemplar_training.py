@@ -36,7 +36,7 @@ EXEMPLAR, OTHERS = slices(1, 0), slices(6, 1)
 
 def network():
     torch.manual_seed(2)
-    return EmbeddingNetwork(BasicUNet(2, 1, 3, features=(4, 4, 8, 8, 8, 4)), "down_2")
+    return EmbeddingNetwork(BasicUNet(2, 1, 3, features=(8, 8, 16, 16, 16, 8)), "down_2")
 
 
 def training(folder, **settings):
