@@ -23,6 +23,7 @@ from .image_volumes import IMAGE_AFFINE, ImageAsVolumeD, ImageAsVolumed, ImageAs
 from .inference_scans import pending_scans, support_scans
 from .mask_split_episodes import MaskSplitEpisodes
 from .mask_writer import ImageMaskWriter, MaskWriter
+from .numbered_samples import NumberedSamples, numbered_random
 from .scan_episodes import ScanEpisodes
 from .scan_reading import prepare_scans, read_scans
 from .scans import Scan, fingerprint_scans, load_class_names, load_scans
@@ -51,6 +52,7 @@ __all__ = [
     "ImageSet",
     "MaskSplitEpisodes",
     "MaskWriter",
+    "NumberedSamples",
     "PseudoLabelEpisodes",
     "Scan",
     "ScanEpisodes",
@@ -76,6 +78,7 @@ __all__ = [
     "load_image_pools",
     "load_image_set",
     "load_scans",
+    "numbered_random",
     "organ_free_slices",
     "pending_scans",
     "prepare_scans",

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 from torch.utils.data.distributed import DistributedSampler
 
 from monai_fewshot.transforms import AugmentationDraw, EpisodeAugmentation
 from monai_fewshot.utils import EpisodeKeys
 
+from .numbered_samples import NumberedSamples, numbered_random
 from .slices import SliceStack
 
 __all__ = ["AnnotatedEpisodes", "EpisodeSampler", "Episodes", "PseudoLabelEpisodes"]
@@ -32,7 +32,7 @@ class EpisodePlan(NamedTuple):
     augmentation: list[AugmentationDraw | None]
 
 
-class Episodes(Dataset):
+class Episodes(NumberedSamples):
     """Episodes drawn from slices; episode number i is a function of (seed, i) alone.
 
     Items are single episodes; a data loader asks for a batch at once, which is then cut and augmented together on the
@@ -57,9 +57,8 @@ class Episodes(Dataset):
         augment_support: bool = True,
         normalize: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
+        super().__init__(length, seed)
         self.stack = stack
-        self.length = length
-        self.seed = seed
         self.augmentation = augmentation
         self.augment_support = augment_support
         self.normalize = normalize
@@ -81,15 +80,6 @@ class Episodes(Dataset):
         values = torch.tensor(draws).to(label.device, non_blocking=True)
         classes = torch.arange(1, values.shape[1] + 1, device=label.device).view(1, 1, -1, 1, 1)
         return ((label == values[:, None, :, None, None]) * classes).sum(2, keepdim=True).float()
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
-        return (self[index] for index in range(self.length))
-
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, torch.Tensor]]:
         """Make the episodes of a batch.
@@ -119,7 +109,7 @@ class Episodes(Dataset):
 
     def plan(self, index: int) -> EpisodePlan:
         """Draw what makes episode number ``index``, without making it."""
-        random = np.random.RandomState(np.random.Philox(key=np.array([self.seed, index], dtype=np.uint64)))
+        random = numbered_random(self.seed, index)
         slices, labeling = self.draw_slices(random)
         draws: list[AugmentationDraw | None] = [None] * len(slices)
         if self.augmentation is not None:
@@ -267,12 +257,12 @@ class EpisodeSampler(DistributedSampler):
     MONAI's engines tell a distributed sampler the epoch, so a resumed training goes on where it stopped.
 
     Args:
-        dataset: episodes, or other samples made by number; their number is that of an epoch.
+        dataset: episodes, or other numbered samples; their number is that of an epoch.
         num_replicas: number of processes, by default that of the process group, or 1.
         rank: of this process, by default in the process group, or 0.
     """
 
-    def __init__(self, dataset: Dataset, num_replicas: int | None = None, rank: int | None = None) -> None:
+    def __init__(self, dataset: NumberedSamples, num_replicas: int | None = None, rank: int | None = None) -> None:
         if num_replicas is None and not torch.distributed.is_initialized():
             num_replicas, rank = 1, 0
         super().__init__(dataset, num_replicas, rank, shuffle=False, drop_last=True)

@@ -3,21 +3,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from monai.utils import CommonKeys
-from torch.utils.data import Dataset
 
 from monai_fewshot.transforms import EpisodeAugmentation, RandExemplarSynthesis, class_centers
 
+from .numbered_samples import NumberedSamples, numbered_random
 from .slices import SliceStack
 
 __all__ = ["ExemplarSamples"]
 
 
-class ExemplarSamples(Dataset):
+class ExemplarSamples(NumberedSamples):
     """What a network is trained on from a few annotated slices: an exemplar, synthetic ones, unlabeled ones.
 
     A sample has P images: an annotated slice, an image synthesized from one, and, where there are, a slice with a
@@ -52,23 +52,13 @@ class ExemplarSamples(Dataset):
         augmentation: EpisodeAugmentation | None = None,
         normalize: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
+        super().__init__(length, seed)
         self.exemplars = exemplars
-        self.length = length
         self.synthesis = synthesis
         self.unlabeled = unlabeled
-        self.seed = seed
         self.augmentation = augmentation
         self.normalize = normalize
         self.full, self.centers = ([], []) if synthesis is None else _complete(exemplars, synthesis.num_classes)
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
-        return (self[index] for index in range(self.length))
-
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, torch.Tensor]]:
         """Make the samples of a batch.
@@ -76,10 +66,7 @@ class ExemplarSamples(Dataset):
         Returns:
             For each: ``image`` (P, C, H, W) and ``label`` (P, 1, H, W), exemplar, synthetic and unlabeled.
         """
-        randoms = [
-            np.random.RandomState(np.random.Philox(key=np.array([self.seed, index], dtype=np.uint64)))
-            for index in indices
-        ]
+        randoms = [numbered_random(self.seed, index) for index in indices]
         parts = [self.exemplars.take([random.randint(len(self.exemplars.image)) for random in randoms])]
         if self.synthesis is not None:
             parts.append(self._synthesize(self.synthesis, randoms))

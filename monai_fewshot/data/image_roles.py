@@ -8,12 +8,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from monai.config import PathLike
 from monai.utils import ensure_tuple
 
 from .folds import Fold
 from .image_sets import ImageSet
+from .numbered_samples import numbered_random
 
 __all__ = [
     "hold_out_images",
@@ -164,7 +164,7 @@ def random_support_folds(images: Sequence[dict[str, Any]], shots: int, runs: int
         )
     folds = []
     for run in range(runs):
-        random = np.random.RandomState(np.random.Philox(key=np.array([seed, run], dtype=np.uint64)))
+        random = numbered_random(seed, run)
         support = {names[place] for place in random.choice(len(names), shots, replace=False)}
         queries = tuple(name for name in names if name not in support)
         folds.append(Fold(run, queries, tuple(name for name in names if name in support), ()))

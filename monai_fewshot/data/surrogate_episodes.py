@@ -3,22 +3,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
-from torch.utils.data import Dataset
 
 from monai_fewshot.transforms.surrogate_tasks import SurrogateTask
 from monai_fewshot.utils import EpisodeKeys
 
 from .episodes import Episodes
+from .numbered_samples import NumberedSamples, numbered_random
 from .slices import SliceStack
 
 __all__ = ["SurrogateEpisodes"]
 
 
-class SurrogateEpisodes(Dataset):
+class SurrogateEpisodes(NumberedSamples):
     """Episodes with images without annotations beside them, for a surrogate task.
 
     Like the episode itself, what stands beside episode number i is a function of (seed, i) alone. Images other than
@@ -56,21 +55,12 @@ class SurrogateEpisodes(Dataset):
                 f"{num_unlabeled} images without annotations are asked for beside each episode, "
                 f"there are {len(unlabeled.image)}."
             )
+        super().__init__(len(episodes), seed)
         self.episodes = episodes
         self.unlabeled = unlabeled
         self.num_unlabeled = num_unlabeled
         self.task = task
-        self.seed = seed
         self.normalize = normalize
-
-    def __len__(self) -> int:
-        return len(self.episodes)
-
-    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
-        return (self[index] for index in range(len(self)))
-
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, torch.Tensor]]:
         """Make the episodes of a batch.
@@ -97,7 +87,6 @@ class SurrogateEpisodes(Dataset):
 
     def _draw(self, index: int) -> tuple[list[int], list[int]]:
         """Draw the images beside an episode, none twice, and a seed for each; another stream than the episode's."""
-        key = np.array([self.seed, index], dtype=np.uint64)
-        random = np.random.RandomState(np.random.Philox(key=key, counter=[0, 0, 0, 1]))
+        random = numbered_random(self.seed, index, stream=1)
         places = random.choice(len(self.unlabeled.image), self.num_unlabeled, replace=False)
         return places.tolist(), random.randint(1 << 31, size=self.num_unlabeled).tolist()

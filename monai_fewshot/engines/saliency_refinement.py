@@ -21,10 +21,9 @@ from monai.engines import SupervisedTrainer
 from monai.losses import DiceCELoss
 from PIL import Image
 from scipy import ndimage
-from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from monai_fewshot.data import SliceStack, check_output_dir
+from monai_fewshot.data import NumberedSamples, SliceStack, check_output_dir, numbered_random
 from monai_fewshot.transforms import EpisodeAugmentation, clean_saliency, field_of_view
 from monai_fewshot.utils import write_atomically
 
@@ -35,7 +34,7 @@ SMALLEST_SHARE = 0.25
 """Part of the images that a round learns from at least."""
 
 
-class RefinementImages(Dataset):
+class RefinementImages(NumberedSamples):
     """Augmented images with their current masks; item number i is a function of (seed, i) alone.
 
     Args:
@@ -54,23 +53,15 @@ class RefinementImages(Dataset):
         augmentation: EpisodeAugmentation,
         normalize: Callable[[torch.Tensor], torch.Tensor],
     ) -> None:
+        super().__init__(length, seed)
         self.stack = stack
-        self.length = length
-        self.seed = seed
         self.augmentation = augmentation
         self.normalize = normalize
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, torch.Tensor]]:
         """Make a batch of ``image`` (C, H, W) and ``label`` (1, H, W)."""
         size = self.stack.image.shape[2:]
-        key = (np.array([self.seed, index], dtype=np.uint64) for index in indices)
-        sources = [np.random.RandomState(np.random.Philox(key=k)) for k in key]
+        sources = [numbered_random(self.seed, index) for index in indices]
         places = [random.randint(len(self.stack.image)) for random in sources]
         draws = [self.augmentation.draw(random, size) for random in sources]
         image, label = self.stack.take(places)
