@@ -131,7 +131,7 @@ def run_cells(cells: Sequence[Cell], parallel: int, threads: int, finished: Call
                     row = future.result()
                     print(
                         f"{number}/{len(waiting)} {name}: Dice {100 * row['overall']['dice']:.1f}, "
-                        f"{row['minutes']:.1f} min",
+                        f"IoU {100 * row['overall']['iou']:.1f}, {row['minutes']:.1f} min",
                         flush=True,
                     )
                     finished()
