@@ -137,7 +137,8 @@ class ExemplarTraining:
         """Train all stages.
 
         Returns:
-            The network of the last one; ``model.pt`` in its folder holds it.
+            The network of the last one; ``model.pt`` in the folder of each stage holds that stage's, ``model.pt`` in
+            the folder of all that of the last.
         """
         start = copy.deepcopy(self.network.state_dict())
         pseudo = None
@@ -149,6 +150,7 @@ class ExemplarTraining:
                     self.network, self.unlabeled, self.min_confidence, self.normalize, 3 * self.batch_size
                 )
                 self._report(stage, pseudo)
+        self._save(self.folder / "model.pt")
         return self.network
 
     def _train(self, folder: Path, pseudo: SliceStack | None) -> None:
@@ -183,13 +185,17 @@ class ExemplarTraining:
             decollate=False,
         )
         trainer.run()
-        if process_rank() == 0:
-            content = {"model": self.network.state_dict()}
-            if self.provenance is not None:
-                content["provenance"] = self.provenance.state_dict()
-            buffer = io.BytesIO()
-            torch.save(content, buffer)
-            write_atomically(model, buffer.getvalue())
+        self._save(model)
+
+    def _save(self, path: Path) -> None:
+        if process_rank() > 0:
+            return
+        content = {"model": self.network.state_dict()}
+        if self.provenance is not None:
+            content["provenance"] = self.provenance.state_dict()
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        write_atomically(path, buffer.getvalue())
 
     def _logs(self, folder: Path) -> list[Any]:
         if process_rank() > 0:
