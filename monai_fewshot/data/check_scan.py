@@ -163,13 +163,14 @@ def _geometry_problems(image: torch.Tensor, label: torch.Tensor, image_source: s
         return [f"has {sizes}; {remedy}"]
     if not (isinstance(image, MetaTensor) and isinstance(label, MetaTensor)):
         return []
-    distance = _corner_distance(image.affine, label.affine, image.shape[1:])
+    distance = corner_distance(image.affine, label.affine, image.shape[1:])
     if distance <= tolerance:
         return []
     return [f"lies up to {distance:.3g} mm away from its image {image_source}, as their affines differ; {remedy}"]
 
 
-def _corner_distance(a: torch.Tensor, b: torch.Tensor, size: Sequence[int]) -> float:
+def corner_distance(a: torch.Tensor, b: torch.Tensor, size: Sequence[int]) -> float:
+    """Greatest distance in mm by which two affines place a corner voxel of a volume of ``size`` apart."""
     corners = torch.tensor(list(itertools.product(*((0, n - 1) for n in size))), dtype=torch.float64)
     shift = (to_affine_nd(len(size), a) - to_affine_nd(len(size), b)).to(corners)
     return (corners @ shift[:-1, :-1].T + shift[:-1, -1]).norm(dim=1).max().item()

@@ -57,7 +57,7 @@ def read_scans(
         [10, 20, 30]
     """
     indices = range(len(scans)) if indices is None else indices
-    workers = min(_share_of_cores() if num_workers is None else num_workers, len(indices))
+    workers = min(share_of_cores() if num_workers is None else num_workers, len(indices))
     interval = 0.1 if sys.stderr.isatty() else SECONDS_BETWEEN_LOG_LINES
     with tqdm(
         total=len(indices), desc=description, unit="scan", mininterval=interval, disable=process_rank() > 0
@@ -136,6 +136,7 @@ def _name(scans: Sequence[Item], index: int) -> str:
     return " ".join(str(entry[key]) for key in ("name", "image") if isinstance(entry.get(key), str)) or str(index)
 
 
-def _share_of_cores() -> int:
+def share_of_cores() -> int:
+    """Number of cores that this process may use, those of one machine divided among the processes of torchrun."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
