@@ -37,7 +37,7 @@ import importlib, sys
 
 class Blocked:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {"itk", "numba", "pydicom", "SimpleITK", "torchvision", "cucim", "mlflow"}:
+        if name.partition(".")[0] in {"itk", "numba", "highdicom", "pydicom", "SimpleITK", "torchvision", "cucim", "mlflow"}:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Blocked())

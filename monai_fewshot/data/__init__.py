@@ -27,6 +27,7 @@ from .numbered_samples import NumberedSamples, numbered_random
 from .scan_episodes import ScanEpisodes
 from .scan_reading import prepare_scans, read_scans
 from .scans import Scan, fingerprint_scans, load_class_names, load_scans
+from .segment_codes import PRIVATE_SCHEME, SegmentCode, load_segment_codes, segment_code
 from .slices import SliceStack
 from .splits import choose_folds, hold_out, training_scans
 from .surrogate_episodes import SurrogateEpisodes
@@ -34,6 +35,7 @@ from .task_episodes import TaskEpisodes, TaskPools
 
 __all__ = [
     "IMAGE_AFFINE",
+    "PRIVATE_SCHEME",
     "AnnotatedEpisodes",
     "CheckImageD",
     "CheckImageDict",
@@ -56,6 +58,7 @@ __all__ = [
     "PseudoLabelEpisodes",
     "Scan",
     "ScanEpisodes",
+    "SegmentCode",
     "SliceStack",
     "SurrogateEpisodes",
     "TaskEpisodes",
@@ -78,12 +81,14 @@ __all__ = [
     "load_image_pools",
     "load_image_set",
     "load_scans",
+    "load_segment_codes",
     "numbered_random",
     "organ_free_slices",
     "pending_scans",
     "prepare_scans",
     "random_support_folds",
     "read_scans",
+    "segment_code",
     "slices_with_classes",
     "support_fold",
     "support_images",
