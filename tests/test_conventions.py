@@ -35,9 +35,11 @@ MODULES = sorted(
 IMPORT_ALL_WITHOUT_OPTIONAL_PACKAGES = """
 import importlib, sys
 
+OPTIONAL = {"itk", "numba", "highdicom", "pydicom", "SimpleITK", "torchvision", "cucim", "mlflow"}
+
 class Blocked:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {"itk", "numba", "highdicom", "pydicom", "SimpleITK", "torchvision", "cucim", "mlflow"}:
+        if name.partition(".")[0] in OPTIONAL:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Blocked())
