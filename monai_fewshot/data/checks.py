@@ -106,12 +106,12 @@ class _Reader(threading.local):
             raise ValueError("is missing; correct its path in the list of scans, or restore the file.")
         is_nifti = path.name.lower().endswith((".nii", ".nii.gz"))
         if is_nifti:
-            _check_nifti_header(path)
+            check_nifti_header(path)
         try:
             with nullcontext() if is_nifti else _ITK_LOCK:
                 volume = self.load(path)
         except Exception as error:
-            raise ValueError(_unreadable(path, error)) from error
+            raise ValueError(unreadable(path, error)) from error
         if path.is_dir() and volume.shape[-1] < len(dicom_files(path)):
             raise ValueError(
                 f"holds {len(dicom_files(path))} DICOM files but reads as {volume.shape[-1]} slices: "
@@ -136,11 +136,12 @@ def _scan_problems(scan: Scan, read: _Reader, check: CheckScand) -> list[str]:
     return problems
 
 
-def _check_nifti_header(path: Path) -> None:
+def check_nifti_header(path: Path) -> None:
+    """Raise ValueError where the header of a NIfTI file cannot be read, or says that it stores colors."""
     try:
         channels = cast(nibabel.Nifti1Image, nibabel.load(path)).get_data_dtype().names
     except Exception as error:
-        raise ValueError(_unreadable(path, error)) from error
+        raise ValueError(unreadable(path, error)) from error
     if channels:
         raise ValueError(
             f"stores {len(channels)} color channels ({''.join(channels)}); expected gray values. Save one channel, "
@@ -148,8 +149,9 @@ def _check_nifti_header(path: Path) -> None:
         )
 
 
-def _unreadable(path: Path, error: Exception) -> str:
-    if path.suffix.lower() == ".gz" and not _is_whole_gzip(path):
+def unreadable(path: Path, error: Exception) -> str:
+    """Say why a file cannot be read and what to do."""
+    if path.suffix.lower() == ".gz" and not is_whole_gzip(path):
         return "is truncated or damaged: its gzip stream does not end as it should. Copy or download the file again."
     reason = (str(error).splitlines() or [""])[0]
     return (
@@ -158,7 +160,8 @@ def _unreadable(path: Path, error: Exception) -> str:
     )
 
 
-def _is_whole_gzip(path: Path) -> bool:
+def is_whole_gzip(path: Path) -> bool:
+    """Read a gzip file to its end and say whether it is whole."""
     try:
         with gzip.open(path) as stream:
             while stream.read(1 << 20):
