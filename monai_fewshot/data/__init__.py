@@ -3,6 +3,7 @@
 
 from .check_scan import CheckScanD, CheckScand, CheckScanDict
 from .checks import check_output_dir, check_scans
+from .dicom_seg import write_dicom_seg
 from .episodes import AnnotatedEpisodes, Episodes, EpisodeSampler, PseudoLabelEpisodes
 from .exclusion import class_numbers, slices_with_classes
 from .exemplar_samples import ExemplarSamples
@@ -97,4 +98,5 @@ __all__ = [
     "training_scans",
     "with_pseudo_masks",
     "without_labels",
+    "write_dicom_seg",
 ]
