@@ -33,6 +33,7 @@ from .rectangles import (
     RandomRectangleLabelsd,
     RandomRectangleLabelsDict,
 )
+from .resize_in_plane import ResizeInPlane, ResizeInPlaneD, ResizeInPlaned, ResizeInPlaneDict
 from .saliency_labels import (
     SaliencyLabels,
     SaliencyLabelsD,
@@ -44,6 +45,7 @@ from .saliency_labels import (
     SaliencyMapDict,
     clean_saliency,
 )
+from .scan_preparation import CARDIAC_SPACING, ct_preparation, mr_preparation
 from .spectral_residual import spectral_residual_saliency
 from .superpixels import SuperpixelLabels, SuperpixelLabelsD, SuperpixelLabelsd, SuperpixelLabelsDict
 from .supervoxels import SupervoxelLabels, SupervoxelLabelsD, SupervoxelLabelsd, SupervoxelLabelsDict
@@ -59,6 +61,7 @@ from .surrogate_tasks import (
 from .warp import adjust_gamma, affine_matrices, elastic_displacement, warp
 
 __all__ = [
+    "CARDIAC_SPACING",
     "AugmentationDraw",
     "BodyMask",
     "BodyMaskD",
@@ -94,6 +97,10 @@ __all__ = [
     "RandomRectangleLabelsD",
     "RandomRectangleLabelsDict",
     "RandomRectangleLabelsd",
+    "ResizeInPlane",
+    "ResizeInPlaneD",
+    "ResizeInPlaneDict",
+    "ResizeInPlaned",
     "SaliencyLabels",
     "SaliencyLabelsD",
     "SaliencyLabelsDict",
@@ -122,8 +129,10 @@ __all__ = [
     "boundary_saliency",
     "class_centers",
     "clean_saliency",
+    "ct_preparation",
     "elastic_displacement",
     "field_of_view",
+    "mr_preparation",
     "spectral_residual_saliency",
     "uniform_noise",
     "warp",
