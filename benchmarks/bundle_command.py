@@ -21,6 +21,8 @@ from monai_fewshot.utils import write_atomically
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 31)}
 """Lets glibc keep freed memory for the next step: giving it back and fetching it anew took 44 % of all time here."""
 BUNDLES = Path(__file__).parent.parent / "bundles"
+OVERALL = "mean"
+"""What stands for all classes beside the names of classes."""
 
 
 @dataclass(frozen=True)
@@ -90,20 +92,33 @@ class Cell:
                 code = processes.run(step.command(), cwd=step.folder, stdout=log, stderr=log, env=environment)
             if code:
                 raise RuntimeError(f"{' '.join(step.configs)} ended with {code}, see {self.folder / 'log.txt'}")
-        summaries = {name: _summary(self.folder / name / "results.json") for name in self.evaluations}
-        overall = {name: rows[None] for name, rows in summaries.items()}
-        first = self.evaluations[0]
-        by_class = {str(name): row for name, row in summaries[first].items() if name is not None}
+        evaluations = {name: _summary(self.folder / name / "results.json") for name in self.evaluations}
+        by_class = dict(next(iter(evaluations[self.evaluations[0]].values())))
         minutes = (time.time() - started) / 60
-        result = {"overall": overall[first], "by_class": by_class, "evaluations": overall, "minutes": minutes}
+        result = {
+            "overall": by_class.pop(OVERALL),
+            "by_class": by_class,
+            "evaluations": evaluations,
+            "minutes": minutes,
+        }
         write_atomically(self.folder / "cell.json", json.dumps(result, indent=1))
         return result
 
 
-def _summary(path: Path) -> dict[str | None, dict[str, Any]]:
-    """Read the figures over all folds of an evaluation, by class and, under None, of all of them."""
-    rows = [row for row in json.loads(path.read_text())["summary"] if row["fold"] is None]
-    return {None if row["class_number"] is None else row["class_name"]: row for row in rows}
+def _summary(path: Path) -> dict[str, dict[str, dict[str, Any]]]:
+    """Read the figures over all folds of an evaluation, by protocol and class."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in json.loads(path.read_text())["summary"]:
+        if row["fold"] is None:
+            name = OVERALL if row["class_number"] is None else row["class_name"]
+            found.setdefault(row["protocol"], {})[name] = row
+    return found
+
+
+def overall(result: Mapping[str, Any], evaluation: str, protocol: str | None = None) -> dict[str, Any]:
+    """Figures over all classes of a finished cell, of one of its evaluations, by default of its first protocol."""
+    protocols = result["evaluations"][evaluation]
+    return protocols[next(iter(protocols)) if protocol is None else protocol][OVERALL]
 
 
 def run_cells(cells: Sequence[Cell], parallel: int, threads: int, finished: Callable[[], None]) -> dict[str, str]:

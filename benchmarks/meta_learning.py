@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bundle_command import Cell, Step
+from bundle_command import Cell, Step, overall
 from image_cells import add_cell_arguments, copy_image, mean_and_spread, run_and_report
 
 from monai_fewshot.data import load_image_set
@@ -169,11 +169,11 @@ def table(arguments: argparse.Namespace, cells: dict[Key, Cell]) -> str:
             rows = {k.seed: row for k, row in done.items() if (k.direction, k.method) == (direction, method)}
             if not rows:
                 continue
-            dice = [[100 * r["evaluations"][name]["dice"] for r in rows.values()] for name in _evaluations()]
-            far = [[r["evaluations"][name]["hd95_mm"] for r in rows.values()] for name in _evaluations()]
+            dice = [[100 * overall(r, name)["dice"] for r in rows.values()] for name in _evaluations()]
+            far = [[overall(r, name)["hd95_mm"] for r in rows.values()] for name in _evaluations()]
             plain = {seed: done.get(Key(direction, SUPERVISED, seed)) for seed in rows}
             gains = [
-                100 * (rows[seed]["evaluations"]["5_shot"]["dice"] - base["evaluations"]["5_shot"]["dice"])
+                100 * (overall(rows[seed], "5_shot")["dice"] - overall(base, "5_shot")["dice"])
                 for seed, base in plain.items()
                 if base is not None
             ]

@@ -1,6 +1,7 @@
 # Copyright (c) monai_fewshot contributors
 # SPDX-License-Identifier: Apache-2.0
 
+from .annotated_scans import annotated_classes, annotated_scans, trained_classes, unlabeled_scans
 from .check_scan import CheckScanD, CheckScand, CheckScanDict
 from .checks import check_output_dir, check_scans
 from .dicom_seg import write_dicom_seg
@@ -64,6 +65,8 @@ __all__ = [
     "SurrogateEpisodes",
     "TaskEpisodes",
     "TaskPools",
+    "annotated_classes",
+    "annotated_scans",
     "check_images",
     "check_output_dir",
     "check_scans",
@@ -95,7 +98,9 @@ __all__ = [
     "support_images",
     "support_scans",
     "take_slices",
+    "trained_classes",
     "training_scans",
+    "unlabeled_scans",
     "with_pseudo_masks",
     "without_labels",
     "write_dicom_seg",

@@ -3,7 +3,7 @@
 
 from .array_cache import ArrayCache, array_key
 from .atomic_write import write_atomically
-from .checkpoints import checkpoint_to_resume, latest_checkpoint, load_network
+from .checkpoints import checkpoint_to_resume, latest_checkpoint, load_network, read_provenance
 from .enums import EpisodeKeys
 from .precision import autocast, default_dtype
 from .processes import gather_or_raise, num_processes, process_rank, share_of_batch
@@ -26,6 +26,7 @@ __all__ = [
     "num_processes",
     "pixels_per_slice",
     "process_rank",
+    "read_provenance",
     "resize_slices",
     "share_of_batch",
     "write_atomically",

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from monai.config import PathLike
 
-__all__ = ["checkpoint_to_resume", "latest_checkpoint", "load_network"]
+__all__ = ["checkpoint_to_resume", "latest_checkpoint", "load_network", "read_provenance"]
 
 logger = logging.getLogger(__name__)
 
@@ -86,12 +86,7 @@ def load_network(network: torch.nn.Module, path: PathLike) -> dict[str, Any]:
         FileNotFoundError: where there is no such file.
         ValueError: where it cannot be read, or is of another network.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"There is no checkpoint {path}: train first, or name an existing one.")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except _UNREADABLE as error:
-        raise ValueError(f"{path} is not a checkpoint, or not a whole one ({str(error)[:80]}).") from error
+    content = _load(path)
     weights = content.get("model", content) if isinstance(content, dict) else {}
     own = network.state_dict()
     differing = sorted(name for name in {*own, *weights} if _shape(own.get(name)) != _shape(weights.get(name)))
@@ -102,6 +97,32 @@ def load_network(network: torch.nn.Module, path: PathLike) -> dict[str, Any]:
         )
     network.load_state_dict(weights)
     return content.get("provenance", {})
+
+
+def read_provenance(path: PathLike) -> dict[str, Any]:
+    """Read what made a checkpoint.
+
+    Args:
+        path: a checkpoint of a training.
+
+    Returns:
+        Its ``provenance``; empty where it does not say.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+        ValueError: where it cannot be read.
+    """
+    content = _load(path)
+    return content.get("provenance", {}) if isinstance(content, dict) else {}
+
+
+def _load(path: PathLike) -> Any:
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"There is no checkpoint {path}: train first, or name an existing one.")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except _UNREADABLE as error:
+        raise ValueError(f"{path} is not a checkpoint, or not a whole one ({str(error)[:80]}).") from error
 
 
 def _shape(tensor: object) -> tuple[int, ...] | None:

@@ -21,11 +21,13 @@ from monai.bundle import ConfigParser
 
 ROOT = Path(__file__).parents[2]
 SUMMARY = [
-    {"fold": 0, "class_number": None, "class_name": "mean", "dice": 0.0, "iou": 0.0},
-    {"fold": 0, "class_number": 1, "class_name": "lesion", "dice": 0.0, "iou": 0.0},
-    {"fold": None, "class_number": 1, "class_name": "lesion", "dice": 0.75, "iou": 0.625},
-    {"fold": None, "class_number": 2, "class_name": "polyp", "dice": 0.25, "iou": 0.125},
-    {"fold": None, "class_number": None, "class_name": "mean", "dice": 0.5, "iou": 0.375},
+    {"protocol": "a", "fold": 0, "class_number": None, "class_name": "mean", "dice": 0.0, "iou": 0.0},
+    {"protocol": "a", "fold": 0, "class_number": 1, "class_name": "lesion", "dice": 0.0, "iou": 0.0},
+    {"protocol": "a", "fold": None, "class_number": 1, "class_name": "lesion", "dice": 0.75, "iou": 0.625},
+    {"protocol": "a", "fold": None, "class_number": 2, "class_name": "polyp", "dice": 0.25, "iou": 0.125},
+    {"protocol": "a", "fold": None, "class_number": None, "class_name": "mean", "dice": 0.5, "iou": 0.375},
+    {"protocol": "b", "fold": None, "class_number": 1, "class_name": "lesion", "dice": 0.2, "iou": 0.1},
+    {"protocol": "b", "fold": None, "class_number": None, "class_name": "mean", "dice": 0.1, "iou": 0.05},
 ]
 WRITE = f"import pathlib; pathlib.Path('eval/results.json').write_text('''{json.dumps({'summary': SUMMARY})}''')"
 
@@ -88,7 +90,7 @@ def test_a_step_keeps_the_environment_and_its_threads(bundles, monkeypatch):
     assert all(isinstance(value, str) for value in environment.values())
 
 
-def test_a_cell_does_its_steps_in_order_and_keeps_the_overall_results(cell):
+def test_a_cell_does_its_steps_in_order_and_keeps_the_overall_results(bundles, cell):
     made = cell(
         "a", "import os; print('first', os.environ['OMP_NUM_THREADS'], flush=True)", WRITE + "; print('second')"
     )
@@ -96,6 +98,9 @@ def test_a_cell_does_its_steps_in_order_and_keeps_the_overall_results(cell):
     result = made.run(2, importlib.import_module("child_processes").ChildProcesses())
     assert result["overall"] == SUMMARY[4]
     assert result["by_class"] == {"lesion": SUMMARY[2], "polyp": SUMMARY[3]}
+    assert result["evaluations"]["eval"]["b"] == {"lesion": SUMMARY[5], "mean": SUMMARY[6]}
+    assert bundles.overall(result, "eval") == SUMMARY[4]
+    assert bundles.overall(result, "eval", "b") == SUMMARY[6]
     assert 0 < result["minutes"] < 1
     assert made.results() == result
     assert (made.folder / "log.txt").read_text().split() == ["first", "2", "second"]
