@@ -94,8 +94,8 @@ def measure(
     voxels, numbers, steps = (np.asarray(convert_to_numpy(array)) for array in (image, label, affine))
     if voxels.shape != numbers.shape or numbers.ndim != 3:
         raise ValueError(
-            f"Scan {scan}: the image has {voxels.shape} voxels and the label map {numbers.shape}: give both as (H, W, D) "
-            "on one grid."
+            f"Scan {scan}: the image has {voxels.shape} voxels and the label map {numbers.shape}: give both as "
+            "(H, W, D) on one grid."
         )
     numbers = numbers if np.issubdtype(numbers.dtype, np.integer) else numbers.astype(np.uint16)
     boxes = find_objects(numbers, max_label=max(class_names))

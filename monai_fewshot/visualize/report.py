@@ -3,24 +3,19 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from matplotlib.figure import Figure
 
 from monai_fewshot.metrics import ScanScore, summarize
 from monai_fewshot.utils import write_atomically
 
 from .cases import SliceCase, select_cases
-from .overlay import COLORS, figure_to_png
+from .overlay import COLORS
+from .page import render_page
 from .report_figures import box_figure, case_figure, protocol_colors
 
 if TYPE_CHECKING:
@@ -95,15 +90,12 @@ def write_report(
     summary = summarize(scores, {protocol.name: str(protocol.scan_reduction) for protocol in protocols})
     classes = {score.class_number: score.class_name for score in sorted(scores, key=lambda s: s.class_number)}
     colors = protocol_colors(names)
-    environment = Environment(
-        loader=PackageLoader("monai_fewshot", "visualize"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    environment.filters.update(percent=_percent, mm=_mm, embed=_embed)
-    html = environment.get_template("report.html").render(
+    html = render_page(
+        "report.html",
+        provenance,
         title=title,
         words=words,
         pooled=any(protocol.scan_reduction == "runs" for protocol in protocols),
-        written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         protocols=protocols,
         slices=SLICES,
         colors=colors,
@@ -116,8 +108,6 @@ def write_report(
         scans=_by_scan(_shown(scores)),
         boxes=box_figure(scores, list(classes.values()), colors, words.unit),
         gallery=_gallery(scores, cases, names[0], list(classes.values()), colors),
-        facts={key: value for key, value in provenance.items() if not _nested(value)},
-        details={key: json.dumps(value, indent=2, default=str) for key, value in provenance.items() if _nested(value)},
     )
     return write_atomically(path, html)
 
@@ -172,19 +162,3 @@ def _gallery(
         for name in class_names
         if name in selected
     }
-
-
-def _nested(value: Any) -> bool:
-    return isinstance(value, (Mapping, list, tuple))
-
-
-def _percent(value: float) -> str:
-    return "\N{EN DASH}" if math.isnan(value) else f"{100 * value:.1f}"
-
-
-def _mm(value: float) -> str:
-    return "\N{EN DASH}" if math.isnan(value) else f"{value:.1f}"
-
-
-def _embed(figure: Figure) -> str:
-    return "data:image/png;base64," + base64.b64encode(figure_to_png(figure)).decode()
