@@ -74,6 +74,8 @@ def load_folds(dataset_dir: PathLike, num_folds: int = 5) -> list[Fold]:
 
     ``folds`` of ``dataset.json``, where it is there, is a list of ``{"query": ["a", "b"], "support": "c"}``, or a list
     of several supports, and decides the number of folds too; else :func:`cross_validation_folds` divides the scans.
+    All other scans are trained on, or those that the fold lists as ``train``, where it does: that leaves out further
+    scans of the supports' patients.
 
     Args:
         dataset_dir: folder as for :func:`monai_fewshot.data.load_scans`.
@@ -102,7 +104,12 @@ def _checked_fold(path: Path, index: int, entry: Any, names: list[str]) -> Fold:
         raise ValueError(
             f'{path}: fold {index} is {entry!r}; expected {{"query": ["a", "b"], "support": "c"}} with names of scans.'
         )
-    unknown = [name for name in [*query, *support] if name not in names]
+    train = entry.get("train", [name for name in names if name not in {*query, *support}])
+    if not isinstance(train, list):
+        raise ValueError(
+            f'{path}: "train" of fold {index} is {train!r}; expected a list of names of scans, or no such key.'
+        )
+    unknown = [name for name in [*query, *support, *train] if name not in names]
     if unknown:
         raise ValueError(
             f"{path}: fold {index} names {', '.join(map(str, unknown))}, which 'training' does not list; "
@@ -113,9 +120,13 @@ def _checked_fold(path: Path, index: int, entry: Any, names: list[str]) -> Fold:
         raise ValueError(
             f"{path}: fold {index} has its support {', '.join(both)} among its queries; take it out of one."
         )
+    if held_out := [name for name in train if name in {*query, *support}]:
+        raise ValueError(
+            f"{path}: fold {index} trains on {', '.join(held_out)}, its query or support; take it out of one."
+        )
     if len(set(query)) != len(query):
         raise ValueError(f"{path}: fold {index} has {_repeated(query)} among its queries more than once.")
-    return _fold(index, tuple(query), tuple(support), names)
+    return Fold(index, tuple(query), tuple(support), tuple(train))
 
 
 def _fold(index: int, query: tuple[str, ...], support: tuple[str, ...], names: list[str]) -> Fold:

@@ -60,6 +60,11 @@ def test_a_fold_may_have_several_supports(tmp_path):
     assert folds == [Fold(0, ("d",), ("a", "c"), ("b",))]
 
 
+def test_a_fold_may_leave_scans_out_of_training(tmp_path):
+    folds = load_folds(_write_set(tmp_path, "abcde", folds=[{"query": ["d"], "support": "a", "train": ["e", "b"]}]))
+    assert folds == [Fold(0, ("d",), ("a",), ("e", "b"))]
+
+
 def test_folds_are_made_where_dataset_json_has_none(tmp_path):
     assert load_folds(_write_set(tmp_path, "abcd"), num_folds=2) == cross_validation_folds("abcd", 2)
 
@@ -75,6 +80,9 @@ def test_folds_are_made_where_dataset_json_has_none(tmp_path):
         ([{"query": ["a"], "support": []}], "fold 0 is .*; expected"),
         ([{"query": "a", "support": "b"}], "fold 0 is .*; expected"),
         ([["a", "b"]], "fold 0 is .*; expected"),
+        ([{"query": ["a"], "support": "b", "train": "c"}], "\"train\" of fold 0 is 'c'; expected a list of names"),
+        ([{"query": ["a"], "support": "b", "train": ["x"]}], "fold 0 names x, which 'training' does not list"),
+        ([{"query": ["a"], "support": "b", "train": ["b", "c"]}], "fold 0 trains on b, its query or support"),
         ({}, '"folds" is {}; expected a list'),
         ([], r'"folds" is \[\]; expected a list'),
     ],
