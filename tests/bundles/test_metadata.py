@@ -14,7 +14,8 @@ from monai.bundle import verify_metadata, verify_net_in_out
 import monai_fewshot
 
 ROOT = Path(__file__).parents[2]
-BUNDLES = ("ssl_alpnet", "surrogate_fewshot", "masksplit", "meta_learning")
+FEW_SHOT = ("ssl_alpnet", "surrogate_fewshot", "masksplit", "meta_learning")
+BUNDLES = (*FEW_SHOT, "elsnet")
 
 TEXT, OBJECT, LIST_OF_TEXT = {"type": "string"}, {"type": "object"}, {"type": "array", "items": {"type": "string"}}
 REQUIRED = {
@@ -114,8 +115,9 @@ def test_versions_are_those_tested(metadata):
     assert packages == {name: pins[name] for name in packages}
 
 
-def test_inputs_are_the_arguments_of_the_network(metadata):
-    assert list(metadata["network_data_format"]["inputs"]) == ["image", "support_image", "support_label"]
+def test_inputs_are_the_arguments_of_the_network(configs, metadata):
+    support = ["support_image", "support_label"] if configs.parent.name in FEW_SHOT else []
+    assert list(metadata["network_data_format"]["inputs"]) == ["image", *support]
 
 
 def test_the_network_takes_and_gives_what_is_described(configs, metadata, monkeypatch):
@@ -125,7 +127,9 @@ def test_the_network_takes_and_gives_what_is_described(configs, metadata, monkey
         for name, described in metadata["network_data_format"]["inputs"].items()
         if name != "image"
     }
-    support["support_label"][..., 32:96, 32:96] = 1
+    if support:
+        support["support_label"][..., 32:96, 32:96] = 1
+    classes = {} if support else {"num_classes": metadata["network_data_format"]["outputs"]["pred"]["num_channels"] - 1}
     for config in ("train.json", "evaluate.json", "inference.json"):
         verify_net_in_out(
             net_id="network_def",
@@ -133,4 +137,5 @@ def test_the_network_takes_and_gives_what_is_described(configs, metadata, monkey
             config_file=str(configs / config),
             device="cpu",
             extra_forward_args=support,
+            **classes,
         )
