@@ -46,9 +46,10 @@ def prepare_acdc(
 ) -> Path:
     """Prepare the annotated frames of the challenge ACDC, spacing and values kept.
 
-    The download holds a folder ``patient001`` for each patient with ``Info.cfg``, which names the frames of end-diastole
-    (ED) and end-systole (ES), and ``patient001_frame01.nii.gz`` and ``patient001_frame01_gt.nii.gz`` for each of them.
-    Scans are named ``patient001_frame01`` and so on. No fold parts the frames of a patient.
+    The download holds a folder ``patient001`` for each patient, with ``Info.cfg``, which names the frames of
+    end-diastole (ED) and end-systole (ES), and for each of them ``patient001_frame01.nii.gz`` and
+    ``patient001_frame01_gt.nii.gz``. Scans are named ``patient001_frame01`` and so on. No fold parts the frames of a
+    patient.
 
     Args:
         source: the folder or archive as downloaded, ``training`` or one that holds it.
@@ -142,7 +143,7 @@ def _annotated_frames(path: Path) -> dict[str, int]:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
         raise ValueError("is missing or cannot be read; download it again.") from error
-    entries = dict(map(str.strip, line.split(":", 1)) for line in lines if ":" in line)
+    entries = {key.strip(): value for key, colon, value in (line.partition(":") for line in lines) if colon}
     try:
         frames = {phase: int(entries[phase]) for phase in PHASES}
     except (KeyError, ValueError) as error:

@@ -10,7 +10,6 @@ from typing import Any, cast
 
 import nibabel as nib
 import numpy as np
-from monai.data import MetaTensor
 from monai.transforms import LoadImage, MapLabelValue
 
 from monai_fewshot.data.scan_reading import share_of_cores
@@ -34,12 +33,12 @@ def load_nifti_scan(case: Case, values: Mapping[int, int] | None = None) -> dict
         ``image`` and, where there is one, ``label``, each (1, H, W, D).
     """
     load = LoadImage(ensure_channel_first=True)
-    scan = {EpisodeKeys.IMAGE.value: cast(MetaTensor, load(case.image[0]))}
+    scan = {str(EpisodeKeys.IMAGE): load(case.image[0])}
     if case.label:
         label = load(case.label[0])
         if values:
             label = MapLabelValue(list(values), list(values.values()))(label)
-        scan[EpisodeKeys.LABEL.value] = cast(MetaTensor, label)
+        scan[str(EpisodeKeys.LABEL)] = label
     return scan
 
 
