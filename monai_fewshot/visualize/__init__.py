@@ -5,6 +5,8 @@ from .cases import SliceCase, capture_case, read_cases, select_cases, write_case
 from .overlay import Panel, draw_panel, figure_to_array, figure_to_png, orient_slice, overlay_figure
 from .report import EPISODE_WORDS, IMAGE_WORDS, VOLUME_WORDS, ReportWords, write_report
 from .report_figures import box_figure, case_figure, protocol_colors
+from .scan_index import write_scan_index
+from .scan_previews import class_colors, preview_figure
 
 __all__ = [
     "EPISODE_WORDS",
@@ -16,14 +18,17 @@ __all__ = [
     "box_figure",
     "capture_case",
     "case_figure",
+    "class_colors",
     "draw_panel",
     "figure_to_array",
     "figure_to_png",
     "orient_slice",
     "overlay_figure",
+    "preview_figure",
     "protocol_colors",
     "read_cases",
     "select_cases",
     "write_cases",
     "write_report",
+    "write_scan_index",
 ]

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from .overlay import figure_to_png
 
-__all__ = ["render_page"]
+__all__ = ["embed_picture", "render_page"]
 
 
 def render_page(template: str, provenance: Mapping[str, Any], **content: Any) -> str:
@@ -33,13 +33,23 @@ def render_page(template: str, provenance: Mapping[str, Any], **content: Any) ->
     environment = Environment(
         loader=PackageLoader("monai_fewshot", "visualize"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters.update(percent=_percent, decimal=_decimal, embed=_embed)
+    environment.filters.update(percent=_percent, decimal=_decimal, embed=embed_picture)
     return environment.get_template(template).render(
         written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         facts={key: value for key, value in provenance.items() if not _nested(value)},
         details={key: json.dumps(value, indent=2, default=str) for key, value in provenance.items() if _nested(value)},
         **content,
     )
+
+
+def embed_picture(picture: Figure | bytes) -> str:
+    """Turn a figure, or the content of a PNG file, into an address that holds it.
+
+    Args:
+        picture: what to show.
+    """
+    png = picture if isinstance(picture, bytes) else figure_to_png(picture)
+    return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
 def _nested(value: Any) -> bool:
@@ -52,8 +62,3 @@ def _percent(value: float) -> str:
 
 def _decimal(value: float) -> str:
     return "\N{EN DASH}" if math.isnan(value) else f"{value:.1f}"
-
-
-def _embed(picture: Figure | bytes) -> str:
-    png = picture if isinstance(picture, bytes) else figure_to_png(picture)
-    return "data:image/png;base64," + base64.b64encode(png).decode()
