@@ -6,12 +6,12 @@ from __future__ import annotations
 import copy
 import io
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from ignite.handlers import ProgressBar
 from monai.config import PathLike
 from monai.data import DataLoader
@@ -22,13 +22,20 @@ from monai.utils import CommonKeys
 
 from monai_fewshot.data import EpisodeSampler, ExemplarSamples, SliceStack
 from monai_fewshot.handlers import GlobalLoss, TrainingCheckpoints
-from monai_fewshot.networks.blocks import class_masks
-from monai_fewshot.utils import load_network, num_processes, process_rank, share_of_batch, write_atomically
+from monai_fewshot.utils import (
+    gather_or_raise,
+    load_network,
+    num_processes,
+    process_rank,
+    share_of_batch,
+    write_atomically,
+)
 
-__all__ = ["ExemplarTraining", "PrepareBatchSamples", "pseudo_labels"]
+from .pseudo_labeling import describe_labels, pseudo_labels
+
+__all__ = ["ExemplarTraining", "PrepareBatchSamples"]
 
 logger = logging.getLogger(__name__)
-IGNORED = 255
 
 
 class PrepareBatchSamples(PrepareBatch):
@@ -67,6 +74,11 @@ class ExemplarTraining:
     has a folder ``stage_N`` with its checkpoints, from which it goes on exactly where it stopped, and its log for
     TensorBoard; a stage that is done is not repeated.
 
+    In a process group the processes share out the samples of every batch and the slices to be labeled, so that their
+    number changes nothing but the time it takes: begin all with the same weights and generators of one state, and see
+    to it that normalization layers do not keep running statistics, or share them (``torch.nn.SyncBatchNorm``). The
+    folder must be one that all processes see; the first one writes it.
+
     Based on: En and Guo, "Exemplar Learning for Medical Image Segmentation", BMVC 2022, section 3.3,
     https://arxiv.org/abs/2204.01713.
 
@@ -79,7 +91,8 @@ class ExemplarTraining:
             ``functools.partial(ExemplarSamples, exemplars, length, synthesis)``. Its length is that of an epoch.
         unlabeled: slices to be labeled; where they have labels, the Dice of their pseudo-labels is logged.
         has_truth: whether the labels of ``unlabeled`` are the truth; they are used for the log alone.
-        loss: of the network's output and a batch's labels, such as :class:`~monai_fewshot.losses.ExemplarLoss`.
+        loss: of the network's output and a batch's labels, such as :class:`~monai_fewshot.losses.ExemplarLoss`; what it
+            draws is drawn again by a resumed training where it draws from torch's own generators.
         optimizer: makes an optimizer of parameters.
         folder: where to.
         max_epochs: of each stage.
@@ -92,7 +105,8 @@ class ExemplarTraining:
         inferer: runs the network; default MONAI's ``SimpleInferer``.
 
     Raises:
-        ValueError: where an argument is out of its range.
+        ValueError: where an argument is out of its range; during the run, where processes would have unequal shares of
+            a batch, or the folder holds another training.
     """
 
     def __init__(
@@ -149,24 +163,29 @@ class ExemplarTraining:
                 pseudo = pseudo_labels(
                     self.network, self.unlabeled, self.min_confidence, self.normalize, 3 * self.batch_size
                 )
-                self._report(stage, pseudo)
+                truth = self.unlabeled if self.has_truth else None
+                self._log("After stage %d %s", stage, describe_labels(pseudo, truth))
         self._save(self.folder / "model.pt")
         return self.network
 
     def _train(self, folder: Path, pseudo: SliceStack | None) -> None:
         model = folder / "model.pt"
-        if self.resume and model.is_file():
+        if self.resume and _agreed(model.is_file, folder):
             load_network(self.network, model)
-            logger.info("%s is there: this stage is done", model)
+            self._log("%s is there: this stage is done", model)
             return
+        torch.manual_seed(torch.initial_seed())
         samples = self.samples(unlabeled=pseudo)
-        loader = DataLoader(samples, batch_size=share_of_batch(self.batch_size), sampler=EpisodeSampler(samples))
+        shares = _Shares(samples, self.batch_size)
+        loader = DataLoader(samples, batch_size=share_of_batch(self.batch_size), sampler=shares)
         optimizer = self.optimizer(self.network.parameters())
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=self.max_epochs * len(loader))
         objects = {"model": self.network, "optimizer": optimizer, "lr_scheduler": schedule}
         if self.provenance is not None:
             objects["provenance"] = self.provenance
         device = next(self.network.parameters()).device
+        checkpoints = TrainingCheckpoints(folder, objects, self.resume, device)
+        _agreed(lambda: checkpoints.checkpoint, folder)
         trainer = SupervisedTrainer(
             device=device,
             max_epochs=self.max_epochs,
@@ -180,11 +199,14 @@ class ExemplarTraining:
                 GlobalLoss(),
                 LrScheduleHandler(schedule, print_lr=False, epoch_level=False),
                 *self._logs(folder),
-                TrainingCheckpoints(folder, objects, self.resume, device),
+                checkpoints,
             ],
             decollate=False,
         )
+        if process_rank() > 0:
+            trainer.logger.setLevel(logging.WARNING)
         trainer.run()
+        _take_buffers_of_the_first_process(self.network)
         self._save(model)
 
     def _save(self, path: Path) -> None:
@@ -210,51 +232,56 @@ class ExemplarTraining:
             TensorBoardStatsHandler(log_dir=str(folder / "logs"), tag_name="train_loss", output_transform=loss),
         ]
 
-    def _report(self, stage: int, pseudo: SliceStack) -> None:
-        label, truth = pseudo.label, self.unlabeled.label
-        logger.info(
-            "After stage %d %.1f %% of the pixels are pseudo-labeled, %.1f %% as a class.",
-            stage,
-            100 * (label != IGNORED).float().mean().item(),
-            100 * ((label != IGNORED) & (label > 0)).float().mean().item(),
+    def _log(self, text: str, *values: Any) -> None:
+        if process_rank() == 0:
+            logger.info(text, *values)
+
+
+def _agreed(look: Callable[[], Any], folder: Path) -> Any:
+    """What all processes see."""
+    seen = gather_or_raise(look)
+    if any(other != seen[0] for other in seen):
+        raise ValueError(
+            f"Processes see different files in {folder}: {', '.join(map(str, seen))}. Name a folder that all of them "
+            "share."
         )
-        if self.has_truth:
-            count = int(truth.max())
-            one, other = (class_masks(x.float(), count)[:, 1:] for x in (label, truth))
-            dice = 2 * (one * other).sum((0, 2, 3)) / (one.sum((0, 2, 3)) + other.sum((0, 2, 3))).clamp(min=1)
-            logger.info("Dice of the pseudo-labels, by class: %s", ", ".join(f"{d:.3f}" for d in dice.tolist()))
-
-
-@torch.no_grad()
-def pseudo_labels(
-    network: torch.nn.Module,
-    slices: SliceStack,
-    min_confidence: float = 0.0,
-    normalize: Callable[[torch.Tensor], torch.Tensor] | None = None,
-    batch_size: int = 16,
-) -> SliceStack:
-    """Label slices with a network.
-
-    Args:
-        network: from images (B, C, H, W) to logits (B, N+1, H, W); it is put into evaluation mode.
-        slices: what to label.
-        min_confidence: pixels whose class has a lower probability are labeled 255, which is ignored.
-        normalize: what is done to images before.
-        batch_size: slices at a time.
-
-    Returns:
-        The slices, with the network's labels.
-    """
-    network.eval()
-    labels = []
-    for places in torch.arange(len(slices.image)).split(batch_size):
-        image, _ = slices.take(places.tolist())
-        probability, label = network(image if normalize is None else normalize(image)).softmax(1).max(1, keepdim=True)
-        labels.append(label.masked_fill(probability < min_confidence, IGNORED).to(slices.label.device, torch.uint8))
-    return replace(slices, label=torch.cat(labels))
+    return seen[0]
 
 
 def _shared(network: torch.nn.Module, device: torch.device) -> torch.nn.Module:
     if num_processes() == 1:
         return network
     return torch.nn.parallel.DistributedDataParallel(network, [device] if device.type == "cuda" else None)
+
+
+def _take_buffers_of_the_first_process(network: torch.nn.Module) -> None:
+    if num_processes() > 1:
+        for buffer in network.buffers():
+            dist.broadcast(buffer, 0)
+
+
+class _Shares(EpisodeSampler):
+    """Numbers of this process's share of every batch; the shares of all processes in a row are the batch.
+
+    Args:
+        samples: numbered samples.
+        batch_size: of all processes together.
+
+    Raises:
+        ValueError: where processes would have unequal shares.
+    """
+
+    def __init__(self, samples: ExemplarSamples, batch_size: int) -> None:
+        super().__init__(samples)
+        if len(samples) % self.num_replicas:
+            raise ValueError(
+                f"An epoch of {len(samples)} samples in batches of {batch_size} ends with one of "
+                f"{len(samples) % batch_size}, which cannot be dealt out evenly to {self.num_replicas} processes: "
+                "choose a number of samples that is a multiple of the batch size, or another --nproc_per_node."
+            )
+        self.batch_size = batch_size
+
+    def __iter__(self) -> Iterator[int]:
+        start = max(self.epoch - 1, 0) * self.total_size
+        for batch in torch.arange(start, start + self.total_size).split(self.batch_size):
+            yield from batch.chunk(self.num_replicas)[self.rank].tolist()

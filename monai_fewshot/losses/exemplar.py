@@ -6,11 +6,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from monai.losses import DiceLoss
 from torch.nn.modules.loss import _Loss
 
 from monai_fewshot.networks.blocks import class_masks
+from monai_fewshot.utils import num_processes
 
 from .prototype_contrast import PrototypeContrastLoss
 
@@ -20,7 +22,8 @@ __all__ = ["ClassLoss", "ExemplarLoss"]
 class ClassLoss(_Loss):
     """Half the cross-entropy plus half the Dice loss, over the pixels that count.
 
-    MONAI's ``DiceCELoss`` has no label for pixels of which nothing is known.
+    MONAI's ``DiceCELoss`` has no label for pixels of which nothing is known. In a process group the mean over the
+    processes, which all have to compute it, is the loss of their global batch.
 
     Based on: En and Guo, "Exemplar Learning for Medical Image Segmentation", BMVC 2022, equation 7,
     https://arxiv.org/abs/2204.01713.
@@ -49,7 +52,7 @@ class ClassLoss(_Loss):
         entropy = F.cross_entropy(logits, label, ignore_index=self.ignore_index, reduction="sum")
         probabilities = logits.softmax(1) * counted.unsqueeze(1)
         masks = class_masks(target.masked_fill(~counted.unsqueeze(1), -1), logits.shape[1] - 1)
-        return 0.5 * entropy / counted.sum().clamp(min=1) + 0.5 * self.dice(probabilities, masks)
+        return 0.5 * entropy / _mean_over_processes(counted.sum()) + 0.5 * self.dice(probabilities, masks)
 
 
 class ExemplarLoss(_Loss):
@@ -110,3 +113,9 @@ class ExemplarLoss(_Loss):
             ]
         ).sum()
         return loss + self.contrast_weight * self.contrast(embedding, logits) if self.contrast_weight else loss
+
+
+def _mean_over_processes(count: torch.Tensor) -> torch.Tensor:
+    if num_processes() > 1:
+        dist.all_reduce(count)
+    return count.clamp(min=1) / num_processes()

@@ -35,7 +35,8 @@ class PrototypeContrastLoss(_Loss):
     counts as absent. Where nothing counts the loss is 0, with a graph.
 
     In a process group the batch is that of all its processes, which give batches of one size: prototypes and draws are
-    gathered, every process has the loss of the global batch, and so are the mean gradients.
+    gathered, every process has the loss of the global batch, and so are the mean gradients. Generators of one state in
+    all processes make the draws of a single one.
 
     Based on: En and Guo, "Exemplar Learning for Medical Image Segmentation", BMVC 2022, equations 3 to 5,
     https://arxiv.org/abs/2204.01713.
@@ -51,7 +52,7 @@ class PrototypeContrastLoss(_Loss):
             organs, and the background of synthetic images is black here and any anatomy there, which no single
             prototype stands for. With a single class beside the background it is needed, for want of negatives.
         temperature: tau, positive.
-        generator: of the draws; default that of the embedding's device.
+        generator: of the draws; default torch's of the CPU, so that any device has the same ones.
         reduction: ``"mean"`` over classes and images that count, ``"sum"`` of them, or ``"none"``.
 
     Raises:
@@ -125,8 +126,10 @@ class PrototypeContrastLoss(_Loss):
         return F.normalize(average, dim=2), (average != 0).any(2)
 
     def _draw(self, shown: torch.Tensor) -> torch.Tensor:
-        device = shown.device if self.generator is None else self.generator.device
-        return torch.rand(shown.shape, generator=self.generator, device=device)
+        """Draw for the images of all processes, and give this one's (B, N)."""
+        shape = (num_processes() * shown.shape[0], shown.shape[1])
+        device = "cpu" if self.generator is None else self.generator.device
+        return torch.rand(shape, generator=self.generator, device=device).chunk(num_processes())[process_rank()]
 
     def _contrast(
         self, prototypes: torch.Tensor, shown: torch.Tensor, draw: torch.Tensor

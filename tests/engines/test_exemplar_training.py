@@ -3,70 +3,25 @@
 
 from __future__ import annotations
 
-import functools
 import logging
+import shutil
 
 import pytest
 import torch
-from monai.networks.nets import BasicUNet
+from exemplar_runs import EXEMPLAR, OTHERS, StoppingLoss, equal, network, training, weights
 
 from monai_fewshot.data import ExemplarSamples, SliceStack
-from monai_fewshot.engines import ExemplarTraining, PrepareBatchSamples, pseudo_labels
-from monai_fewshot.losses import ExemplarLoss, PrototypeContrastLoss
-from monai_fewshot.networks.nets import EmbeddingNetwork
+from monai_fewshot.engines import PrepareBatchSamples, pseudo_labels
+from monai_fewshot.losses import ExemplarLoss
 from monai_fewshot.transforms import NormalizeChannels, RandExemplarSynthesis
 from monai_fewshot.utils import Provenance
-
-
-def slices(number, seed):
-    """Slices with a bright and a dark square on gray."""
-    torch.manual_seed(seed)
-    image = 0.5 + 0.02 * torch.randn(number, 1, 32, 32)
-    label = torch.zeros(number, 1, 32, 32, dtype=torch.uint8)
-    for place in range(number):
-        for value, level in ((1, 1.0), (2, 0.0)):
-            row, column = 16 * (value - 1) + torch.randint(0, 7, (1,)).item(), torch.randint(0, 22, (1,)).item()
-            image[place, 0, row : row + 9, column : column + 9] = level
-            label[place, 0, row : row + 9, column : column + 9] = value
-    return SliceStack(image, label, torch.arange(number))
-
-
-EXEMPLAR, OTHERS = slices(1, 0), slices(6, 1)
-
-
-def network():
-    torch.manual_seed(2)
-    return EmbeddingNetwork(BasicUNet(2, 1, 3, features=(8, 8, 16, 16, 16, 8)), "down_2")
-
-
-def training(folder, **settings):
-    contrast = PrototypeContrastLoss(generator=torch.Generator().manual_seed(0))
-    samples = functools.partial(ExemplarSamples, EXEMPLAR, 8, RandExemplarSynthesis(2))
-    plain = {
-        "network": network(),
-        "samples": samples,
-        "unlabeled": OTHERS,
-        "loss": ExemplarLoss(contrast=contrast),
-        "optimizer": functools.partial(torch.optim.Adam, lr=0.01),
-        "folder": folder,
-        "max_epochs": 2,
-        "batch_size": 2,
-    }
-    return ExemplarTraining(**{**plain, **settings})
-
-
-def weights(path):
-    return torch.load(path, weights_only=True)["model"]
-
-
-def equal(one, other):
-    return all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
-    run = training(folder, max_epochs=20, has_truth=True, provenance=Provenance("data", seed=3))
+    loss = ExemplarLoss(contrast_weight=0.1)
+    run = training(folder, max_epochs=20, has_truth=True, provenance=Provenance("data", seed=3), loss=loss)
     logger = logging.getLogger("monai_fewshot.engines.exemplar_training")
     texts = []
     handler = logging.Handler()
@@ -81,12 +36,13 @@ def trained(tmp_path_factory):
 
 def test_stages_leave_their_models_and_the_quality_of_pseudo_labels(trained):
     run, folder, texts = trained
-    assert sorted(path.name for path in folder.iterdir()) == ["stage_1", "stage_2"]
-    assert equal(run.network.state_dict(), weights(folder / "stage_2" / "model.pt"))
+    assert sorted(path.name for path in folder.iterdir()) == ["model.pt", "stage_1", "stage_2"]
+    for model in (folder / "stage_2" / "model.pt", folder / "model.pt"):
+        assert equal(run.network.state_dict(), weights(model))
     assert not equal(weights(folder / "stage_1" / "model.pt"), weights(folder / "stage_2" / "model.pt"))
     assert torch.load(folder / "stage_2" / "model.pt", weights_only=True)["provenance"]["settings"] == {"seed": 3}
     assert any("After stage 1 100.0 % of the pixels are pseudo-labeled" in text for text in texts)
-    (quality,) = (text for text in texts if "Dice of the pseudo-labels" in text)
+    (quality,) = (text for text in texts if "Dice of the pseudo-labels, by class: " in text)
     first = network()
     first.load_state_dict(weights(folder / "stage_1" / "model.pt"))
     found = pseudo_labels(first, OTHERS).label
@@ -122,33 +78,39 @@ def test_both_stages_begin_with_the_same_weights_and_the_second_learns_from_pseu
     assert equal(starts[0], network().state_dict())
 
 
-@pytest.mark.parametrize("stage", [1, 2])
-def test_an_interrupted_stage_goes_on_where_it_stopped(stage, tmp_path):
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    training(whole).run()
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    training(folder).run()
+    return weights(folder / "model.pt")
 
-    calls = []
 
-    class Loss(ExemplarLoss):
-        def forward(self, input, target):
-            calls.append(target.shape[1])
-            if calls.count(stage + 1) == 6:
-                raise KeyboardInterrupt
-            return super().forward(input, target)
-
-    def loss(kind=ExemplarLoss):
-        return kind(contrast_weight=0.0)
-
-    training(whole / "plain", loss=loss()).run()
+@pytest.mark.parametrize(("stage", "batch"), [(1, 3), (1, 6), (2, 1), (2, 6), (2, 8)])
+def test_an_interrupted_stage_goes_on_where_it_stopped(stage, batch, uninterrupted, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        training(parts, loss=loss(Loss)).run()
-    assert not (parts / f"stage_{stage}" / "model.pt").exists()
-    training(parts, loss=loss(), resume=True).run()
-    last = "stage_2/model.pt"
-    assert equal(weights(whole / "plain" / last), weights(parts / last))
-    stamp = (parts / last).stat().st_mtime_ns
-    training(parts, loss=loss(), resume=True).run()
-    assert (parts / last).stat().st_mtime_ns == stamp
+        training(tmp_path, loss=StoppingLoss(stage, batch)).run()
+    assert not (tmp_path / f"stage_{stage}" / "model.pt").exists()
+    torch.rand(5)
+    training(tmp_path, resume=True).run()
+    assert equal(uninterrupted, weights(tmp_path / "model.pt"))
+
+
+@pytest.mark.parametrize("lost", [["model.pt", "stage_2"], ["model.pt", "stage_2", "stage_1/model.pt"], ["model.pt"]])
+def test_a_training_that_stopped_between_its_stages_goes_on(lost, uninterrupted, tmp_path):
+    training(tmp_path).run()
+    for name in lost:
+        path = tmp_path / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    training(tmp_path, resume=True).run()
+    assert equal(uninterrupted, weights(tmp_path / "model.pt"))
+
+
+def test_stages_that_are_done_are_not_repeated(tmp_path):
+    training(tmp_path, max_epochs=1).run()
+    models = [tmp_path / f"stage_{stage}" / "model.pt" for stage in (1, 2)]
+    stamps = [model.stat().st_mtime_ns for model in models]
+    training(tmp_path, max_epochs=1, resume=True, loss=StoppingLoss(1, 1)).run()
+    assert [model.stat().st_mtime_ns for model in models] == stamps
 
 
 def test_a_training_is_not_overwritten(tmp_path):

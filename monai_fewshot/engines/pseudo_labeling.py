@@ -1,0 +1,78 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from monai_fewshot.data import SliceStack
+from monai_fewshot.networks.blocks import class_masks
+from monai_fewshot.utils import gather_or_raise, num_processes, process_rank
+
+__all__ = ["describe_labels", "pseudo_labels"]
+
+IGNORED = 255
+
+
+@torch.no_grad()
+def pseudo_labels(
+    network: torch.nn.Module,
+    slices: SliceStack,
+    min_confidence: float = 0.0,
+    normalize: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    batch_size: int = 16,
+) -> SliceStack:
+    """Label slices with a network.
+
+    In a process group every process labels a share of the batches, and gets the labels of all: those that a single
+    process would give, for the batches are the same.
+
+    Args:
+        network: from images (B, C, H, W) to logits (B, N+1, H, W), with the same weights in all processes; it is put
+            into evaluation mode.
+        slices: what to label.
+        min_confidence: pixels whose class has a lower probability are labeled 255, which is ignored.
+        normalize: what is done to images before.
+        batch_size: slices at a time.
+
+    Returns:
+        The slices, with the network's labels.
+
+    Raises:
+        RuntimeError: where labeling fails in another process; that one raises its own error.
+    """
+    network.eval()
+
+    def label(places: torch.Tensor) -> torch.Tensor:
+        image, _ = slices.take(places.tolist())
+        probability, label = network(image if normalize is None else normalize(image)).softmax(1).max(1, keepdim=True)
+        return label.masked_fill(probability < min_confidence, IGNORED).to("cpu", torch.uint8)
+
+    batches = torch.arange(len(slices.image)).split(batch_size)
+    shares = gather_or_raise(lambda: [label(batch) for batch in batches[process_rank() :: num_processes()]])
+    labels = [shares[number % len(shares)][number // len(shares)] for number in range(len(batches))]
+    return replace(slices, label=torch.cat(labels).to(slices.label.device))
+
+
+def describe_labels(pseudo: SliceStack, truth: SliceStack | None = None) -> str:
+    """Say how much of slices is pseudo-labeled, and how well.
+
+    Args:
+        pseudo: slices with pseudo-labels.
+        truth: the same slices with the truth, where it is known.
+
+    Returns:
+        A text.
+    """
+    label = pseudo.label
+    known, shown = (100 * where.float().mean().item() for where in (label != IGNORED, (label != IGNORED) & (label > 0)))
+    text = f"{known:.1f} % of the pixels are pseudo-labeled, {shown:.1f} % as a class."
+    if truth is None:
+        return text
+    count = int(truth.label.max())
+    one, other = (class_masks(stack.label.float(), count)[:, 1:] for stack in (pseudo, truth))
+    dice = 2 * (one * other).sum((0, 2, 3)) / (one.sum((0, 2, 3)) + other.sum((0, 2, 3))).clamp(min=1)
+    return f"{text} Dice of the pseudo-labels, by class: {', '.join(f'{d:.3f}' for d in dice.tolist())}"
