@@ -9,11 +9,15 @@ images, the contrast of prototypes in either stage, and unlabeled images. All ne
 annotated slice of the fold's support scan, which the seed draws, as it does the first weights. Whole volumes of the
 fold's query scans are segmented slice by slice. Rows that share a first stage share its network. SSL-ALPNet is trained
 on the same unlabeled scans, and its support is that scan. The same command goes on after an interruption.
+
+Scans of sets whose in-plane sizes differ are first cut to squares about their center (CUT), so that all methods see
+pixels of one shape; what is cut off counts for no method.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import sys
 from collections.abc import Sequence
@@ -21,14 +25,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import nibabel
+import numpy as np
 from bundle_command import Cell, Step
 from image_cells import mean_and_spread, run_and_report
+from monai.transforms import ResizeWithPadOrCrop
 
-from monai_fewshot.data import load_class_names
+from monai_fewshot.data import load_class_names, load_folds, load_scans
+from monai_fewshot.utils import write_atomically
 
 CONTRAST, NO_SYNTHESIS = {"contrast_weight": 0.1}, {"synthesis": None}
 NO_CONTRAST = {"contrast_weight": 0.0}
 EPOCH_LENGTH = 50
+CUT = {"acdc": 192}
+"""Voxels in plane of scans that are cut, by the name of the folder; all of ACDC's hearts lie within."""
 
 
 @dataclass(frozen=True)
@@ -104,16 +114,45 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def planned(arguments: argparse.Namespace) -> dict[Key, Cell]:
+def prepare(arguments: argparse.Namespace) -> dict[str, Path]:
+    """Folder of each data set by its name, cut where it must be."""
+    return {
+        data.name: _cut(arguments, data) if data.name in CUT else data.absolute() for data in arguments.dataset_dirs
+    }
+
+
+def _cut(arguments: argparse.Namespace, data: Path) -> Path:
+    folder, size = arguments.output_dir.absolute() / "data" / data.name, CUT[data.name]
+    if (folder / "dataset.json").is_file():
+        return folder
+    entries = []
+    for scan in load_scans(data, require_labels=True):
+        entries.append({"name": scan["name"]})
+        for key in ("image", "label"):
+            path = folder / key / f"{scan['name']}.nii.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            volume = nibabel.load(scan[key])
+            array = ResizeWithPadOrCrop((size, size, -1))(np.asarray(volume.dataobj)[None])[0]
+            nibabel.save(nibabel.Nifti1Image(np.asarray(array, volume.get_data_dtype()), volume.affine), path)
+            entries[-1][key] = f"{key}/{path.name}"
+    content = {
+        "labels": {"0": "background", **load_class_names(data)},
+        "folds": [{"query": fold.query, "support": fold.support} for fold in load_folds(data)],
+        "training": entries,
+    }
+    write_atomically(folder / "dataset.json", json.dumps(content, indent=1))
+    return folder
+
+
+def planned(arguments: argparse.Namespace, folders: dict[str, Path]) -> dict[Key, Cell]:
     """Cells, seed after seed."""
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
     cells = {}
     for seed in seeds:
-        for data in arguments.dataset_dirs:
+        for name, folder in folders.items():
             for stage in arguments.stages:
-                key = Key(data.name, stage, seed)
-                make = _alpnet_cell if stage == SSL_ALPNET else _exemplar_cell
-                cells[key] = make(arguments, data.absolute(), key)
+                key = Key(name, stage, seed)
+                cells[key] = (_alpnet_cell if stage == SSL_ALPNET else _exemplar_cell)(arguments, folder, key)
     return cells
 
 
@@ -236,7 +275,7 @@ def _line(
 
 def main(words: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(words)
-    cells = planned(arguments)
+    cells = planned(arguments, prepare(arguments))
     return run_and_report(arguments, list(cells.values()), lambda: table(arguments, cells), "exemplar_learning")
 
 
