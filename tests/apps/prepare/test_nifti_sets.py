@@ -20,7 +20,7 @@ from monai_fewshot.apps.prepare.sabs import DESCRIPTION as SABS
 from monai_fewshot.apps.prepare.sabs import find_sabs_cases, prepare_sabs
 from monai_fewshot.data import load_class_names, load_folds, load_scans
 from tests.helpers.dicom_files import AXIAL, oblique, ras_affine
-from tests.helpers.itk_geometry import itk_coordinates, itk_image, itk_values
+from tests.helpers.itk_geometry import itk_coordinates, itk_values
 
 FLIPPED = ras_affine(AXIAL * [-1, 1, -1], (0.8, 0.8, 3.0))
 GRIDS = [ras_affine(AXIAL, (0.8, 0.8, 3.0)), FLIPPED, ras_affine(oblique(5, -4, 6), (0.78, 0.78, 5.0))]
@@ -38,7 +38,7 @@ def write_scan(image_file, label_file, affine, size, values, seed, dtype=np.int1
     image = np.kron(blocks, np.ones((6, 6, 6)))[tuple(map(slice, size))]
     label = np.zeros(size, np.uint8 if max(values) < 256 else np.int16)
     for number, value in enumerate(values):
-        start = 10 + number * (size[0] - 24) // len(values)
+        start = 20 + number * (size[0] - 44) // len(values)
         label[start : start + 6, 12 : size[1] - 12, : size[2] - 1] = value
     for file, voxels in ((image_file, image.astype(dtype)), (label_file, label)):
         file.parent.mkdir(parents=True, exist_ok=True)
