@@ -31,6 +31,8 @@ ITK_LOCK = threading.Lock()
 class SeriesReader(ImageReader):
     """Reads one DICOM series from its files for ``monai.transforms.LoadImage``.
 
+    Give it when loading, not when making ``LoadImage``, which would try its other readers on a series that is refused.
+
     Slices are ordered by their positions along the normal of their planes, whatever files are called and instances
     numbered, each is rescaled by its own slope and intercept, and the affine comes from the positions of all, so that a
     tilted gantry shears the grid. Enhanced multi-frame files are read like files of one frame. Meta-data hold the grid
@@ -44,7 +46,7 @@ class SeriesReader(ImageReader):
 
     Example:
         >>> from monai.transforms import LoadImage
-        >>> load = LoadImage(reader=SeriesReader())  # load(["IM0001.dcm", "IM0002.dcm", ...])
+        >>> load = LoadImage(ensure_channel_first=True)  # load(["IM1", "IM2", ...], reader=SeriesReader())
     """
 
     def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:

@@ -58,7 +58,7 @@ CASES = {
 
 
 def _load(files):
-    return LoadImage(reader=SeriesReader(), ensure_channel_first=True)(files)
+    return LoadImage(ensure_channel_first=True)(files, reader=SeriesReader())
 
 
 def _shuffled(files):
