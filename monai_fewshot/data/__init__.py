@@ -4,11 +4,12 @@
 from .annotated_scans import annotated_classes, annotated_scans, trained_classes, unlabeled_scans
 from .check_scan import CheckScanD, CheckScand, CheckScanDict
 from .checks import check_output_dir, check_scans
+from .class_naming import name_classes
 from .dicom_seg import write_dicom_seg
 from .episodes import AnnotatedEpisodes, Episodes, EpisodeSampler, PseudoLabelEpisodes
 from .exclusion import class_numbers, slices_with_classes
 from .exemplar_samples import ExemplarSamples
-from .exemplars import choose_exemplars, organ_free_slices, take_slices
+from .exemplars import BackgroundKind, background_images, choose_exemplars, organ_free_slices, take_slices
 from .few_shot_folds import few_shot_fold_classes
 from .folds import Fold, cross_validation_folds, load_folds
 from .image_checks import CheckImageD, CheckImaged, CheckImageDict, check_images, image_reading
@@ -39,6 +40,7 @@ __all__ = [
     "IMAGE_AFFINE",
     "PRIVATE_SCHEME",
     "AnnotatedEpisodes",
+    "BackgroundKind",
     "CheckImageD",
     "CheckImageDict",
     "CheckImaged",
@@ -67,6 +69,7 @@ __all__ = [
     "TaskPools",
     "annotated_classes",
     "annotated_scans",
+    "background_images",
     "check_images",
     "check_output_dir",
     "check_scans",
@@ -86,6 +89,7 @@ __all__ = [
     "load_image_set",
     "load_scans",
     "load_segment_codes",
+    "name_classes",
     "numbered_random",
     "organ_free_slices",
     "pending_scans",

@@ -8,10 +8,22 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from monai.utils import StrEnum
 
 from .slices import SliceStack
 
-__all__ = ["choose_exemplars", "organ_free_slices", "take_slices"]
+__all__ = ["BackgroundKind", "background_images", "choose_exemplars", "organ_free_slices", "take_slices"]
+
+
+class BackgroundKind(StrEnum):
+    """Images that organs are pasted onto."""
+
+    UNLABELED = "unlabeled"
+    """Slices that nobody has annotated, whatever they show."""
+    ORGAN_FREE = "organ_free"
+    """Slices of annotated scans that show no organ."""
+    BLACK = "black"
+    """None but black ones."""
 
 
 def choose_exemplars(
@@ -77,6 +89,30 @@ def organ_free_slices(stack: SliceStack) -> list[int]:
         Slice numbers, ascending; none may be left.
     """
     return (~(stack.label > 0).flatten(1).any(1)).nonzero().flatten().tolist()
+
+
+def background_images(kind: BackgroundKind | str, annotated: SliceStack, unlabeled: SliceStack) -> torch.Tensor | None:
+    """Gather the backgrounds of synthetic images.
+
+    Based on: En and Guo, "Exemplar Learning for Medical Image Segmentation", BMVC 2022, section 3.1,
+    https://arxiv.org/abs/2204.01713, whose backgrounds are black or show no organ.
+
+    Deviation: ``UNLABELED`` backgrounds may show organs. Where these are not hidden by what is pasted, they are wrongly
+    taken for background; in return a network sees what surrounds organs, and the intensities of other scans.
+
+    Args:
+        kind: which.
+        annotated: all slices of annotated scans, with label maps.
+        unlabeled: slices of other scans, of the same size.
+
+    Returns:
+        (M, C, H, W), or None for black ones alone, also where no annotated slice is without organs.
+    """
+    kind = BackgroundKind(kind)
+    if kind == BackgroundKind.UNLABELED:
+        return unlabeled.image
+    free = organ_free_slices(annotated) if kind == BackgroundKind.ORGAN_FREE else []
+    return annotated.image[free] if free else None
 
 
 def take_slices(stack: SliceStack, slices: Sequence[int]) -> SliceStack:

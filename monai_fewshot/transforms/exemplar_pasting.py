@@ -97,12 +97,13 @@ def organ_free(backgrounds: NdarrayOrTensor, labels: NdarrayOrTensor | None) -> 
         labels: (M, 1, H, W), 0 throughout, or None.
 
     Returns:
-        ``backgrounds``, float32, without metadata.
+        ``backgrounds``, floating point, without metadata.
 
     Raises:
         ValueError: where a shape is wrong, or a label is not 0 throughout.
     """
-    images = convert_to_tensor(backgrounds, dtype=torch.float32, track_meta=False)
+    images = convert_to_tensor(backgrounds, track_meta=False)
+    images = images if images.is_floating_point() else images.float()
     if images.ndim != 4 or 0 in images.shape:
         raise ValueError(f"backgrounds must be (M, C, H, W) with no empty axis, got {tuple(images.shape)}.")
     if labels is None:

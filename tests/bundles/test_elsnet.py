@@ -59,9 +59,17 @@ class TestTrain:
         samples = made.parser.get_parsed_content("train#dataset")()
         assert samples.exemplars.image.shape == (1, 1, 32, 32)
         assert samples.exemplars.label.unique().tolist() == [0, 1, 2]
+        assert torch.equal(samples.synthesis.backgrounds, made.parser.get_parsed_content("train#unlabeled").image)
+
+    def test_backgrounds_without_organs_are_of_the_annotated_scan(self, dataset_dir, tmp_path):
+        options = {"dataset_dir": str(dataset_dir), "ckpt_dir": str(tmp_path), **FOLD}
+        made = workflow("elsnet", "train", backgrounds="organ_free", **options)
         label = np.asarray(nibabel.load(files(dataset_dir, "scan_2", "labelsTr")).dataobj)
         empty = [z for z in range(label.shape[2]) if not label[..., z].any()]
-        assert len(samples.synthesis.backgrounds) == len(empty) == 2
+        stack = made.parser.get_parsed_content("train#stack")
+        backgrounds = made.parser.get_parsed_content("synthesis").backgrounds
+        assert torch.equal(backgrounds, stack.image[empty])
+        assert len(backgrounds) == 2
 
     def test_labels_of_unlabeled_scans_are_read_for_the_log_alone(self, dataset_dir, scans, trained, tmp_path, caplog):
         data = scans.data_set(tmp_path / "data")

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from monai_fewshot.data import SliceStack, choose_exemplars, organ_free_slices, take_slices
+from monai_fewshot.data import SliceStack, background_images, choose_exemplars, organ_free_slices, take_slices
 
 
 def stack(*held):
@@ -69,3 +69,13 @@ def test_taken_slices_keep_image_label_and_scan_together():
     assert torch.equal(part.label, HEART.label[[5, 1]])
     assert len(part.scan) == 2
     assert len(take_slices(HEART, []).image) == 0
+
+
+def test_backgrounds_by_kind():
+    unlabeled = stack((1,), ())
+    assert background_images("unlabeled", HEART, unlabeled) is unlabeled.image
+    assert background_images("organ_free", HEART, unlabeled)[:, 0, 0, 0].tolist() == [0, 8]
+    assert background_images("organ_free", stack((1,)), unlabeled) is None
+    assert background_images("black", HEART, unlabeled) is None
+    with pytest.raises(ValueError, match="white"):
+        background_images("white", HEART, unlabeled)
