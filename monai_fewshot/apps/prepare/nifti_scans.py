@@ -17,7 +17,7 @@ from monai_fewshot.utils import EpisodeKeys
 
 from .cases import Case, Problem
 
-__all__ = ["load_nifti_scan", "unknown_value_problem", "unknown_values"]
+__all__ = ["distinct_values", "load_nifti_scan", "unknown_value_problem", "unknown_values"]
 
 SHOWN_VALUES = 10
 
@@ -54,7 +54,7 @@ def unknown_values(cases: Sequence[Case], allowed: Collection[int]) -> list[Prob
     """
     labeled = [case for case in cases if case.label]
     with ThreadPoolExecutor(share_of_cores()) as pool:
-        values = pool.map(lambda case: _distinct_values(case.label[0]), labeled)
+        values = pool.map(lambda case: distinct_values(case.label[0]), labeled)
         found = [(case, sorted(set(own) - {0, *allowed})) for case, own in zip(labeled, values, strict=True)]
     return [unknown_value_problem(case.name, case.label[0], odd, allowed) for case, odd in found if odd]
 
@@ -73,7 +73,8 @@ def unknown_value_problem(name: str, path: Path, odd: Sequence[float], allowed: 
     return Problem(name, path, f"holds the value(s) {shown}; expected 0 and {known}. Download it again, or correct it.")
 
 
-def _distinct_values(path: Path) -> set[float]:
+def distinct_values(path: Path) -> set[float]:
+    """Values of the voxels of a NIfTI file; none for one that cannot be read."""
     try:
         voxels = np.asanyarray(cast(nib.Nifti1Image, nib.load(path)).dataobj)
     except Exception:  # whatever a damaged file raises, the check of the files names it
