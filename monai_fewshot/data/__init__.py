@@ -5,7 +5,11 @@ from .annotated_scans import annotated_classes, annotated_scans, trained_classes
 from .check_scan import CheckScanD, CheckScand, CheckScanDict
 from .checks import check_output_dir, check_scans
 from .class_naming import name_classes
+from .dicom_checks import series_problems
+from .dicom_labels import read_segmentation, segmentation_names
+from .dicom_reader import SeriesReader
 from .dicom_seg import write_dicom_seg
+from .dicom_series import DicomSeries, DicomTree, find_series, read_series, select_series, series_name
 from .episodes import AnnotatedEpisodes, Episodes, EpisodeSampler, PseudoLabelEpisodes
 from .exclusion import class_numbers, slices_with_classes
 from .exemplar_samples import ExemplarSamples
@@ -24,6 +28,7 @@ from .image_roles import (
 from .image_sets import ImageSet, load_image_list, load_image_pools, load_image_set
 from .image_volumes import IMAGE_AFFINE, ImageAsVolumeD, ImageAsVolumed, ImageAsVolumeDict
 from .inference_scans import pending_scans, support_scans
+from .load_scan import LoadScanD, LoadScand, LoadScanDict
 from .mask_split_episodes import MaskSplitEpisodes
 from .mask_writer import ImageMaskWriter, MaskWriter
 from .numbered_samples import NumberedSamples, numbered_random
@@ -47,6 +52,8 @@ __all__ = [
     "CheckScanD",
     "CheckScanDict",
     "CheckScand",
+    "DicomSeries",
+    "DicomTree",
     "EpisodeSampler",
     "Episodes",
     "ExemplarSamples",
@@ -56,6 +63,9 @@ __all__ = [
     "ImageAsVolumed",
     "ImageMaskWriter",
     "ImageSet",
+    "LoadScanD",
+    "LoadScanDict",
+    "LoadScand",
     "MaskSplitEpisodes",
     "MaskWriter",
     "NumberedSamples",
@@ -63,6 +73,7 @@ __all__ = [
     "Scan",
     "ScanEpisodes",
     "SegmentCode",
+    "SeriesReader",
     "SliceStack",
     "SurrogateEpisodes",
     "TaskEpisodes",
@@ -78,6 +89,7 @@ __all__ = [
     "class_numbers",
     "cross_validation_folds",
     "few_shot_fold_classes",
+    "find_series",
     "fingerprint_scans",
     "hold_out",
     "hold_out_images",
@@ -96,7 +108,13 @@ __all__ = [
     "prepare_scans",
     "random_support_folds",
     "read_scans",
+    "read_segmentation",
+    "read_series",
     "segment_code",
+    "segmentation_names",
+    "select_series",
+    "series_name",
+    "series_problems",
     "slices_with_classes",
     "support_fold",
     "support_images",

@@ -16,17 +16,17 @@ from pathlib import Path
 from typing import cast
 
 import nibabel
-import torch
 from monai.config import PathLike
+from monai.data import MetaTensor
 from monai.transforms import LoadImage
 from tqdm import tqdm
 
 from .check_scan import AFFINE_TOLERANCE, CheckScand
-from .scans import Scan, dicom_files
+from .dicom_reader import ITK_LOCK
+from .load_scan import load_image, load_label
+from .scans import Scan
 
 __all__ = ["check_output_dir", "check_scans"]
-
-_ITK_LOCK = threading.Lock()
 
 
 def check_scans(
@@ -40,8 +40,9 @@ def check_scans(
 
     Every file is read whole, because only so damaged files, odd label values and NaN voxels show; that takes about as
     long as loading the set once. Each scan then passes :class:`CheckScand`. Found besides: files that are missing,
-    truncated, not readable by ``monai.transforms.LoadImage`` or stored as RGB colors, and DICOM folders with more than
-    one series, of which MONAI would read but one.
+    truncated, not readable by ``monai.transforms.LoadImage`` or stored as RGB colors, and all that
+    :func:`monai_fewshot.data.series_problems` finds in a DICOM series. Series are named by the hash of their UID, not
+    by files or folders, which may bear names of patients.
 
     Args:
         scans: as :func:`monai_fewshot.data.load_scans` returns them.
@@ -53,7 +54,7 @@ def check_scans(
     Raises:
         ValueError: if there are problems: one line each, naming the file.
     """
-    absolute = [{key: os.path.abspath(scan[key]) for key in ("image", "label") if key in scan} for scan in scans]
+    absolute = [{key: _absolute(scan[key]) for key in ("image", "label") if key in scan} for scan in scans]
     check = CheckScand("image", "label", classes, num_channels, affine_tolerance, allow_missing_keys=True)
     read = _Reader()
     with ThreadPoolExecutor(num_workers) as pool:
@@ -101,39 +102,42 @@ class _Reader(threading.local):
     def __init__(self) -> None:
         self.load = LoadImage(image_only=True, ensure_channel_first=True)
 
-    def __call__(self, path: Path) -> torch.Tensor:
+    def __call__(self, path: Path) -> MetaTensor:
         if not path.exists():
             raise ValueError("is missing; correct its path in the list of scans, or restore the file.")
         is_nifti = path.name.lower().endswith((".nii", ".nii.gz"))
         if is_nifti:
             check_nifti_header(path)
         try:
-            with nullcontext() if is_nifti else _ITK_LOCK:
-                volume = self.load(path)
+            with nullcontext() if is_nifti else ITK_LOCK:
+                return self.load(path)
         except Exception as error:
             raise ValueError(unreadable(path, error)) from error
-        if path.is_dir() and volume.shape[-1] < len(dicom_files(path)):
-            raise ValueError(
-                f"holds {len(dicom_files(path))} DICOM files but reads as {volume.shape[-1]} slices: "
-                "more than one series or time point lies in this folder; give each a folder of its own."
-            )
-        return volume
 
 
 def _scan_problems(scan: Scan, read: _Reader, check: CheckScand) -> list[str]:
-    loaded: dict[Hashable, torch.Tensor] = {}
+    loaded: dict[Hashable, MetaTensor] = {}
     problems: list[str] = []
-    for key in ("image", "label"):
-        try:
-            if key in scan:
-                loaded[key] = read(Path(scan[key]))
-        except ValueError as error:
-            problems.append(f"{scan[key]}: {error}")
+    try:
+        if "image" in scan:
+            loaded["image"] = load_image(scan["image"], read)
+    except ValueError as error:
+        problems += str(error).splitlines()
+    try:
+        if "label" in scan:
+            label = load_label(scan["label"], loaded.get("image"), read)
+            loaded |= {"label": label} if label is not None else {}
+    except ValueError as error:
+        problems += str(error).splitlines()
     try:
         check(loaded)
     except ValueError as error:
         problems += str(error).splitlines()
     return problems
+
+
+def _absolute(path: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    return os.path.abspath(path) if isinstance(path, str) else path
 
 
 def check_nifti_header(path: Path) -> None:

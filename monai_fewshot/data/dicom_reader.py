@@ -23,7 +23,7 @@ __all__ = ["SeriesReader"]
 pydicom, has_pydicom = optional_import("pydicom")
 itk, has_itk = optional_import("itk")
 
-FRAME_OF_REFERENCE = "frame_of_reference"
+FRAME_OF_REFERENCE, SERIES_NAME = "frame_of_reference", "series_name"
 ITK_LOCK = threading.Lock()
 """Held while within ITK, which changes the working folder of the process as it loads its parts."""
 
@@ -108,6 +108,7 @@ class SeriesReader(ImageReader):
             MetaKeys.SPATIAL_SHAPE: np.array(img.shape),
             MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan"),
             FRAME_OF_REFERENCE: img.frame_of_reference,
+            SERIES_NAME: img.name,
         }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gzip
 import logging
+import os
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 from PIL import Image
 
+from .dicom_header import is_dicom
 from .scans import Scan, load_scans
 
 __all__ = ["pending_scans", "support_scans"]
@@ -25,12 +27,19 @@ __all__ = ["pending_scans", "support_scans"]
 logger = logging.getLogger(__name__)
 
 
-def support_scans(image: PathLike | Sequence[PathLike], label: PathLike | Sequence[PathLike]) -> list[Scan]:
+def support_scans(
+    image: PathLike | Sequence[PathLike],
+    label: PathLike | Sequence[PathLike],
+    series_uid: str | Sequence[str] | None = None,
+) -> list[Scan]:
     """List annotated support scans.
 
     Args:
-        image: one image or several, each a file or a folder with a DICOM series.
-        label: their label maps, in the same order.
+        image: one image or several, each a file or a folder with one DICOM series.
+        label: their annotations, in the same order: label maps, DICOM SEG or RTSTRUCT, each a file, or a folder that
+            holds it alone. :class:`monai_fewshot.data.LoadScand` reads them onto the grid of the image.
+        series_uid: SeriesInstanceUID, or the name that :func:`monai_fewshot.data.load_scans` gives to the scan, of the
+            DICOM series to take where a folder holds several; for several images, of all of them.
 
     Returns:
         Dictionaries with ``name``, ``image`` and ``label``.
@@ -46,8 +55,8 @@ def support_scans(image: PathLike | Sequence[PathLike], label: PathLike | Sequen
         )
     scans = []
     for image_path, label_path in zip(images, labels, strict=True):
-        scan, annotation = _one_scan(image_path), _one_scan(label_path)
-        scans.append({"name": scan["name"], "image": scan["image"], "label": annotation["image"]})
+        scan = _one_scan(image_path, series_uid)
+        scans.append({"name": scan["name"], "image": scan["image"], "label": _one_label(label_path)})
     return scans
 
 
@@ -69,7 +78,7 @@ def pending_scans(
         overwrite: whether to segment all scans anew.
         extension: of the masks' files, ``".nii.gz"`` or ``".png"``.
     """
-    is_whole = _is_whole if extension == ".nii.gz" else _is_whole_image
+    is_whole = is_whole_mask if extension == ".nii.gz" else is_whole_image
     pending = [
         scan for scan in scans if overwrite or not is_whole(Path(output_dir) / f"{scan['name']}_{postfix}{extension}")
     ]
@@ -78,15 +87,23 @@ def pending_scans(
     return pending
 
 
-def _one_scan(path: PathLike) -> Scan:
-    scans = load_scans(path)
+def _one_label(path: PathLike) -> str:
+    file = Path(os.path.abspath(Path(path).expanduser()))
+    if file.is_dir() and any(is_dicom(inner) for inner in file.iterdir()):
+        return str(file)
+    return str(file) if is_dicom(file) else _one_scan(path)["image"]
+
+
+def _one_scan(path: PathLike, series_uid: str | Sequence[str] | None = None) -> Scan:
+    scans = load_scans(path, series_uid=series_uid if Path(path).expanduser().is_dir() else None)
     if len(scans) > 1:
         names = ", ".join(scan["name"] for scan in scans)
         raise ValueError(f"{path} holds {len(scans)} scans ({names}); as a support's image or label, name one of them.")
     return scans[0]
 
 
-def _is_whole(path: Path) -> bool:
+def is_whole_mask(path: Path) -> bool:
+    """Tell whether a NIfTI file can be read to its end."""
     try:
         image = nibabel.nifti1.Nifti1Image.from_bytes(gzip.decompress(path.read_bytes()))
         numpy.asanyarray(image.dataobj)
@@ -95,7 +112,8 @@ def _is_whole(path: Path) -> bool:
     return True
 
 
-def _is_whole_image(path: Path) -> bool:
+def is_whole_image(path: Path) -> bool:
+    """Tell whether a picture can be read to its end."""
     try:
         with Image.open(path) as image:
             image.load()

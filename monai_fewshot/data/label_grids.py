@@ -113,12 +113,14 @@ def onto_grid(label: MetaTensor, grid: LabelGrid) -> MetaTensor:
         return label
     turned = label.as_tensor().permute(0, *(int(axis) + 1 for axis in axes))
     flips = [row for row, axis in enumerate(axes) if turn[row, axis] < 0]
+    if not flips and list(axes) == [0, 1, 2]:
+        return label
     exact = _permutation(axes, flips, grid.shape)
     if corner_distance(torch.from_numpy(grid.affine @ exact), label.affine, label.shape[1:]) > AFFINE_TOLERANCE:
         return label
-    return MetaTensor(
-        turned.flip([row + 1 for row in flips]).contiguous(), affine=torch.from_numpy(grid.affine), meta=label.meta
-    )
+    moved = MetaTensor(turned.flip([row + 1 for row in flips]).contiguous(), meta=label.meta)
+    moved.affine = torch.from_numpy(grid.affine)
+    return moved
 
 
 def _permutation(axes: np.ndarray, flips: Sequence[int], shape: Sequence[int]) -> np.ndarray:

@@ -7,24 +7,36 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from monai.config import PathLike
 
+from .dicom_header import is_dicom
+from .dicom_scans import dicom_scans
+
 __all__ = ["Scan", "fingerprint_scans", "load_class_names", "load_scans", "read_dataset_json"]
 
-Scan = dict[str, str]
-"""A scan before it is loaded: ``name``, path of the ``image`` and, where there is one, path of the ``label``."""
+Scan = dict[str, Any]
+"""A scan before it is loaded: ``name``, path of the ``image`` and, where there is one, path of the ``label``.
+
+The image of a DICOM series is a tuple, its files in spatial order, which :class:`monai_fewshot.data.LoadScand` reads.
+"""
 
 DATASET_JSON = "dataset.json"
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
-DICOM_SUFFIXES = (".dcm", ".ima")
 _SAMPLED_BYTES = 1 << 16
 
 
-def load_scans(dataset_dir: PathLike, names: Collection[str] | None = None, require_labels: bool = False) -> list[Scan]:
+def load_scans(
+    dataset_dir: PathLike,
+    names: Collection[str] | None = None,
+    require_labels: bool = False,
+    modality: str | Sequence[str] | None = None,
+    description: str | Sequence[str] | None = None,
+    series_uid: str | Sequence[str] | None = None,
+) -> list[Scan]:
     """List the scans of a data set, sorted by name.
 
     A data set is one of
@@ -32,30 +44,46 @@ def load_scans(dataset_dir: PathLike, names: Collection[str] | None = None, requ
     - a folder in the layout of the Medical Segmentation Decathlon: the list ``training`` of its ``dataset.json`` names
       image and label files of any format that ``monai.transforms.LoadImage`` opens, relative to the folder. A scan
       takes the key ``name`` of its entry, or the name of its image file without suffix;
-    - a folder of images without labels: NIfTI, NRRD or MetaImage files directly in it, and DICOM series, one to a
-      folder, at any depth. Files take their name without suffix, series that of their folder, as a path from
-      ``dataset_dir`` joined by ``_``; files and folders whose name begins with a dot are passed over;
-    - one image file, or one folder that holds a DICOM series.
+    - a folder of images without labels: NIfTI, NRRD or MetaImage files directly in it, and DICOM series, at any depth,
+      several to a folder or in several folders (:func:`monai_fewshot.data.find_series`). Files take their name without
+      suffix. Series are called ``series_`` and 12 digits of their UID's hash, never after a folder or a patient; what
+      is no volume, such as localizers and reports, is passed over. Files and folders whose name begins with a dot are
+      passed over too;
+    - one image file, or one DICOM file.
 
-    Files are not opened; :func:`monai_fewshot.data.check_scans` does that.
+    But for headers of DICOM, files are not opened; :func:`monai_fewshot.data.check_scans` does that.
 
     Args:
         dataset_dir: folder or file.
         names: the scans to list, e.g. ``fold.query``; all by default.
         require_labels: whether a scan without a label is an error.
+        modality: of the DICOM series to list, e.g. ``"MR"``, or several. Where this or one of the next two is given,
+            other images than DICOM are left out, and a ``dataset.json`` is an error.
+        description: part of their SeriesDescription in upper or lower case, ``*`` and ``?`` standing for any
+            characters; or several.
+        series_uid: their SeriesInstanceUID, or the name of the scan; or several. Series that are no volumes are then
+            listed too.
 
     Returns:
-        Dictionaries with ``name``, ``image`` and, where there is one, ``label``; paths are absolute.
+        Dictionaries with ``name``, ``image`` and, where there is one, ``label``; paths are absolute. The ``image`` of a
+        DICOM series is a tuple of its files.
 
     Raises:
         FileNotFoundError: if ``dataset_dir`` does not exist or holds no image.
-        ValueError: if ``dataset.json`` is malformed, two scans share a name, one of ``names`` is unknown, or a required
-            label is absent.
+        ValueError: if ``dataset.json`` is malformed, two scans share a name, one of ``names`` is unknown, a required
+            label is absent, DICOM files cannot be read, or no series is as asked for.
     """
     folder = Path(os.path.abspath(Path(dataset_dir).expanduser()))
     if not folder.exists():
         raise FileNotFoundError(f"{folder} does not exist: give a folder with dataset.json, or a folder of images.")
-    scans = _listed_scans(folder) if (folder / DATASET_JSON).is_file() else _found_scans(folder)
+    wanted = {"modality": modality, "description": description, "series_uid": series_uid}
+    choice = {key: value for key, value in wanted.items() if value is not None}
+    if (folder / DATASET_JSON).is_file():
+        if choice:
+            raise ValueError(f"{folder / DATASET_JSON} lists scans by file: leave out {', '.join(choice)}.")
+        scans = _listed_scans(folder)
+    else:
+        scans = _found_scans(folder, choice)
     _check_names(scans, folder)
     return _selected(sorted(scans, key=lambda scan: scan["name"]), folder, names, require_labels)
 
@@ -94,7 +122,8 @@ def fingerprint_scans(scans: Iterable[Scan]) -> str:
 
     Of every file the size and the first and last 64 KiB count, so that hundreds of scans take a second. The last bytes
     of a gzip file hold the checksum of its whole content, hence no change of a ``.nii.gz`` goes unnoticed; of an
-    uncompressed file, one that leaves both ends and the size alone does. Where the folder lies does not matter.
+    uncompressed file, one that leaves both ends and the size alone does. Where the folder lies does not matter, nor
+    what the files of a DICOM series are called.
 
     Args:
         scans: as :func:`load_scans` returns them, in any order.
@@ -106,7 +135,7 @@ def fingerprint_scans(scans: Iterable[Scan]) -> str:
     for scan in sorted(scans, key=lambda scan: scan["name"]):
         for key in ("image", "label"):
             for file in _files(scan[key]) if key in scan else ():
-                inner_name = file.name if Path(scan[key]).is_dir() else ""
+                inner_name = file.name if isinstance(scan[key], str) and Path(scan[key]).is_dir() else ""
                 digest.update(f"{scan['name']}/{key}/{inner_name}/{file.stat().st_size}\n".encode())
                 digest.update(_both_ends(file))
     return digest.hexdigest()
@@ -157,44 +186,25 @@ def _listed_scan(folder: Path, index: int, entry: Any) -> Scan:
     return {"name": str(entry.get("name") or _stem(Path(resolved["image"]))), **resolved}
 
 
-def _found_scans(folder: Path) -> list[Scan]:
-    if folder.is_file():
+def _found_scans(folder: Path, choice: Mapping[str, str | Sequence[str]]) -> list[Scan]:
+    if folder.is_file() and not is_dicom(folder) and not choice:
         return [{"name": _stem(folder), "image": str(folder)}]
-    scans = [{"name": _stem(file), "image": str(file)} for file in _files(folder) if _volume_suffix(file)]
-    for series in _dicom_folders(folder):
-        name = "_".join(series.relative_to(folder).parts) or series.name
-        scans.append({"name": name, "image": str(series)})
+    files = [] if choice else [file for file in _files(folder) if _volume_suffix(file)]
+    scans: list[Scan] = [{"name": _stem(file), "image": str(file)} for file in files]
+    scans += dicom_scans(folder, required=not files, **choice)
     if not scans:
+        what = "no DICOM series" if choice else f"no image ({', '.join(VOLUME_SUFFIXES)}) and no DICOM series"
+        held = "" if folder.is_file() else f" it holds {', '.join(sorted(os.listdir(folder))[:5]) or 'nothing'}."
         raise FileNotFoundError(
-            f"{folder} holds no {DATASET_JSON}, no image ({', '.join(VOLUME_SUFFIXES)}) and no DICOM series; it holds "
-            f"{', '.join(sorted(os.listdir(folder))[:5]) or 'nothing'}. Give the folder that has the images in it."
+            f"{folder} holds no {DATASET_JSON}, {what};{held} Give the folder that has the images in it."
         )
     return scans
 
 
-def _dicom_folders(folder: Path) -> Iterable[Path]:
-    for parent, children, _ in os.walk(folder):
-        children[:] = sorted(child for child in children if not child.startswith("."))
-        if any(_is_dicom(file) for file in _files(Path(parent))):
-            yield Path(parent)
-
-
-def _is_dicom(file: Path) -> bool:
-    if file.suffix.lower() in DICOM_SUFFIXES:
-        return True
-    if _volume_suffix(file) or not file.is_file():
-        return False
-    with open(file, "rb") as stream:
-        return stream.read(132)[128:] == b"DICM"
-
-
-def dicom_files(folder: Path) -> list[Path]:
-    """List the DICOM files directly in a folder."""
-    return [file for file in _files(folder) if _is_dicom(file)]
-
-
-def _files(path: PathLike) -> list[Path]:
-    """Return the file itself, or the visible files directly in a folder."""
+def _files(path: PathLike | tuple[str, ...]) -> list[Path]:
+    """Return the file itself, the files of a series, or the visible files directly in a folder."""
+    if isinstance(path, tuple):
+        return [Path(file) for file in path]
     path = Path(path)
     inner = sorted(path.iterdir()) if path.is_dir() else [path]
     return [file for file in inner if not file.name.startswith(".") and not file.is_dir()]

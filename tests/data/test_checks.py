@@ -16,14 +16,16 @@ import numpy as np
 import pydicom
 import pytest
 import torch
+from dicom_files import IDENTIFIERS, made_pixels, ras_affine, write_seg, write_series
 from monai.data import MetaTensor
 from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged
 from PIL import Image
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import RLELossless
 
 from monai_fewshot.data import checks
 from monai_fewshot.data.check_scan import CheckScand
 from monai_fewshot.data.checks import check_output_dir, check_scans
+from monai_fewshot.data.dicom_series import series_name
 from monai_fewshot.data.scans import load_class_names, load_scans
 
 AFFINE = np.diag([1.5, 1.5, 8.0, 1.0])
@@ -239,13 +241,14 @@ def test_images_without_labels_in_every_format(tmp_path, monkeypatch):
     _save(tmp_path / "a.nii.gz", _image())
     for name in ("b.mha", "c.nrrd"):
         itk.imwrite(itk.image_from_array(_image()), str(tmp_path / name))
-    _write_dicom(tmp_path / "d", count=3)
-    _write_dicom(tmp_path / "e", count=1)
+    write_series(tmp_path / "d", series_uid="1.1")
+    write_series(tmp_path / "e", made_pixels((12, 10, 1)), series_uid="1.2")
     monkeypatch.chdir(tmp_path)
     scans = load_scans(".")
-    assert [scan["name"] for scan in scans] == list("abcde")
+    assert [scan["name"] for scan in scans] == sorted([*"abc", series_name("1.1"), series_name("1.2")])
     check_scans(scans)
-    check_scans([{**scan, "image": os.path.relpath(scan["image"])} for scan in scans])
+    check_scans([{**scan, "image": os.path.relpath(scan["image"])} for scan in scans[:3]])
+    check_scans([{"name": "d", "image": "d"}, {"name": "e", "image": "e/IM0001.dcm"}])
 
 
 def test_itk_reads_one_file_at_a_time(tmp_path, monkeypatch):
@@ -269,35 +272,43 @@ def test_itk_reads_one_file_at_a_time(tmp_path, monkeypatch):
     check_scans(load_scans(tmp_path), num_workers=3)
 
 
-def test_two_dicom_series_in_one_folder(tmp_path):
-    _write_dicom(tmp_path / "a", count=3)
-    _write_dicom(tmp_path / "a", count=2, prefix="other")
+def test_series_are_named_by_their_hash(tmp_path):
+    folder = tmp_path / "Quxworth_Zebedee"
+    write_series(folder, series_uid="1.1")
+    write_series(folder, series_uid="1.2", offsets=[0, 3, 6, 12, 15, 18], file_name="A{}")
+    files = write_series(folder, series_uid="1.3", file_name="B{}", transfer_syntax=RLELossless)
+    ds = pydicom.dcmread(files[3])
+    del ds.PixelData
+    ds.save_as(files[3])
+    scans = load_scans(tmp_path)
+    label = _save(tmp_path / "label.nii.gz", _label((12, 10, 6)), ras_affine())
+    message = _message(
+        [{**scan, "label": str(label)} if scan["name"] == series_name("1.1") else scan for scan in scans]
+    )
+    assert "2 problem(s) in 2 of 3 scans" in message
+    assert f"{series_name('1.2')}: 1 slice(s) are missing: gaps of 6 mm after slice 3" in message
+    assert f"{series_name('1.3')}: slice 4 of 6 holds no pixels" in message
+    assert not [word for word in IDENTIFIERS if word in message]
+
+
+def test_label_beside_a_series(tmp_path):
+    write_series(tmp_path / "s", series_uid="1.1")
+    label = _save(tmp_path / "label.nii.gz", _label((12, 10, 5)), ras_affine())
+    (scan,) = load_scans(tmp_path / "s")
     assert re.search(
-        r"a: holds 5 DICOM files but reads as \d slices: more than one series", _message(load_scans(tmp_path))
+        rf"label\.nii\.gz: has \(12, 10, 5\) voxels, but its image {series_name('1.1')} \(12, 10, 6\)",
+        _message([{**scan, "label": str(label)}]),
     )
 
 
-def _write_dicom(folder, count, prefix="slice"):
-    folder.mkdir(exist_ok=True)
-    series, study, frame = generate_uid(), generate_uid(), generate_uid()
-    pixels = (100 * _image((count, 12, 10))).astype(np.int16)
-    for index in range(count):
-        meta = pydicom.dataset.FileMetaDataset()
-        meta.MediaStorageSOPClassUID = CTImageStorage
-        meta.MediaStorageSOPInstanceUID = generate_uid()
-        meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        image = pydicom.dataset.FileDataset("", {}, file_meta=meta, preamble=bytes(128))
-        image.SOPClassUID, image.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
-        image.Modality, image.PatientID, image.SeriesDate = "CT", "phantom", "20200101"
-        image.SeriesInstanceUID, image.StudyInstanceUID, image.FrameOfReferenceUID = series, study, frame
-        image.InstanceNumber = index + 1
-        image.Rows, image.Columns = pixels.shape[1:]
-        image.PixelSpacing, image.ImageOrientationPatient = [1.5, 1.5], [1, 0, 0, 0, 1, 0]
-        image.ImagePositionPatient = [0, 0, 4 * index]
-        image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"
-        image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 16, 16, 15, 1
-        image.PixelData = pixels[index].tobytes()
-        image.save_as(folder / f"{prefix}{index}.dcm", enforce_file_format=True)
+def test_segmentation_as_label(tmp_path):
+    files = write_series(tmp_path / "s", series_uid="1.1")
+    seg = write_seg(tmp_path / "seg.dcm", files, _label((12, 10, 6)), ["liver", "spleen"])
+    (scan,) = load_scans(tmp_path / "s")
+    check_scans([{**scan, "label": str(seg)}], (1, 2))
+    assert re.search(r"seg\.dcm: holds 2; expected 0 and 1\.", _message([{**scan, "label": str(seg)}], [1]))
+    other = write_seg(tmp_path / "x.dcm", write_series(tmp_path / "t"), _label((12, 10, 6)), ["liver", "spleen"])
+    assert re.search(r"x\.dcm: is drawn in another frame of reference", _message([{**scan, "label": str(other)}]))
 
 
 def test_transform_without_meta_names_the_key():

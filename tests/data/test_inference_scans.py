@@ -8,9 +8,11 @@ import logging
 import nibabel
 import numpy as np
 import pytest
+from dicom_files import write_seg, write_series
 from PIL import Image
 
 from monai_fewshot.data import pending_scans, support_scans
+from monai_fewshot.data.dicom_series import series_name
 
 
 def _save(file, seed=0):
@@ -58,6 +60,20 @@ def test_a_folder_of_many_images_is_not_one_support(tmp_path):
     label = _save(tmp_path / "label.nii.gz")
     with pytest.raises(ValueError, match=r"images holds 3 scans \(a, b, c\); .*name one"):
         support_scans(tmp_path / "images", label)
+
+
+def test_support_of_dicom(tmp_path):
+    files = write_series(tmp_path / "Quxworth", series_uid="1.1")
+    other = write_series(tmp_path / "Quxworth", series_uid="1.2", file_name="B{}")
+    seg = write_seg(tmp_path / "seg" / "x", files, np.ones((12, 10, 6), int), ["liver"])
+    (scan,) = support_scans(tmp_path / "Quxworth", seg, series_uid="1.1")
+    assert scan == {"name": series_name("1.1"), "image": tuple(map(str, files)), "label": str(seg)}
+    (scan,) = support_scans(tmp_path / "Quxworth", tmp_path / "seg", series_uid=series_name("1.2"))
+    assert scan == {"name": series_name("1.2"), "image": tuple(map(str, other)), "label": str(tmp_path / "seg")}
+    with pytest.raises(ValueError, match=r"holds 2 scans \(series_\w{12}, series_\w{12}\); .*name one of them"):
+        support_scans(tmp_path / "Quxworth", seg)
+    nifti = _save(tmp_path / "a.nii.gz")
+    assert support_scans(nifti, nifti, series_uid="1.1")[0]["image"] == nifti
 
 
 def test_finished_scans_are_passed_over(tmp_path, caplog):

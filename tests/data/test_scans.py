@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import os
 import shutil
 
 import pytest
+from dicom_files import IDENTIFIERS, made_pixels, write_report, write_series
 
+from monai_fewshot.data.dicom_series import series_name
 from monai_fewshot.data.scans import fingerprint_scans, load_class_names, load_scans
 
 
@@ -44,26 +48,30 @@ def test_decathlon_layout(tmp_path):
 def test_folder_of_images_and_dicom_series(tmp_path):
     _touch(tmp_path / "b.nii.gz", tmp_path / "a.NII", tmp_path / "c.v2.nrrd", tmp_path / "d.mha")
     _touch(tmp_path / "._b.nii.gz", tmp_path / "notes.txt", tmp_path / "report" / "page.html")
-    _touch(tmp_path / "p1" / "MR" / "1.dcm", tmp_path / "p1" / "MR" / "2.dcm", tmp_path / "p1" / "CT" / "IMG0.IMA")
-    _touch(tmp_path / "p2" / "I0001", content=bytes(128) + b"DICM")
-    scans = {scan["name"]: os.path.relpath(scan["image"], tmp_path) for scan in load_scans(tmp_path)}
-    assert scans == {
+    mr = write_series(tmp_path / "p1" / "MR", order=[2, 0, 1, 5, 3, 4])
+    ct = write_series(tmp_path / "p1" / "CT", modality="CT", file_name="IMG{}.IMA")
+    plain = write_series(tmp_path / "p2", file_name="I{}", series_uid="1.2.3")
+    scans = {scan["name"]: scan["image"] for scan in load_scans(tmp_path)}
+    assert list(scans) == sorted(scans)
+    assert {name: os.path.relpath(image, tmp_path) for name, image in scans.items() if isinstance(image, str)} == {
         "a": "a.NII",
         "b": "b.nii.gz",
         "c.v2": "c.v2.nrrd",
         "d": "d.mha",
-        "p1_CT": "p1/CT",
-        "p1_MR": "p1/MR",
-        "p2": "p2",
     }
-    assert list(scans) == sorted(scans)
+    assert {image for image in scans.values() if not isinstance(image, str)} == {
+        tuple(map(str, files)) for files in (mr, ct, plain)
+    }
+    assert scans["series_" + hashlib.sha256(b"1.2.3").hexdigest()[:12]] == tuple(map(str, plain))
 
 
 def test_one_file_or_one_series(tmp_path, monkeypatch):
-    _touch(tmp_path / "a.nii.gz", tmp_path / "series.1" / "1.dcm")
+    _touch(tmp_path / "a.nii.gz")
+    files = tuple(map(str, write_series(tmp_path / "series.1", series_uid="1.2")))
     monkeypatch.chdir(tmp_path)
     assert load_scans("a.nii.gz") == [{"name": "a", "image": str(tmp_path / "a.nii.gz")}]
-    assert load_scans("series.1") == [{"name": "series.1", "image": str(tmp_path / "series.1")}]
+    assert load_scans("series.1") == [{"name": series_name("1.2"), "image": files}]
+    assert load_scans("series.1/IM0003.dcm") == [{"name": series_name("1.2"), "image": files[2:3]}]
 
 
 def test_selection_by_name(tmp_path):
@@ -147,7 +155,8 @@ def test_malformed_class_names(tmp_path, labels):
 
 def test_fingerprint_follows_content_alone(tmp_path):
     first = tmp_path / "first"
-    _touch(first / "a.nii", first / "p" / "1.dcm", first / "p" / "2.dcm", content=b"abc")
+    _touch(first / "a.nii", content=b"abc")
+    files = write_series(first / "p")
     moved = tmp_path / "moved"
     shutil.copytree(first, moved)
     original = fingerprint_scans(load_scans(first))
@@ -155,8 +164,13 @@ def test_fingerprint_follows_content_alone(tmp_path):
     assert fingerprint_scans(load_scans(moved)[::-1]) == original
     assert fingerprint_scans(load_scans(moved, names=["a"])) != original
 
+    for number, file in enumerate(files):
+        (moved / "p" / file.name).rename(moved / "p" / f"{9 - number}.ima")
+    assert fingerprint_scans(load_scans(moved)) == original
+
     changed = [original]
-    for file, content in [("a.nii", b"abd"), ("p/2.dcm", b"abcd"), ("p/3.dcm", b"")]:
+    slice_ = (moved / "p" / "7.ima").read_bytes()
+    for file, content in [("a.nii", b"abd"), ("p/7.ima", slice_[:-1] + b"\1"), ("p/7.ima", slice_ + b"\0\0")]:
         (moved / file).write_bytes(content)
         changed.append(fingerprint_scans(load_scans(moved)))
     (moved / "a.nii").rename(moved / "b.nii")
@@ -174,6 +188,81 @@ def test_fingerprint_sees_both_ends_of_long_files(tmp_path):
         _touch(tmp_path / "a.nii.gz", content=bytes(changed))
         prints.add(fingerprint_scans(load_scans(tmp_path)))
     assert len(prints) == 5
+
+
+def _study(folder):
+    """A tree whose folders bear the patient's name."""
+    study = folder / "Quxworth_Zebedee" / "19330217"
+    write_series(study / "a", description="t2_haste", series_uid="1.1")
+    write_series(study / "a", description="T1 vibe", series_uid="1.2", file_name="B{}")
+    write_series(study / "b", modality="CT", description="abdomen", series_uid="1.3")
+    localizer = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+    write_series(study / "b", made_pixels((12, 10, 2)), series_uid="1.4", file_name="C{}", ImageType=localizer)
+    write_report(study)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("choice", "uids"),
+    [
+        ({}, ["1.1", "1.2", "1.3"]),
+        ({"modality": "MR"}, ["1.1", "1.2"]),
+        ({"modality": "MR", "description": "T2*"}, ["1.1"]),
+        ({"series_uid": ["1.3", "1.2"]}, ["1.2", "1.3"]),
+        ({"series_uid": series_name("1.2")}, ["1.2"]),
+        ({"series_uid": "1.4"}, ["1.4"]),
+    ],
+)
+def test_choice_of_series(tmp_path, caplog, choice, uids):
+    _study(tmp_path)
+    with caplog.at_level(logging.DEBUG):
+        scans = load_scans(tmp_path, **choice)
+    assert sorted(scan["name"] for scan in scans) == sorted(map(series_name, uids))
+    assert f"{len(uids)} of the 5 DICOM series in {tmp_path} are chosen" in caplog.text
+    assert not [word for word in IDENTIFIERS if word in caplog.text]
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        (
+            {"modality": "PT"},
+            r"holds 5 DICOM series, but none with the modality, .* asked for: series_\w{12} \(MR, 6",
+        ),
+        ({"description": "scout"}, r"holds 5 DICOM series, but none with .* Descriptions are not shown"),
+        ({"modality": "SR"}, r"no DICOM series there is a volume.*\nseries_\w{12}: 1 of 1 images hold no image"),
+    ],
+)
+def test_no_series_is_as_asked_for(tmp_path, choice, message):
+    with pytest.raises(ValueError, match=rf"(?s){message}") as caught:
+        load_scans(_study(tmp_path), **choice)
+    assert not [word for word in IDENTIFIERS if word in str(caught.value)]
+
+
+def test_unreadable_dicom_files(tmp_path):
+    (_study(tmp_path) / "Quxworth.dcm").write_bytes(b"x")
+    with pytest.raises(
+        ValueError, match=r"1 of 22 DICOM files cannot be read, they are truncated, encrypted"
+    ) as caught:
+        load_scans(tmp_path)
+    assert not [word for word in IDENTIFIERS if word in str(caught.value)]
+
+
+def test_reports_beside_images_do_no_harm(tmp_path):
+    _touch(tmp_path / "a.nii.gz")
+    write_report(tmp_path)
+    assert [scan["name"] for scan in load_scans(tmp_path)] == ["a"]
+    with pytest.raises(ValueError, match="no DICOM series there is a volume"):
+        load_scans(tmp_path, modality="SR")
+
+
+def test_choice_without_series(tmp_path):
+    _touch(tmp_path / "a.nii.gz")
+    with pytest.raises(FileNotFoundError, match=r"no DICOM series; it holds a\.nii\.gz"):
+        load_scans(tmp_path, modality="MR")
+    _write(tmp_path, training=[{"image": "a.nii.gz"}])
+    with pytest.raises(ValueError, match=r"dataset\.json lists scans by file: leave out modality, series_uid"):
+        load_scans(tmp_path, modality="MR", series_uid="1.2")
 
 
 @pytest.mark.parametrize(
