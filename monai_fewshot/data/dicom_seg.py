@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from monai.config import PathLike
 from monai.data import MetaTensor
-from monai.utils import OptionalImportError, convert_to_numpy, optional_import
+from monai.utils import OptionalImportError, convert_to_numpy, ensure_tuple, optional_import
 
 import monai_fewshot
 from monai_fewshot.utils import write_atomically
 
+from .dicom_header import is_dicom
+from .dicom_series import find_series
 from .segment_codes import PRIVATE_SCHEME, SegmentCode, segment_code
 
 if TYPE_CHECKING:
@@ -133,6 +136,21 @@ def write_dicom_seg(
         buffer = io.BytesIO()
         segmentation.save_as(buffer, enforce_file_format=True)
     return write_atomically(path, buffer.getvalue())
+
+
+def source_files(image: PathLike | Sequence[PathLike]) -> list[PathLike]:
+    """List the files of a scan that is a DICOM series.
+
+    Args:
+        image: folder of the series, or its files.
+
+    Returns:
+        The files; none for a scan of another format.
+    """
+    paths = ensure_tuple(image)
+    if len(paths) == 1 and os.path.isdir(paths[0]):
+        return [file for series in find_series(paths[0]).series for file in series.files]
+    return list(paths) if all(is_dicom(Path(path)) for path in paths) else []
 
 
 def check_highdicom() -> None:

@@ -5,6 +5,8 @@ from .convergence_stop import ConvergenceStop
 from .episode_scores import EpisodeScores
 from .global_loss import GlobalLoss
 from .network_loader import NetworkLoader
+from .output_files import OutputFiles, write_index
+from .scan_results import ScanResults
 from .training_checkpoints import BestModelSaver, TrainingCheckpoints
 from .volume_scores import VolumeScores, overall_metrics
 
@@ -14,7 +16,10 @@ __all__ = [
     "EpisodeScores",
     "GlobalLoss",
     "NetworkLoader",
+    "OutputFiles",
+    "ScanResults",
     "TrainingCheckpoints",
     "VolumeScores",
     "overall_metrics",
+    "write_index",
 ]

@@ -1,0 +1,172 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from monai.config import PathLike
+from monai.utils import ensure_tuple, optional_import
+
+from monai_fewshot.data.dicom_seg import check_highdicom, source_files
+from monai_fewshot.data.inference_scans import is_whole_image, is_whole_mask
+from monai_fewshot.data.scans import Scan
+from monai_fewshot.metrics import read_measurements
+from monai_fewshot.visualize import write_scan_index
+
+__all__ = ["OutputFiles", "write_index"]
+
+pydicom, _ = optional_import("pydicom")
+logger = logging.getLogger(__name__)
+
+NIFTI, DICOM_SEG = "nifti", "dicom_seg"
+PREVIEWS = "previews"
+SUFFIXES = {NIFTI: ".nii.gz", DICOM_SEG: ".dcm"}
+
+
+@dataclass(frozen=True)
+class OutputFiles:
+    """What an inference writes, and where.
+
+    Files are called by the name of their scan: ``NAME_seg.nii.gz``, ``NAME_seg.dcm``, ``previews/NAME.png``; there is
+    one ``measurements.csv`` and one ``index.html`` for all.
+
+    Args:
+        output_dir: folder of all files.
+        postfix: what follows the scan's name in the name of its mask.
+        formats: of the masks: ``"nifti"``, ``"dicom_seg"`` (of DICOM series only; needs highdicom), or both.
+        measurements: whether ``measurements.csv`` is wanted.
+        previews: whether pictures are wanted.
+
+    Raises:
+        ValueError: for other formats, or none.
+
+    Example:
+        >>> OutputFiles("masks", formats=["nifti", "dicom_seg"]).mask("scan_1", "dicom_seg").as_posix()
+        'masks/scan_1_seg.dcm'
+    """
+
+    output_dir: PathLike
+    postfix: str = "seg"
+    formats: str | Sequence[str] = (NIFTI,)
+    measurements: bool = False
+    previews: bool = False
+
+    def __post_init__(self) -> None:
+        formats = ensure_tuple(self.formats)
+        if not formats or set(formats) - set(SUFFIXES):
+            raise ValueError(f"outputs are {list(formats)}; give one or several of {list(SUFFIXES)}.")
+        object.__setattr__(self, "output_dir", Path(self.output_dir))
+        object.__setattr__(self, "formats", formats)
+
+    def mask(self, name: str, output_format: str) -> Path:
+        """Path of a scan's mask in a format."""
+        return Path(self.output_dir) / f"{name}_{self.postfix}{SUFFIXES[output_format]}"
+
+    def preview(self, name: str) -> Path:
+        """Path of a scan's picture."""
+        return Path(self.output_dir) / PREVIEWS / f"{name}.png"
+
+    @property
+    def table(self) -> Path:
+        """Path of the measurements."""
+        return Path(self.output_dir) / "measurements.csv"
+
+    @property
+    def index(self) -> Path:
+        """Path of the page."""
+        return Path(self.output_dir) / "index.html"
+
+    def pending(self, scans: Sequence[Scan], overwrite: bool = False) -> list[Scan]:
+        """List the scans that lack any of the wanted files, so that an interrupted run goes on where it stopped.
+
+        A file that cannot be read whole does not count.
+
+        Args:
+            scans: all scans.
+            overwrite: whether to segment all scans anew.
+
+        Raises:
+            ValueError: where ``measurements.csv`` holds something else.
+        """
+        measured = {row.scan for row in read_measurements(self.table)} if self.measurements else set()
+        pending = [scan for scan in scans if overwrite or not self._is_complete(scan["name"], measured)]
+        if len(pending) < len(scans):
+            done = len(scans) - len(pending)
+            logger.info("%d of %d scans have all of their results in %s already", done, len(scans), self.output_dir)
+        return pending
+
+    def check(self, scans: Sequence[Scan]) -> None:
+        """Check before an inference that what is wanted can be written.
+
+        Args:
+            scans: those to be segmented.
+
+        Raises:
+            OptionalImportError: where a DICOM segmentation is wanted without highdicom.
+            ValueError: where it is wanted of scans that are no DICOM series.
+        """
+        if DICOM_SEG not in self.formats:
+            return
+        check_highdicom()
+        others = [scan["name"] for scan in scans if not source_files(scan["image"])]
+        if others:
+            raise ValueError(
+                f"outputs name dicom_seg, but {len(others)} of {len(scans)} scans are no DICOM series: "
+                f"{', '.join(others[:10])}. A DICOM segmentation refers to the images of a series: give DICOM series, "
+                'or "nifti" alone.'
+            )
+
+    def masks(self) -> dict[str, list[Path]]:
+        """Find the masks that are there, by name of the scan."""
+        found: dict[str, list[Path]] = {}
+        for suffix in SUFFIXES.values():
+            ending = f"_{self.postfix}{suffix}"
+            for file in sorted(Path(self.output_dir).glob(f"[!.]*{suffix}")):
+                if file.name.endswith(ending):
+                    found.setdefault(file.name.removesuffix(ending), []).append(file)
+        return found
+
+    def _is_complete(self, name: str, measured: set[str]) -> bool:
+        whole = {NIFTI: is_whole_mask, DICOM_SEG: _is_whole_dicom}
+        return (
+            all(whole[output_format](self.mask(name, output_format)) for output_format in self.formats)
+            and (not self.measurements or name in measured)
+            and (not self.previews or is_whole_image(self.preview(name)))
+        )
+
+
+def _is_whole_dicom(path: Path) -> bool:
+    try:
+        ds = pydicom.dcmread(path)
+        return len(ds.PixelData) * 8 >= ds.Rows * ds.Columns * int(ds.NumberOfFrames)
+    except (OSError, AttributeError, ValueError, pydicom.errors.InvalidDicomError):
+        return False
+
+
+def write_index(files: OutputFiles, algorithm: Mapping[str, Any] | None = None) -> Path | None:
+    """Write the page of all results that are there, those of earlier runs too.
+
+    Args:
+        files: what the inference writes.
+        algorithm: what made the masks.
+
+    Returns:
+        Its path; None, and no page, where neither measurements nor pictures are wanted.
+    """
+    if not (files.measurements or files.previews):
+        return None
+    pictures = sorted((Path(files.output_dir) / PREVIEWS).glob("[!.]*.png")) if files.previews else []
+    rows = read_measurements(files.table) if files.measurements else []
+    return write_scan_index(
+        files.index,
+        files.masks(),
+        {picture.stem: picture for picture in pictures},
+        rows,
+        files.table if rows else None,
+        algorithm,
+    )

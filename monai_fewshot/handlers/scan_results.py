@@ -1,0 +1,148 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from monai.config import PathLike
+from monai.data import MetaTensor, decollate_batch
+from monai.utils import CommonKeys, convert_to_numpy
+
+import monai_fewshot
+from monai_fewshot.data.dicom_seg import source_files, write_dicom_seg
+from monai_fewshot.data.mask_writer import MaskWriter
+from monai_fewshot.data.scans import Scan
+from monai_fewshot.data.segment_codes import load_segment_codes
+from monai_fewshot.metrics import measure, read_measurements, write_measurements
+from monai_fewshot.utils import write_atomically
+from monai_fewshot.visualize import figure_to_png, preview_figure
+
+from .output_files import DICOM_SEG, NIFTI, OutputFiles
+
+__all__ = ["ScanResults"]
+
+PREVIEW_DPI = 110
+
+
+class ScanResults:
+    """Writes what an inference makes of each scan: masks as NIfTI and DICOM SEG, measurements and pictures.
+
+    After each iteration, ``pred`` of a scan, a label map (1, H, W, D) that postprocessing made and brought onto the
+    scan's own grid, is written in all formats that are wanted. Measurements and pictures are of the scan as it was
+    acquired, which is loaded again, for the network sees normalized values. Files are complete or not there, so that an
+    interrupted run leaves none that another takes for done. Files and pages call scans by ``name`` alone.
+
+    Args:
+        files: which results are wanted, and where they go.
+        scans: the scans to be segmented, with ``name`` and ``image``.
+        loading: loads ``image`` of a scan as (1, H, W, D), such as ``monai.transforms.LoadImaged``.
+        class_names: names of the classes by number.
+        segment_codes: users' own codes, see :func:`monai_fewshot.data.load_segment_codes`.
+        algorithm_name: what made the masks, for DICOM segmentations.
+        algorithm_version: its version.
+    """
+
+    def __init__(
+        self,
+        files: OutputFiles,
+        scans: Sequence[Scan],
+        loading: Callable[[Scan], Mapping[str, Any]],
+        class_names: Mapping[int, str],
+        segment_codes: Mapping[str, Mapping[str, str]] | PathLike | None = None,
+        algorithm_name: str = "monai_fewshot",
+        algorithm_version: str = monai_fewshot.__version__,
+    ) -> None:
+        self.files = files
+        self.scans = {scan["name"]: scan for scan in scans}
+        self.loading = loading
+        self.class_names = dict(class_names)
+        self.own_codes = load_segment_codes(segment_codes)
+        self.algorithm_name = algorithm_name
+        self.algorithm_version = algorithm_version
+
+    def attach(self, engine: Engine) -> None:
+        """Register with an evaluator.
+
+        Args:
+            engine: for example a :class:`monai.engines.SupervisedEvaluator`.
+        """
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._write_batch)
+
+    def write(self, name: str, label: MetaTensor) -> None:
+        """Write the results of one scan.
+
+        Args:
+            name: of the scan.
+            label: (1, H, W, D) class numbers on the scan's own grid.
+
+        Raises:
+            ValueError: where the label map is not on the grid of the scan, or a file cannot be written.
+        """
+        mask = MetaTensor(label.as_tensor().cpu().round().to(torch.uint8), affine=label.affine.cpu())
+        if NIFTI in self.files.formats:
+            _write_nifti(self.files.mask(name, NIFTI), mask)
+        if DICOM_SEG in self.files.formats:
+            self._write_dicom_seg(name, mask)
+        if self.files.measurements or self.files.previews:
+            image = self._image(name, mask)
+            if self.files.measurements:
+                self._add_measurements(name, image, mask)
+            if self.files.previews:
+                figure = preview_figure(image, mask[0], self.class_names, mask.affine, name)
+                write_atomically(self.files.preview(name), figure_to_png(figure, PREVIEW_DPI))
+
+    def _write_batch(self, engine: Engine) -> None:
+        outputs, batch = engine.state.output, engine.state.batch
+        for output, item in zip(_items(outputs), _items(batch), strict=True):
+            self.write(str(item["name"]), output[CommonKeys.PRED])
+
+    def _write_dicom_seg(self, name: str, mask: MetaTensor) -> None:
+        highest = max(self.class_names)
+        write_dicom_seg(
+            mask,
+            source_files(self.scans[name]["image"]),
+            {number: self.class_names.get(number, f"class {number}") for number in range(1, highest + 1)},
+            self.files.mask(name, DICOM_SEG),
+            self.own_codes,
+            self.algorithm_name,
+            self.algorithm_version,
+        )
+
+    def _image(self, name: str, mask: MetaTensor) -> np.ndarray:
+        image = self.loading(self.scans[name])[CommonKeys.IMAGE]
+        if image.shape[1:4] != mask.shape[1:][: image.ndim - 1]:
+            raise ValueError(
+                f"Scan {name} has {tuple(image.shape[1:])} voxels, but its mask {tuple(mask.shape[1:])}: bring masks "
+                "back onto the scan's own grid (monai.transforms.Invertd) in postprocessing."
+            )
+        return convert_to_numpy(image)[0].reshape(mask.shape[1:])
+
+    def _add_measurements(self, name: str, image: np.ndarray, mask: MetaTensor) -> None:
+        rows = measure(name, image, mask[0], self.class_names, mask.affine)
+        others = [row for row in read_measurements(self.files.table) if row.scan != name]
+        write_measurements(self.files.table, [*others, *rows])
+
+
+def _items(batch: Any) -> list[dict[str, Any]]:
+    return batch if isinstance(batch, list) else decollate_batch(batch)
+
+
+def _write_nifti(path: Path, mask: MetaTensor) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{uuid.uuid4().hex}.nii.gz")
+    writer = MaskWriter(output_dtype=np.uint8)
+    writer.set_data_array(mask, channel_dim=0)
+    writer.set_metadata({"affine": mask.affine}, resample=False)
+    try:
+        writer.write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,123 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import logging
+import math
+
+import numpy as np
+import pytest
+from dicom_files import IDENTIFIERS, made_pixels, write_series
+from monai.data import MetaTensor
+from monai.transforms import LoadImage
+from monai.utils import OptionalImportError
+from PIL import Image
+
+from monai_fewshot.data import MaskWriter, write_dicom_seg
+from monai_fewshot.handlers import OutputFiles, write_index
+from monai_fewshot.metrics import Measurement, write_measurements
+
+ALL = {"formats": ["nifti", "dicom_seg"], "measurements": True, "previews": True}
+SCANS = [{"name": name, "image": f"{name}.nii.gz"} for name in ("a", "b.v1", "c")]
+
+
+@pytest.fixture(scope="module")
+def series(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dicom") / "series"
+    return write_series(folder, made_pixels())
+
+
+def _fill(files, name, series):
+    """Write everything of a scan."""
+    image = LoadImage(image_only=True, ensure_channel_first=True)(str(series[0].parent))
+    label = MetaTensor(np.ones((1, 12, 10, 6), np.uint8), affine=image.affine)
+    for output_format in files.formats:
+        files.mask(name, output_format).parent.mkdir(exist_ok=True)
+    writer = MaskWriter(output_dtype=np.uint8)
+    writer.set_data_array(label)
+    writer.set_metadata({"affine": label.affine}, resample=False)
+    writer.write(files.mask(name, "nifti"))
+    write_dicom_seg(label, series, {1: "liver"}, files.mask(name, "dicom_seg"))
+    files.preview(name).parent.mkdir(exist_ok=True)
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (20, 20), dtype=np.uint8)).save(files.preview(name))
+
+
+@pytest.fixture
+def filled(tmp_path, series):
+    files = OutputFiles(tmp_path / "out", **ALL)
+    for name in ("a", "b.v1"):
+        _fill(files, name, series)
+    write_measurements(files.table, [Measurement(name, 1, "liver", 0, 0.0, *[math.nan] * 7) for name in ("a", "b.v1")])
+    return files
+
+
+def _names(scans):
+    return [scan["name"] for scan in scans]
+
+
+def test_only_scans_that_lack_something_are_pending(filled, caplog):
+    with caplog.at_level(logging.INFO):
+        assert _names(filled.pending(SCANS)) == ["c"]
+    assert "2 of 3 scans have all of their results" in caplog.text
+    assert _names(filled.pending(SCANS, overwrite=True)) == ["a", "b.v1", "c"]
+
+
+def test_each_file_counts(filled):
+    for path in (filled.mask("a", "nifti"), filled.mask("a", "dicom_seg"), filled.preview("a")):
+        content = path.read_bytes()
+        for damaged in (content[:-40], b""):
+            path.write_bytes(damaged)
+            assert _names(filled.pending(SCANS)) == ["a", "c"], path
+        path.unlink()
+        assert _names(filled.pending(SCANS)) == ["a", "c"], path
+        path.write_bytes(content)
+    filled.table.unlink()
+    assert _names(filled.pending(SCANS)) == ["a", "b.v1", "c"]
+
+
+def test_what_is_not_wanted_does_not_count(filled):
+    nifti = OutputFiles(filled.output_dir)
+    filled.table.unlink()
+    filled.preview("a").unlink()
+    filled.mask("a", "dicom_seg").unlink()
+    assert _names(nifti.pending(SCANS)) == ["c"]
+    assert _names(OutputFiles(filled.output_dir, postfix="other").pending(SCANS)) == ["a", "b.v1", "c"]
+
+
+def test_the_index_shows_what_is_there(filled):
+    (filled.output_dir / ".a_seg.nii.gz").write_bytes(b"")
+    (filled.output_dir / "a_other.nii.gz").write_bytes(b"")
+    page = write_index(filled, {"name": "net"})
+    assert page == filled.output_dir / "index.html"
+    text = page.read_text()
+    for part in ('href="a_seg.nii.gz"', 'href="b.v1_seg.dcm"', 'href="measurements.csv"', "liver", "net", "2 scans"):
+        assert part in text
+    assert text.count("data:image/png") == 2
+    assert "a_other" not in text
+    assert write_index(OutputFiles(filled.output_dir)) is None
+
+
+@pytest.mark.parametrize("formats", [[], ["png"], ["nifti", "seg"], "dicom"])
+def test_formats(formats):
+    with pytest.raises(ValueError, match=r"outputs are \[.*\]; give one or several of \['nifti', 'dicom_seg'\]"):
+        OutputFiles("out", formats=formats)
+
+
+def test_one_format_may_stand_without_list():
+    assert OutputFiles("out", formats="dicom_seg").formats == ("dicom_seg",)
+
+
+def test_dicom_segmentations_are_of_dicom_series(series, tmp_path, monkeypatch):
+    files = OutputFiles(tmp_path, formats=["dicom_seg"])
+    listed = {"name": "s", "image": [str(file) for file in series]}
+    folder = {"name": "f", "image": str(series[0].parent)}
+    files.check([listed, folder])
+    with pytest.raises(ValueError, match=r"dicom_seg, but 1 of 2 scans are no DICOM series: a\.") as error:
+        files.check([listed, SCANS[0]])
+    assert not [word for word in IDENTIFIERS if word in str(error.value)]
+    OutputFiles(tmp_path).check(SCANS)
+    monkeypatch.setattr("monai_fewshot.data.dicom_seg.has_highdicom", False)
+    with pytest.raises(OptionalImportError, match="pip install"):
+        files.check([listed])
+    OutputFiles(tmp_path).check([listed])

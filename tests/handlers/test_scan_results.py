@@ -1,0 +1,128 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import highdicom
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+import torch
+from dicom_files import IDENTIFIERS, made_pixels, oblique, write_series
+from ignite.engine import Engine
+from monai.data import MetaTensor, list_data_collate
+from PIL import Image
+
+from monai_fewshot.data import LoadScand
+from monai_fewshot.handlers import OutputFiles, ScanResults
+from monai_fewshot.metrics import measure, read_measurements
+
+SIZE = (12, 10, 6)
+NAMES = {1: "liver", 3: "implant"}
+ALL = {"formats": ["nifti", "dicom_seg"], "measurements": True, "previews": True}
+
+
+@pytest.fixture
+def scan(tmp_path):
+    files = write_series(
+        tmp_path / "Quxworth" / "series", made_pixels(SIZE), directions=oblique(), slope=2, intercept=-5
+    )
+    return {"name": "series_1", "image": [str(file) for file in files]}
+
+
+def _mask(image):
+    label = torch.zeros(1, *SIZE)
+    label[0, 2:6, 3:9, 1:4] = 1
+    label[0, 8:10, 0:4, 2:6] = 3
+    return MetaTensor(label, affine=image.affine)
+
+
+def _results(tmp_path, scan, **settings):
+    files = OutputFiles(tmp_path / "out", **{**ALL, **settings})
+    return ScanResults(files, [scan], LoadScand(), NAMES, None, "ssl_alpnet", "1.2")
+
+
+def _run(results, names, masks, images):
+    """Let an engine put out masks of a batch each."""
+    batches = [list_data_collate([{"name": n, "image": i}]) for n, i in zip(names, images, strict=True)]
+    outputs = iter([[{"pred": mask}] for mask in masks])
+    engine = Engine(lambda engine, batch: next(outputs))
+    results.attach(engine)
+    engine.run(batches)
+
+
+def test_everything_is_written(scan, tmp_path):
+    image = LoadScand()(scan)["image"]
+    mask, results = _mask(image), _results(tmp_path, scan)
+    _run(results, ["series_1"], [mask], [torch.zeros(1)])
+    assert sorted(file.relative_to(tmp_path / "out").as_posix() for file in (tmp_path / "out").rglob("*.*")) == [
+        "measurements.csv",
+        "previews/series_1.png",
+        "series_1_seg.dcm",
+        "series_1_seg.nii.gz",
+    ]
+    nifti = nibabel.load(results.files.mask("series_1", "nifti"))
+    np.testing.assert_array_equal(nifti.dataobj, mask[0].numpy())
+    np.testing.assert_allclose(nifti.affine, mask.affine, atol=1e-4)
+    assert nifti.get_data_dtype() == np.uint8
+    rows = read_measurements(results.files.table)
+    assert rows == measure("series_1", image[0].numpy(), mask[0].numpy(), NAMES, mask.affine.numpy())
+    assert rows[0].mean == pytest.approx(float(image[0][mask[0] == 1].mean()), rel=1e-5)
+    seg = highdicom.seg.segread(results.files.mask("series_1", "dicom_seg"))
+    assert [segment.SegmentLabel for segment in seg.SegmentSequence] == ["liver", "class 2", "implant"]
+    assert seg.SegmentSequence[0].SegmentAlgorithmName == "ssl_alpnet"
+    pixels = np.sort(np.unique(seg.get_volume(combine_segments=True).array, return_counts=True)[1])
+    np.testing.assert_array_equal(pixels, np.sort(np.unique(mask[0, :, :, 1:6].numpy(), return_counts=True)[1]))
+    with Image.open(results.files.preview("series_1")) as picture:
+        assert picture.size[0] > 800
+
+
+def test_only_what_is_wanted_is_written(scan, tmp_path):
+    image = LoadScand()(scan)["image"]
+    results = _results(tmp_path, scan, formats="nifti", measurements=False, previews=False)
+    results.loading = None
+    _run(results, ["series_1"], [_mask(image)], [torch.zeros(1)])
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["series_1_seg.nii.gz"]
+
+
+def test_a_scan_is_measured_anew_and_others_stay(scan, tmp_path):
+    image = LoadScand()(scan)["image"]
+    results = _results(tmp_path, scan, formats="nifti", previews=False)
+    results.scans["other"] = {**scan, "name": "other"}
+    _run(results, ["series_1", "other"], [_mask(image)] * 2, [torch.zeros(1)] * 2)
+    _run(results, ["series_1"], [_mask(image) * 0], [torch.zeros(1)])
+    rows = read_measurements(results.files.table)
+    assert [(row.scan, row.label, row.voxels) for row in rows] == [
+        ("other", 1, 72),
+        ("other", 3, 32),
+        ("series_1", 1, 0),
+        ("series_1", 3, 0),
+    ]
+
+
+def test_nothing_tells_of_the_patient(scan, tmp_path):
+    image = LoadScand()(scan)["image"]
+    results = _results(tmp_path, scan)
+    _run(results, ["series_1"], [_mask(image)], [torch.zeros(1)])
+    source = pydicom.dcmread(scan["image"][0])
+    for file in (tmp_path / "out").rglob("*.*"):
+        words = [*IDENTIFIERS, source.SeriesInstanceUID]
+        assert not [word for word in words if word in file.name]
+        if file.suffix != ".dcm":
+            assert not [word for word in words if word.encode() in file.read_bytes()]
+
+
+def test_a_mask_on_another_grid(scan, tmp_path):
+    image = LoadScand()(scan)["image"]
+    results = _results(tmp_path, scan, formats="nifti")
+    with pytest.raises(ValueError, match=r"Scan series_1 has \(12, 10, 6\) voxels, but its mask \(6, 10, 6\).*Invertd"):
+        results.write("series_1", MetaTensor(_mask(image).as_tensor()[:, ::2], affine=image.affine))
+
+
+def test_a_flat_image_is_a_volume_of_one_slice(tmp_path):
+    nibabel.save(nibabel.Nifti1Image(np.arange(30.0).reshape(5, 6), np.eye(4)), tmp_path / "flat.nii.gz")
+    scan = {"name": "flat", "image": str(tmp_path / "flat.nii.gz")}
+    results = _results(tmp_path, scan, formats="nifti")
+    results.write("flat", MetaTensor(torch.ones(1, 5, 6, 1), affine=torch.eye(4)))
+    assert read_measurements(results.files.table)[0].p50 == 14.5
