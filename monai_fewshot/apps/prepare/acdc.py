@@ -16,6 +16,7 @@ from .dataset_description import DatasetDescription
 from .nifti_scans import load_nifti_scan, unknown_values
 from .numbered_files import find_numbered
 from .runner import prepare_dataset
+from .sources import open_source
 
 __all__ = ["find_acdc_cases", "prepare_acdc"]
 
@@ -68,17 +69,19 @@ def prepare_acdc(
 
     Raises:
         ValueError: if there are problems, one line each, or an argument is out of its range.
+        FileNotFoundError: if there is no such source.
         FileExistsError: if the folder holds something else.
     """
     preparation = mr_preparation(spacing, size, clip_percent)
-    cases, problems = find_acdc_cases(Path(source).expanduser(), ensure_tuple(patients))
+    folder = open_source(source, output_dir, "acdc")
+    cases, problems = find_acdc_cases(folder, ensure_tuple(patients))
     return prepare_dataset(
         cases,
         problems,
         load_nifti_scan,
         preparation,
         DESCRIPTION,
-        source,
+        folder,
         output_dir,
         {"spacing": spacing, "size": size, "clip_percent": clip_percent},
         workers=workers,

@@ -22,6 +22,7 @@ from .dataset_description import DatasetDescription
 from .numbered_files import by_number, walk
 from .picture_stacks import load_picture_stack, stack_problems
 from .runner import prepare_dataset
+from .sources import open_source
 
 __all__ = ["CHAOS_PARTS", "ChaosPart", "find_chaos_cases", "prepare_chaos"]
 
@@ -115,6 +116,7 @@ def prepare_chaos(
 
     Raises:
         ValueError: if there are problems, one line each, or an argument is out of its range.
+        FileNotFoundError: if there is no such source.
         FileExistsError: if the folder holds something else.
     """
     chosen = _part(part)
@@ -124,16 +126,15 @@ def prepare_chaos(
     else:
         numbers = {"spacing": spacing, "clip_percent": clip_percent}
         preparation = mr_preparation(spacing, size, clip_percent, orientation)
-    cases, problems = find_chaos_cases(
-        Path(source).expanduser(), part, None if patients is None else ensure_tuple(patients)
-    )
+    folder = open_source(source, output_dir, "chaos")
+    cases, problems = find_chaos_cases(folder, part, None if patients is None else ensure_tuple(patients))
     return prepare_dataset(
         cases,
         problems,
         partial(load_picture_stack, values=chosen.values),
         preparation,
         _description(chosen),
-        source,
+        folder,
         output_dir,
         {"part": part, **numbers, "size": size, "orientation": orientation},
         workers=workers,

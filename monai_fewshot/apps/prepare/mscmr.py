@@ -17,6 +17,7 @@ from .dataset_description import DatasetDescription
 from .nifti_scans import load_nifti_scan, unknown_values
 from .numbered_files import find_numbered, pair_numbered
 from .runner import prepare_dataset
+from .sources import open_source
 
 __all__ = ["find_mscmr_cases", "prepare_mscmr"]
 
@@ -67,17 +68,19 @@ def prepare_mscmr(
 
     Raises:
         ValueError: if there are problems, one line each, or an argument is out of its range.
+        FileNotFoundError: if there is no such source.
         FileExistsError: if the folder holds something else.
     """
     preparation = mr_preparation(spacing, size, clip_percent)
-    cases, problems = find_mscmr_cases(Path(source).expanduser(), ensure_tuple(patients))
+    folder = open_source(source, output_dir, "mscmr")
+    cases, problems = find_mscmr_cases(folder, ensure_tuple(patients))
     return prepare_dataset(
         cases,
         problems,
         partial(load_nifti_scan, values=VALUES),
         preparation,
         DESCRIPTION,
-        source,
+        folder,
         output_dir,
         {"spacing": spacing, "size": size, "clip_percent": clip_percent},
         workers=workers,

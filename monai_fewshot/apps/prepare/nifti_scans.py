@@ -20,6 +20,7 @@ from .cases import Case, Problem
 __all__ = ["distinct_values", "load_nifti_scan", "unknown_value_problem", "unknown_values"]
 
 SHOWN_VALUES = 10
+MOST_COUNTED = 1 << 16
 
 
 def load_nifti_scan(case: Case, values: Mapping[int, int] | None = None) -> dict[str, Any]:
@@ -79,9 +80,11 @@ def distinct_values(path: Path) -> set[float]:
         voxels = np.asanyarray(cast(nib.Nifti1Image, nib.load(path)).dataobj)
     except Exception:  # whatever a damaged file raises, the check of the files names it
         return set()
-    if np.issubdtype(voxels.dtype, np.integer) and voxels.size and np.ptp(voxels) < 1 << 16:
-        lowest = int(voxels.min())
-        present = np.zeros(int(voxels.max()) - lowest + 1, bool)
-        present[(voxels - lowest if lowest else voxels).ravel()] = True
-        return set((np.flatnonzero(present) + lowest).tolist())
-    return set(np.unique(voxels).tolist())
+    if not voxels.size or not np.issubdtype(voxels.dtype, np.integer):
+        return set(np.unique(voxels).tolist())
+    lowest, highest = int(voxels.min()), int(voxels.max())
+    if highest - lowest >= MOST_COUNTED:
+        return set(np.unique(voxels).tolist())
+    present = np.zeros(highest - lowest + 1, bool)
+    present[np.subtract(voxels, lowest, dtype=np.int64) if lowest else voxels] = True
+    return set((np.flatnonzero(present) + lowest).tolist())

@@ -16,6 +16,7 @@ from .dataset_description import DatasetDescription
 from .nifti_scans import load_nifti_scan, unknown_values
 from .numbered_files import find_numbered, pair_numbered
 from .runner import prepare_dataset
+from .sources import open_source
 
 __all__ = ["find_sabs_cases", "prepare_sabs"]
 
@@ -84,18 +85,20 @@ def prepare_sabs(
 
     Raises:
         ValueError: if there are problems, one line each, or an argument is out of its range.
+        FileNotFoundError: if there is no such source.
         FileExistsError: if the folder holds something else.
     """
     numbers = {"window": window, "values": values, "border": border, "size": size, "orientation": orientation}
     preparation = ct_preparation(window, values, border, size, orientation)
-    cases, problems = find_sabs_cases(Path(source).expanduser(), ensure_tuple(patients))
+    folder = open_source(source, output_dir, "sabs")
+    cases, problems = find_sabs_cases(folder, ensure_tuple(patients))
     return prepare_dataset(
         cases,
         problems,
         load_nifti_scan,
         preparation,
         DESCRIPTION,
-        source,
+        folder,
         output_dir,
         numbers,
         workers=workers,

@@ -272,6 +272,24 @@ def test_scans_with_problems_can_be_left_out(tmp_path):
     assert [scan["name"] for scan in load_scans(output)] == ["chaos_01", "chaos_03"]
 
 
+def test_the_archive_will_do(tmp_path):
+    write_mr(tmp_path / "raw", ["descending"] * 2)
+    archive = shutil.make_archive(tmp_path / "CHAOS_Train_Sets", "zip", tmp_path / "raw")
+    arguments = {"patients": (1, 2), "size": (48, 48), "workers": 0, "num_folds": 2}
+    outputs = [
+        prepare_chaos(source, tmp_path / str(i), **arguments) for i, source in enumerate((archive, tmp_path / "raw"))
+    ]
+    for name in ("chaos_01", "chaos_02"):
+        for one, other in zip(*(prepared(output, name) for output in outputs), strict=True):
+            assert torch.equal(one.as_tensor(), other.as_tensor())
+            assert torch.equal(one.affine, other.affine)
+
+
+def test_a_source_that_is_not_there_is_told_where_to_get(tmp_path):
+    with pytest.raises(FileNotFoundError, match="Train_Sets"):
+        prepare_chaos(tmp_path / "nothing", tmp_path / "out")
+
+
 def test_another_part_is_an_error(tmp_path):
     with pytest.raises(ValueError, match='part is "t2"; give one of t2spir'):
         prepare_chaos(tmp_path, tmp_path / "out", "t2")

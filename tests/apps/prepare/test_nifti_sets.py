@@ -16,6 +16,7 @@ from monai_fewshot.apps.prepare.acdc import find_acdc_cases, prepare_acdc
 from monai_fewshot.apps.prepare.dataset_description import patient_folds
 from monai_fewshot.apps.prepare.mscmr import DESCRIPTION as MSCMR
 from monai_fewshot.apps.prepare.mscmr import find_mscmr_cases, prepare_mscmr
+from monai_fewshot.apps.prepare.nifti_scans import distinct_values
 from monai_fewshot.apps.prepare.sabs import DESCRIPTION as SABS
 from monai_fewshot.apps.prepare.sabs import find_sabs_cases, prepare_sabs
 from monai_fewshot.data import load_class_names, load_folds, load_scans
@@ -235,6 +236,27 @@ def test_mscmr_labels_of_other_values_are_found(tmp_path):
     nib.save(nib.Nifti1Image(np.minimum(np.asarray(label.dataobj), 550), label.affine), label.get_filename())
     assert "cmr_02: " in (text := texts(find_mscmr_cases(source, (1, 2, 10))[1]))
     assert "holds the value(s) 550; expected 0 and 200, 500, 600" in text
+
+
+@pytest.mark.parametrize(
+    "voxels",
+    [
+        np.array([0, 200, 600, 7], np.int16),
+        np.array([-128, 127, 0, 5], np.int8),
+        np.array([0, 70_000, -70_000, 3], np.int32),
+        np.array([200, 250, 255, 201], np.uint8),
+        np.array([0.5, 2.0, -1.0, 2.0], np.float32),
+        np.array([0, 3, 3, 1], ">i2"),
+    ],
+)
+def test_distinct_values_are_those_of_numpy(tmp_path, voxels):
+    nib.save(nib.Nifti1Image(voxels.reshape(2, 2, 1), np.eye(4)), tmp_path / "label.nii.gz")
+    assert distinct_values(tmp_path / "label.nii.gz") == set(voxels.tolist())
+
+
+def test_values_of_what_cannot_be_read_are_none(tmp_path):
+    (tmp_path / "label.nii.gz").write_bytes(b"no gzip")
+    assert distinct_values(tmp_path / "label.nii.gz") == set()
 
 
 def test_a_second_run_does_nothing_and_other_numbers_do_all_again(tmp_path):
