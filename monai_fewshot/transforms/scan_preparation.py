@@ -142,10 +142,10 @@ def ct_preparation(
         raise ValueError(f"border is {border}; give the pixels to cut off, from 0.")
     keys = (image_key, label_key)
     chain = _orient(keys, orientation)
-    chain.append(ScaleIntensityRanged(image_key, low, high, values[0], values[1], clip=True))
     if border:
         inside = slice(border, -border)
         chain.append(SpatialCropd(keys, roi_slices=(inside, inside, slice(None)), allow_missing_keys=True))
+    chain.append(ScaleIntensityRanged(image_key, low, high, values[0], values[1], clip=True))
     if size is not None:
         modes = ("trilinear", "nearest-exact")
         chain.append(ResizeInPlaned(keys, _checked_size(size), mode=modes, allow_missing_keys=True))

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import json
+import pickle
 
 import nibabel as nib
 import numpy as np
@@ -181,6 +182,14 @@ def test_a_file_goes_through_the_chain_and_keeps_its_place(tmp_path):
     expected = itk_values(SimpleITK.ReadImage(tmp_path / "scan.nii.gz"), prepared.affine.numpy(), prepared.shape[1:])
     inside = np.isfinite(expected)
     np.testing.assert_allclose(array(prepared)[inside], expected[inside], atol=1e-2)
+
+
+@pytest.mark.parametrize("chain", [mr_preparation(orientation="LAS"), ct_preparation(border=4)])
+def test_chains_go_to_other_processes(chain):
+    scan = smooth_scan((40, 50, 4), GRIDS["oblique"])
+    here, there = chain(dict(scan)), pickle.loads(pickle.dumps(chain))(dict(scan))
+    assert torch.equal(here["image"], there["image"])
+    assert torch.equal(here["label"], there["label"])
 
 
 def test_a_border_wider_than_the_slices_is_an_error():
