@@ -39,6 +39,8 @@ class EmbeddingNetwork(nn.Module):
             raise ValueError(f"{type(network).__name__} has no layer {layer!r}; it has {known}.")
         self.network = network
         self.layer = layer
+        self._found: list[torch.Tensor] = []
+        names[layer].register_forward_hook(self._keep)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         """Segment images.
@@ -51,15 +53,12 @@ class EmbeddingNetwork(nn.Module):
         """
         if not self.training:
             return _first(self.network(image))
-        found: list[torch.Tensor] = []
-        handle = self.network.get_submodule(self.layer).register_forward_hook(
-            lambda _module, _inputs, output: found.append(_first(output))
-        )
-        try:
-            logits = _first(self.network(image))
-        finally:
-            handle.remove()
-        return logits, found[-1]
+        logits = _first(self.network(image))
+        return logits, self._found.pop()
+
+    def _keep(self, _module: nn.Module, _inputs: object, output: torch.Tensor | tuple[torch.Tensor, ...]) -> None:
+        if self.training:
+            self._found = [_first(output)]
 
 
 def _first(output: torch.Tensor | list[torch.Tensor] | tuple[torch.Tensor, ...]) -> torch.Tensor:

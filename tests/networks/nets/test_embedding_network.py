@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import copy
+import weakref
+
 import pytest
 import torch
 from monai.networks.nets import BasicUNet, BasicUNetPlusPlus, UNet
@@ -50,12 +53,34 @@ def test_gradients_reach_the_encoder_through_the_embedding_alone(image):
 def test_nothing_stays_behind(image):
     base = unet()
     network = EmbeddingNetwork(base, "down_4")
-    network(image)
-    assert not base.down_4._forward_hooks
+    _, embedding = network(image)
+    kept = weakref.ref(embedding)
+    del embedding, _
+    assert kept() is None
     with pytest.raises(RuntimeError):
         network(image[:, :, :3])
-    assert not base.down_4._forward_hooks
     assert list(network.state_dict()) == [f"network.{name}" for name in base.state_dict()]
+
+
+def test_a_copy_has_an_embedding_of_its_own(image):
+    network = EmbeddingNetwork(unet(), "down_4")
+    other = copy.deepcopy(network)
+    with torch.no_grad():
+        other.network.down_4.convs.conv_1.conv.bias += 1
+    other.network.down_4.convs.conv_1.adn = torch.nn.Identity()
+    network.network.down_4.convs.conv_1.adn = torch.nn.Identity()
+    expected = network(image)[1] + 1
+    torch.testing.assert_close(other(image)[1], expected)
+
+
+def test_it_compiles_as_one_graph_in_training_and_evaluation(image):
+    network = EmbeddingNetwork(UNet(2, 1, 4, (4, 8, 16), (2, 2)), "model.1.submodule.1")
+    expected = network(image)
+    network.compile(fullgraph=True, backend="aot_eager")
+    for _ in range(2):
+        for one, other in zip(network(image), expected, strict=True):
+            torch.testing.assert_close(one, other)
+    assert network.eval()(image).shape == (2, 4, 32, 32)
 
 
 @pytest.mark.parametrize(
