@@ -1,0 +1,77 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import fire
+
+from .acdc import prepare_acdc
+from .chaos import prepare_chaos
+from .decathlon import prepare_decathlon
+from .mscmr import prepare_mscmr
+from .nnunet import prepare_nnunet
+from .plain_folder import prepare_folder
+from .sabs import prepare_sabs
+from .sources import download_dataset
+
+__all__ = ["main"]
+
+INTERRUPTED = 130
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "download": download_dataset,
+    "chaos": prepare_chaos,
+    "sabs": prepare_sabs,
+    "mscmr": prepare_mscmr,
+    "acdc": prepare_acdc,
+    "decathlon": prepare_decathlon,
+    "nnunet": prepare_nnunet,
+    "folder": prepare_folder,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Prepare a data set from a shell; ``python -m monai_fewshot.apps.prepare --help`` lists the data sets.
+
+    Fire calls a function with the options that it knows and complains about the others afterwards; here the call waits
+    until all are understood, so that a misspelled option does nothing.
+
+    Args:
+        arguments: of the command. Defaults to None, those of the process.
+
+    Raises:
+        SystemExit: with code 2 for arguments that are not understood, 1 and the reason where the preparation fails, 130
+            where it is interrupted.
+    """
+    calls: list[Callable[[], Any]] = []
+    commands = {name: _noted(function, calls) for name, function in COMMANDS.items()}
+    fire.Fire(commands, list(arguments) if arguments is not None else None, "monai_fewshot.apps.prepare")
+    for call in calls:
+        try:
+            result = call()
+        except (ValueError, OSError) as error:
+            sys.exit(f"{error}")
+        except KeyboardInterrupt:
+            print("Interrupted. Run the same command again to go on.", file=sys.stderr)
+            sys.exit(INTERRUPTED)
+        print(*(result if isinstance(result, list) else [result]), sep="\n")
+
+
+def _noted(function: Callable[..., Any], calls: list[Callable[[], Any]]) -> Callable[..., None]:
+    """A function of the same arguments and help that notes the call instead of making it.
+
+    Fire makes numbers of words that look like them; folders stay words.
+    """
+
+    @functools.wraps(function)
+    def note(*arguments: Any, **options: Any) -> None:
+        bound: dict[str, Any] = dict(inspect.signature(function).bind(*arguments, **options).arguments)
+        bound |= {name: str(bound[name]) for name in ("source", "output_dir") if name in bound}
+        calls.append(functools.partial(function, **bound))
+
+    return note
