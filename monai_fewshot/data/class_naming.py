@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .dicom_labels import segmentation_names
@@ -13,17 +13,18 @@ __all__ = ["name_classes"]
 
 
 def name_classes(
-    classes: int | Sequence[int],
+    classes: int | Sequence[int] | Mapping[int, str],
     class_names: Sequence[str] | None = None,
     supports: Sequence[Scan] = (),
 ) -> dict[int, str]:
     """Name the classes of masks.
 
     Args:
-        classes: the class numbers, or how many there are from 1.
-        class_names: names in the order of the numbers 1, 2, ... Defaults to None: the names that the first support's
-            label has in it (DICOM SEG, RTSTRUCT), or that the ``dataset.json`` of its data set tells, one or two
-            folders above it.
+        classes: the class numbers, how many there are from 1, or names by number that are known already, as
+            :func:`monai_fewshot.data.trained_classes` reads them.
+        class_names: names in the order of the numbers 1, 2, ... Defaults to None: the known names, those that the first
+            support's label has in it (DICOM SEG, RTSTRUCT), or those that the ``dataset.json`` of its data set tells,
+            one or two folders above it.
         supports: annotated scans.
 
     Returns:
@@ -40,7 +41,8 @@ def name_classes(
     """
     numbers = list(range(1, classes + 1)) if isinstance(classes, int) else sorted(classes)
     if class_names is None:
-        names = _names_of_label(supports[0]["label"]) if supports else {}
+        known = dict(classes) if isinstance(classes, Mapping) else {}
+        names = known or (_names_of_label(supports[0]["label"]) if supports else {})
         return {number: names.get(number, f"class {number}") for number in numbers}
     if isinstance(class_names, str) or max(numbers) > len(class_names):
         raise ValueError(

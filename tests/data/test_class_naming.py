@@ -28,6 +28,11 @@ def test_given_names_go_first(tmp_path):
     assert name_classes([1, 3], ["liver", "spleen", "aorta", "stomach"]) == {1: "liver", 3: "aorta"}
 
 
+def test_names_that_are_known_already():
+    assert name_classes({3: "aorta", 1: "liver"}) == {1: "liver", 3: "aorta"}
+    assert name_classes({3: "aorta", 1: "liver"}, ["a", "b", "c"]) == {1: "a", 3: "c"}
+
+
 def test_names_of_the_data_set_of_the_label(tmp_path):
     supports = _label(tmp_path, **{"1": "liver", "2": "spleen", "7": "heart"})
     assert name_classes(3, None, supports) == {1: "liver", 2: "spleen", 3: "class 3"}
