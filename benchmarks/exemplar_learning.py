@@ -34,9 +34,11 @@ from monai.transforms import ResizeWithPadOrCrop
 from monai_fewshot.data import load_class_names, load_folds, load_scans
 from monai_fewshot.utils import write_atomically
 
-CONTRAST, NO_SYNTHESIS = {"contrast_weight": 0.1}, {"synthesis": None}
+CONTRAST, NO_SYNTHESIS = {"contrast_weight": 0.01}, {"synthesis": None}
 NO_CONTRAST = {"contrast_weight": 0.0}
 EPOCH_LENGTH = 50
+AUGMENTATION = {"acdc": {"geometry#flip": [0.5, 0.5]}}
+"""Flips, as in the paper, where left and right organs are not to be told apart, by the name of the folder."""
 CUT = {"acdc": 192}
 """Voxels in plane of scans that are cut, by the name of the folder; all of ACDC's hearts lie within."""
 
@@ -104,8 +106,8 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--first_seed", type=int, default=0)
     parser.add_argument("--fold", type=int, default=0)
     parser.add_argument("--stages", nargs="+", choices=[*STAGES, SSL_ALPNET], default=[*STAGES, SSL_ALPNET])
-    parser.add_argument("--image_size", type=int, default=128)
-    parser.add_argument("--iterations", type=int, default=600, help="of each stage, a multiple of 50")
+    parser.add_argument("--image_size", type=int, default=96)
+    parser.add_argument("--iterations", type=int, default=500, help="of each stage, a multiple of 50")
     parser.add_argument("--alpnet_iterations", type=int, default=600, help="of SSL-ALPNet, a multiple of 50")
     parser.add_argument("--parallel", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
@@ -170,6 +172,7 @@ def _exemplar_cell(arguments: argparse.Namespace, data: Path, key: Key) -> Cell:
         "compare_pseudo_labels": True,
         "epoch_length": EPOCH_LENGTH,
         "max_epochs": arguments.iterations // EPOCH_LENGTH,
+        **AUGMENTATION.get(key.data, {}),
     }
     rows = {stage.row: stage.settings, **stage.then}
     first = folder / _name(stage.row) / "stage_1"

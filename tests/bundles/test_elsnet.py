@@ -146,6 +146,7 @@ class TestEvaluate:
                 np.asarray(nibabel.load(files(dataset_dir, scan, part)).dataobj, dtype=np.float32)
                 for part in ("imagesTr", "labelsTr")
             )
+            image = np.clip(image, *np.percentile(image, (0.5, 99.5)))
             image = torch.from_numpy((image - image.mean()) / image.std()).permute(2, 0, 1)[:, None]
             with torch.no_grad():
                 small = torch.nn.functional.interpolate(image, (32, 32), mode="bilinear", antialias=True)
