@@ -74,9 +74,7 @@ def test_a_millimeter_is_as_long_in_all_planes():
     np.testing.assert_allclose(scales, scales[0], rtol=0.02)
 
 
-@pytest.mark.parametrize(
-    "axcodes", ["".join(c) for p in itertools.permutations("RAS") for c in ("".join(p),)] + ["LPI", "PSL"]
-)
+@pytest.mark.parametrize("axcodes", [*map("".join, itertools.permutations("RAS")), "LPI", "PSL"])
 def test_the_order_of_axes_plays_no_part(axcodes):
     image, label, affine = _scan()
     expected = _panels(preview_figure(image, label, NAMES, affine))

@@ -1,0 +1,200 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""From a tree of DICOM studies and one annotated series to masks, measurements and a page, by one bundle run."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+import torch
+from dicom_files import IDENTIFIERS, oblique, write_report, write_seg, write_series
+from monai.bundle import ConfigParser
+
+from monai_fewshot.data import find_series
+from monai_fewshot.metrics import read_measurements
+
+SPACING = (1.5, 1.7, 7.0)
+ALL = {"outputs": ["nifti", "dicom_seg"], "measurements": True, "previews": True}
+
+
+def _pixels(scans, seed):
+    image, label = scans.make(seed)
+    return image.astype(np.int16), label
+
+
+@pytest.fixture(scope="module")
+def tree(scans, tmp_path_factory):
+    """Two patients with an MR series each, among others, and an annotated one."""
+    folder = tmp_path_factory.mktemp("archive")
+    order = [3, 1, 0, 5, 2, 4]
+    for seed in (0, 1):
+        study = folder / "studies" / "Quxworth" / f"visit {seed}"
+        place = {"spacing": SPACING, "directions": oblique(10 * seed)}
+        write_series(study / "a", _pixels(scans, seed)[0], order=order, description="t2_spir_tra", **place)
+        write_series(
+            study / "a", _pixels(scans, 7)[0], description="localizer", modality="CT", file_name="CT{}", **place
+        )
+        write_report(study)
+    image, label = _pixels(scans, 5)
+    files = write_series(folder / "support" / "series", image, spacing=SPACING)
+    write_seg(folder / "support" / "seg.dcm", files, label, ["Liver", "Left kidney"])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bundle(at_root, tmp_path_factory, configs):
+    """A bundle with random weights."""
+    bundle = at_root(tmp_path_factory.mktemp("bundle"))
+    parser = ConfigParser()
+    parser.read_config(str(configs / "inference.json"))
+    parser.update({"device": "$torch.device('cpu')", "encoder#channels": [4, 8], "encoder#out_channels": 8})
+    torch.manual_seed(0)
+    torch.save(parser.get_parsed_content("network_def").state_dict(), bundle.root / "model.pt")
+    return bundle
+
+
+def _infer(bundle, tree, output_dir, **settings):
+    return bundle.run(
+        "inference",
+        **{
+            "dataset_dir": str(tree / "studies"),
+            "modality": "MR",
+            "support_image": str(tree / "support" / "series"),
+            "support_label": str(tree / "support" / "seg.dcm"),
+            "checkpoint": str(bundle.root / "model.pt"),
+            "output_dir": str(output_dir),
+            "threshold": -0.2,
+            **settings,
+        },
+    )
+
+
+def _names(tree):
+    return sorted(series.name for series in find_series(tree / "studies").series if series.modality == "MR")
+
+
+@pytest.fixture(scope="module")
+def results(bundle, tree, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("results")
+    _infer(bundle, tree, folder, **ALL)
+    return folder
+
+
+def _files(folder):
+    return sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
+
+
+def test_a_tree_of_studies_becomes_masks_and_a_page(results, tree):
+    names = _names(tree)
+    assert len(names) == 2
+    expected = ["index.html", "measurements.csv"]
+    expected += [f"previews/{name}.png" for name in names]
+    expected += [f"{name}_seg.{suffix}" for name in names for suffix in ("dcm", "nii.gz")]
+    assert _files(results) == sorted(expected)
+    rows = read_measurements(results / "measurements.csv")
+    assert [(row.scan, row.label, row.name) for row in rows] == [
+        (name, number, organ) for name in names for number, organ in ((1, "Liver"), (2, "Left kidney"))
+    ]
+    assert any(row.voxels for row in rows)
+    page = (results / "index.html").read_text()
+    assert page.count("data:image/png") == 2
+    assert "ssl_alpnet" in page
+    assert all(f'href="{name}_seg.dcm"' in page for name in names)
+
+
+def test_both_formats_hold_the_same_mask(results, tree):
+    for series in find_series(tree / "studies").series:
+        if series.modality != "MR":
+            continue
+        mask = nibabel.load(results / f"{series.name}_seg.nii.gz")
+        ds = pydicom.dcmread(results / f"{series.name}_seg.dcm")
+        assert mask.shape == series.shape
+        np.testing.assert_allclose(mask.affine, series.affine, atol=1e-4)
+        found = np.zeros(mask.shape, np.uint8)
+        for frame, group in zip(ds.pixel_array, ds.PerFrameFunctionalGroupsSequence, strict=True):
+            position = np.diag([-1.0, -1, 1]) @ np.array(group.PlanePositionSequence[0].ImagePositionPatient, float)
+            place = np.linalg.inv(series.affine) @ [*position, 1]
+            np.testing.assert_allclose(place[:2], 0, atol=1e-3)
+            number = group.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+            found[:, :, round(place[2])] += (number * (frame > 0)).astype(np.uint8).T
+        np.testing.assert_array_equal(found, mask.dataobj)
+        assert [segment.SegmentLabel for segment in ds.SegmentSequence] == ["Liver", "Left kidney"]
+        assert ds.SegmentSequence[1].SegmentedPropertyTypeCodeSequence[0].CodeMeaning == "Kidney"
+        assert ds.StudyInstanceUID == pydicom.dcmread(series.files[0]).StudyInstanceUID
+
+
+def test_patients_are_in_no_name_log_or_page(bundle, tree, tmp_path, caplog, capfd):
+    with caplog.at_level(logging.DEBUG):
+        _infer(bundle, tree, tmp_path, **ALL)
+    told = caplog.text + "".join(capfd.readouterr()) + " ".join(_files(tmp_path))
+    told += "".join((tmp_path / name).read_text() for name in ("index.html", "measurements.csv"))
+    assert not [word for word in IDENTIFIERS if word in told]
+
+
+def test_an_interrupted_run_goes_on(results, bundle, tree):
+    kept, lost = _names(tree)
+    times = {name: os.stat(results / name).st_mtime_ns for name in _files(results) if kept in name}
+    for file in (results / f"{lost}_seg.dcm", results / "previews" / f"{lost}.png", results / "index.html"):
+        before = _files(results)
+        file.unlink()
+        _infer(bundle, tree, results, **ALL)
+        assert _files(results) == before
+    assert {name: os.stat(results / name).st_mtime_ns for name in times} == times
+    assert len(read_measurements(results / "measurements.csv")) == 4
+    (results / "index.html").unlink()
+    _infer(bundle, tree, results, **ALL)
+    assert kept in (results / "index.html").read_text()
+
+
+@pytest.mark.parametrize("spacing", [[3.0, 3.0, 7.0], [0.8, 0.9, 3.5]])
+def test_a_raw_scan_is_prepared_and_its_mask_brought_back(bundle, tree, tmp_path, spacing):
+    chain = {"_target_": "monai_fewshot.transforms.mr_preparation", "spacing": spacing, "size": [48, 44]}
+    _infer(bundle, tree, tmp_path, preparation=chain, measurements=True, **{"image_size": [48, 44]})
+    rows = {(row.scan, row.label): row for row in read_measurements(tmp_path / "measurements.csv")}
+    for series in find_series(tree / "studies").series:
+        if series.modality != "MR":
+            continue
+        mask = nibabel.load(tmp_path / f"{series.name}_seg.nii.gz")
+        assert mask.shape == series.shape
+        np.testing.assert_allclose(mask.affine, series.affine, atol=1e-4)
+        for number in (1, 2):
+            inside = np.asarray(mask.dataobj) == number
+            assert inside.sum() == rows[series.name, number].voxels
+
+
+def test_dicom_segmentations_need_dicom_series(bundle, tree, dataset_dir, tmp_path):
+    settings = {"dataset_dir": str(dataset_dir / "imagesTr"), "modality": None, "outputs": ["dicom_seg"]}
+    with pytest.raises(RuntimeError) as failure:
+        _infer(bundle, tree, tmp_path / "out", **settings)
+    error = failure.value
+    while error.__cause__ is not None:
+        error = error.__cause__
+    assert "dicom_seg, but 6 of 6 scans are no DICOM series: scan_0" in str(error)
+    assert not list(tmp_path.rglob("*.nii.gz"))
+
+
+def test_names_and_codes_of_the_user(bundle, tree, tmp_path):
+    codes = tmp_path / "codes.json"
+    codes.write_text(json.dumps({"left kidney": {"value": "LK", "meaning": "Our kidney", "scheme": "99CLINIC"}}))
+    name = _names(tree)[0]
+    _infer(
+        bundle,
+        tree,
+        tmp_path / "out",
+        series_uid=name,
+        outputs=["dicom_seg"],
+        segment_codes=str(codes),
+        class_names=["Left kidney", "Liver"],
+    )
+    assert _files(tmp_path / "out") == [f"{name}_seg.dcm"]
+    ds = pydicom.dcmread(tmp_path / "out" / f"{name}_seg.dcm")
+    assert [segment.SegmentLabel for segment in ds.SegmentSequence] == ["Left kidney", "Liver"]
+    (code,) = ds.SegmentSequence[0].SegmentedPropertyTypeCodeSequence
+    assert (code.CodeValue, code.CodingSchemeDesignator) == ("LK", "99CLINIC")
