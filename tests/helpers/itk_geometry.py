@@ -43,6 +43,44 @@ def itk_affine(image):
     return RAS_TO_LPS @ affine
 
 
+def itk_changed(image, function):
+    """An image of SimpleITK with the values that a function makes of its own, in double precision."""
+    image = SimpleITK.Cast(image, SimpleITK.sitkFloat64)
+    other = SimpleITK.GetImageFromArray(function(SimpleITK.GetArrayFromImage(image)))
+    other.CopyInformation(image)
+    return other
+
+
+def assert_in_place(image, label, raw_image, raw_label, atol=1e-2):
+    """Hold all voxels of a scan to what SimpleITK finds at their places in raw images.
+
+    Labels are compared but for voxels as near to one voxel of the raw label as to another.
+
+    Args:
+        image: MetaTensor (X, Y, Z); where the raw image ends its values are not compared.
+        label: MetaTensor of the same shape and affine.
+        raw_image: image of SimpleITK, interpolated linearly.
+        raw_label: image of SimpleITK, whose nearest voxel counts; its voxels hold all values that the label holds.
+        atol: greatest difference of values.
+
+    Returns:
+        Where the raw image is, (X, Y, Z).
+    """
+    affine, shape = image.affine.numpy(), image.shape
+    np.testing.assert_allclose(label.affine, affine, atol=1e-6)
+    expected = itk_values(raw_image, affine, shape)
+    inside = np.isfinite(expected)
+    assert inside.mean() > 0.15
+    np.testing.assert_allclose(np.asarray(image)[inside], expected[inside], atol=atol)
+    coordinates = itk_coordinates(raw_label, affine, shape)
+    clear = inside & (np.abs(coordinates - np.floor(coordinates) - 0.5) > 2e-3).all(axis=0)
+    assert clear.mean() > 0.1
+    found = itk_values(raw_label, affine, shape, "nearest", 0)
+    np.testing.assert_array_equal(np.asarray(label)[clear], found[clear])
+    assert set(np.unique(label)) == set(np.unique(SimpleITK.GetArrayFromImage(raw_label)))
+    return inside
+
+
 def _place(image, affine):
     lps = RAS_TO_LPS @ affine
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
