@@ -33,8 +33,8 @@ def read_segmentation(
         path: a DICOM SEG (binary, fractional or label map), an RTSTRUCT, a folder that holds one of them, or a file
             that ``monai.transforms.LoadImage`` reads, such as NIfTI and NRRD.
         reference: the image (C, H, W, D), or its series.
-        class_names: segments or regions of a DICOM file to take, in upper or lower case, numbered from 1 in this order.
-            Defaults to None: all, segments by their own numbers, regions from 1 in the order of theirs.
+        class_names: names of the segments or regions of a DICOM file to take, in upper or lower case, numbered from 1
+            in this order. Defaults to None: all, segments by their own numbers, regions from 1 in the order of theirs.
 
     Returns:
         Label (1, H, W, D), and names by number; none for a file that has no names. Files of images are flipped and
@@ -49,16 +49,16 @@ def read_segmentation(
         label = LoadImage(image_only=True, ensure_channel_first=True)(file)
         return onto_grid(label, grid), {}
     ds = _annotation(file)
-    regions = segment_regions(ds, grid) if "SegmentSequence" in ds else contour_regions(ds, grid)
-    regions = regions if class_names is None else _chosen(regions, class_names)
-    if not any(len(region.voxels) for region in regions):
+    drawn = segment_regions(ds, grid) if "SegmentSequence" in ds else contour_regions(ds, grid)
+    drawn = drawn if class_names is None else _chosen(drawn, class_names)
+    if not any(len(region.voxels) for region in drawn):
         raise ValueError(
-            f"marks no voxel of its image: {', '.join(region.name for region in regions) or 'its regions'} and the "
+            f"marks no voxel of its image: {', '.join(region.name for region in drawn) or 'its regions'} and the "
             "image overlap nowhere, or nothing is drawn. Give the annotation of this series."
         )
-    label = label_map(regions, grid)
+    label = label_map(drawn, grid)
     label.meta[ImageMetaKey.FILENAME_OR_OBJ] = str(path)
-    return label, {region.number: region.name for region in regions}
+    return label, {region.number: region.name for region in drawn}
 
 
 def segmentation_names(path: PathLike) -> dict[int, str]:
@@ -101,11 +101,11 @@ def _annotation(file: Path, **options: Any) -> Any:
     return ds
 
 
-def _chosen(regions: Sequence[Region], class_names: Sequence[str]) -> list[Region]:
-    by_name = {region.name.lower(): region for region in regions}
-    unknown = [name for name in class_names if name.lower() not in by_name]
+def _chosen(drawn: Sequence[Region], names: Sequence[str]) -> list[Region]:
+    by_name = {region.name.lower(): region for region in drawn}
+    unknown = [name for name in names if name.lower() not in by_name]
     if unknown:
         raise ValueError(
-            f"has no region called {', '.join(unknown)}; it has {', '.join(region.name for region in regions)}."
+            f"has no region called {', '.join(unknown)}; it has {', '.join(region.name for region in drawn)}."
         )
-    return [by_name[name.lower()]._replace(number=number) for number, name in enumerate(class_names, start=1)]
+    return [by_name[name.lower()]._replace(number=number) for number, name in enumerate(names, start=1)]

@@ -20,6 +20,7 @@ from nibabel.wrapstruct import WrapStructError
 from PIL import Image
 
 from .dicom_header import is_dicom
+from .dicom_labels import segmentation_names
 from .scans import Scan, load_scans
 
 __all__ = ["pending_scans", "support_scans"]
@@ -31,6 +32,7 @@ def support_scans(
     image: PathLike | Sequence[PathLike],
     label: PathLike | Sequence[PathLike],
     series_uid: str | Sequence[str] | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> list[Scan]:
     """List annotated support scans.
 
@@ -40,13 +42,16 @@ def support_scans(
             holds it alone. :class:`monai_fewshot.data.LoadScand` reads them onto the grid of the image.
         series_uid: SeriesInstanceUID, or the name that :func:`monai_fewshot.data.load_scans` gives to the scan, of the
             DICOM series to take where a folder holds several; for several images, of all of them.
+        class_names: as for :class:`monai_fewshot.data.LoadScand`, for which several annotations must else agree on the
+            names of their numbers.
 
     Returns:
         Dictionaries with ``name``, ``image`` and ``label``.
 
     Raises:
         FileNotFoundError: where a file does not exist.
-        ValueError: where there are not as many labels as images, or a folder holds several.
+        ValueError: where there are not as many labels as images, a folder holds several, or the numbers of DICOM
+            annotations mean different regions.
     """
     images, labels = ensure_tuple(image), ensure_tuple(label)
     if len(images) != len(labels):
@@ -57,6 +62,8 @@ def support_scans(
     for image_path, label_path in zip(images, labels, strict=True):
         scan = _one_scan(image_path, series_uid)
         scans.append({"name": scan["name"], "image": scan["image"], "label": _one_label(label_path)})
+    if class_names is None:
+        _check_region_names([scan["label"] for scan in scans])
     return scans
 
 
@@ -85,6 +92,17 @@ def pending_scans(
     if len(pending) < len(scans):
         logger.info("%d of %d scans have a mask in %s already", len(scans) - len(pending), len(scans), output_dir)
     return pending
+
+
+def _check_region_names(labels: Sequence[str]) -> None:
+    names = {label: segmentation_names(label) for label in labels} if len(labels) > 1 else {}
+    named = {label: found for label, found in names.items() if found}
+    if len({tuple(found.items()) for found in named.values()}) > 1:
+        listed = "; ".join(f"{label}: {', '.join(found.values())}" for label, found in named.items())
+        raise ValueError(
+            f"The supports' annotations number different regions ({listed}): name those to segment, class_names, "
+            'such as ["liver", "spleen"].'
+        )
 
 
 def _one_label(path: PathLike) -> str:

@@ -11,16 +11,15 @@ import sys
 
 import nibabel
 import numpy as np
-import pydicom
 import pytest
 import torch
+from dicom_files import oblique, ras_affine, write_rtstruct, write_seg, write_series
 from ignite.engine import Events
 from monai.bundle import verify_net_in_out
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from scipy import ndimage
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from monai_fewshot.data import load_folds
+from monai_fewshot.data import load_folds, series_name
 from monai_fewshot.inferers import FewShotVolumeInferer
 from monai_fewshot.networks.nets import ALPNet, UNetEncoder
 
@@ -80,32 +79,6 @@ def _infer(trained, queries, dataset_dir, output_dir, **override):
             **_support(dataset_dir),
             **override,
         },
-    )
-
-
-def _write_series(folder, image, spacing=(1.5, 2.0, 5.0), origin=(-20.0, 10.0, 7.0)):
-    """Write the volume (columns, rows, slices) as an axial DICOM series, its slices in disorder."""
-    folder.mkdir(parents=True)
-    series, study = generate_uid(), generate_uid()
-    for z in range(image.shape[2]):
-        meta = pydicom.dataset.FileMetaDataset()
-        meta.MediaStorageSOPClassUID = CTImageStorage
-        meta.MediaStorageSOPInstanceUID = generate_uid()
-        meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        slice_ = pydicom.FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
-        slice_.SOPClassUID, slice_.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
-        slice_.SeriesInstanceUID, slice_.StudyInstanceUID, slice_.Modality = series, study, "CT"
-        slice_.PatientID, slice_.InstanceNumber = "x", z + 1
-        slice_.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-        slice_.ImagePositionPatient = [*origin[:2], origin[2] + z * spacing[2]]
-        slice_.PixelSpacing, slice_.SliceThickness = [spacing[1], spacing[0]], spacing[2]
-        slice_.Rows, slice_.Columns = image.shape[1], image.shape[0]
-        slice_.SamplesPerPixel, slice_.PhotometricInterpretation = 1, "MONOCHROME2"
-        slice_.BitsAllocated, slice_.BitsStored, slice_.HighBit, slice_.PixelRepresentation = 16, 16, 15, 1
-        slice_.PixelData = np.ascontiguousarray(image[..., z].T).astype(np.int16).tobytes()
-        slice_.save_as(folder / f"{(7 * z) % 10}.dcm", enforce_file_format=True)
-    return np.array(
-        [[-spacing[0], 0, 0, -origin[0]], [0, -spacing[1], 0, -origin[1]], [0, 0, spacing[2], origin[2]], [0, 0, 0, 1]]
     )
 
 
@@ -407,17 +380,52 @@ class TestInference:
         np.testing.assert_allclose(mask.affine, scans.affine, atol=1e-5)
 
     def test_dicom_series(self, trained, dataset_dir, scans, tmp_path):
-        image = scans.make(3)[0]
-        affine = _write_series(tmp_path / "in" / "patient 1" / "t2", image)
-        _infer(trained, tmp_path / "in", dataset_dir, tmp_path / "out")
+        image = np.trunc(scans.make(3)[0])
+        settings = {"directions": oblique(), "spacing": (1.5, 2.0, 5.0), "origin": (-20.0, 10.0, 7.0)}
+        folder = tmp_path / "in" / "Quxworth^Zebedee"
+        order = [3, 1, *range(4, image.shape[2]), 0, 2]
+        write_series(folder, image.astype(np.int16), order=order, series_uid="1.2", **settings)
+        write_series(folder, modality="CT", file_name="CT{}")
+        _infer(trained, tmp_path / "in", dataset_dir, tmp_path / "out", modality="MR")
         (file,) = (tmp_path / "out").iterdir()
-        assert file.name == "patient 1_t2_seg.nii.gz"
+        assert file.name == f"{series_name('1.2')}_seg.nii.gz"
         mask = nibabel.load(file)
         assert mask.shape == image.shape
+        affine = ras_affine(**settings)
         np.testing.assert_allclose(mask.affine, affine, atol=1e-4)
-        scans.save(tmp_path / "nifti" / "same.nii.gz", np.trunc(image), affine)
+        scans.save(tmp_path / "nifti" / "same.nii.gz", image, affine)
         _infer(trained, tmp_path / "nifti", dataset_dir, tmp_path / "out")
         np.testing.assert_array_equal(nibabel.load(tmp_path / "out" / "same_seg.nii.gz").dataobj, mask.dataobj)
+
+    @pytest.mark.parametrize("kind", ["seg", "contours", "nifti"])
+    def test_support_of_dicom(self, trained, dataset_dir, scans, tmp_path, kind):
+        """The same support as files of NIfTI and DICOM leads to the same mask."""
+        image, label = scans.make(4)
+        image, box = np.trunc(image), np.zeros(label.shape, np.uint8)
+        box[10:30, 12:26, 3:7] = 1
+        settings = {"spacing": (1.5, 2.0, 5.0), "origin": (-20.0, 10.0, 7.0)}
+        files = write_series(tmp_path / "Quxworth", image.astype(np.int16), **settings)
+        affine = ras_affine(**settings)
+        nifti = scans.save(tmp_path / "i.nii.gz", image, affine), scans.save(tmp_path / "l.nii.gz", box, affine)
+        if kind == "seg":
+            annotation = write_seg(tmp_path / "seg.dcm", files, box, ["box"])
+        elif kind == "contours":
+            corners = np.array([[9.5, 11.5], [29.5, 11.5], [29.5, 25.5], [9.5, 25.5]])
+            index = [np.insert(corners, 2, height, axis=1) for height in range(3, 7)]
+            drawn = [points * settings["spacing"] + settings["origin"] for points in index]
+            annotation = write_rtstruct(tmp_path / "rt.dcm", files, {"box": drawn})
+        else:
+            flip = np.array([[1, 0, 0, 0], [0, -1, 0, box.shape[1] - 1], [0, 0, 1, 0], [0, 0, 0, 1]])
+            annotation = scans.save(tmp_path / "turned.nii.gz", box[:, ::-1], affine @ flip)
+        query = dataset_dir / "imagesTr" / "scan_2.nii.gz"
+        masks = []
+        for support in (nifti, (tmp_path / "Quxworth", annotation)):
+            out = tmp_path / f"out{len(masks)}"
+            paths = dict(zip(("support_image", "support_label"), map(str, support), strict=True))
+            _infer(trained, query, dataset_dir, out, **paths)
+            masks.append(np.asanyarray(nibabel.load(out / "scan_2_seg.nii.gz").dataobj))
+        np.testing.assert_array_equal(masks[0], masks[1])
+        assert masks[0].any()
 
     def test_several_supports(self, trained, dataset_dir, tmp_path):
         pairs = [_support(dataset_dir, f"scan_{i}") for i in (0, 5)]

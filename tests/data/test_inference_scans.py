@@ -11,7 +11,7 @@ import pytest
 from dicom_files import write_seg, write_series
 from PIL import Image
 
-from monai_fewshot.data import pending_scans, support_scans
+from monai_fewshot.data import LoadScand, pending_scans, support_scans
 from monai_fewshot.data.dicom_series import series_name
 
 
@@ -74,6 +74,23 @@ def test_support_of_dicom(tmp_path):
         support_scans(tmp_path / "Quxworth", seg)
     nifti = _save(tmp_path / "a.nii.gz")
     assert support_scans(nifti, nifti, series_uid="1.1")[0]["image"] == nifti
+
+
+def test_supports_agree_on_regions(tmp_path):
+    series, labels = [tmp_path / name for name in "ab"], np.ones((12, 10, 6), int)
+    labels[:3] = 2
+    segs = [
+        write_seg(tmp_path / f"{folder.name}.dcm", write_series(folder), labels, names)
+        for folder, names in zip(series, (["liver", "spleen"], ["spleen", "liver"]), strict=True)
+    ]
+    assert len(support_scans([series[0]] * 2, [segs[0]] * 2)) == 2
+    message = r"regions \(.*a\.dcm: liver, spleen; .*b\.dcm: spleen, liver\): name those to segment, class_names"
+    with pytest.raises(ValueError, match=message):
+        support_scans(series, segs)
+    scans = support_scans(series, segs, class_names=["liver", "spleen"])
+    loaded = [LoadScand(class_names=["liver", "spleen"])(scan)["label"][0].numpy() for scan in scans]
+    np.testing.assert_array_equal(loaded[0], labels)
+    np.testing.assert_array_equal(loaded[1], 3 - labels)
 
 
 def test_finished_scans_are_passed_over(tmp_path, caplog):
