@@ -15,6 +15,7 @@ FOLDER = Path(__file__).parents[2] / "tutorials"
 SMALL = {"max_epochs": 1, "epoch_length": 2, "num_volumes": 5, "volume_size": [64, 64, 12], "min_size": 50}
 SMALL_IMAGES = {"max_epochs": 1, "epoch_length": 2, "num_images": 16, "image_size": [64, 64]}
 SMALL_TASKS = {"max_epochs": 1, "epoch_length": 10}
+LEAST_GAIN = 8
 MOST_BYTES = 200_000
 
 
@@ -66,6 +67,18 @@ def test_adapt_to_a_new_lesion_runs(tmp_path, monkeypatch):
     assert residuals["first order"] == residuals["MAML"] == "-"
     assert float(residuals["iMAML, proximal 2"]) > 0
     assert 0 < float(residuals["iMAML, proximal 10"]) < 0.5
+
+
+@pytest.mark.slow
+def test_from_one_annotated_slice_runs(tmp_path, monkeypatch):
+    printed, pictures = execute("from_one_annotated_slice.ipynb", {}, tmp_path, monkeypatch)
+    assert pictures == 5
+    gain = float(re.search(r"gain over the exemplar alone: ([-\d.]+) points", printed)[1])
+    assert gain > LEAST_GAIN
+    assert "same affine as the scan: True" in printed
+    stages = tmp_path / "data" / "trained" / "elsnet"
+    assert {path.name for path in stages.iterdir()} == {"model.pt", "stage_1", "stage_2"}
+    assert (tmp_path / "data" / "evaluation" / "stage_2" / "report.html").is_file()
 
 
 def dice_by_step(printed, start):
