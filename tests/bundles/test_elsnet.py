@@ -147,7 +147,7 @@ class TestEvaluate:
                 for part in ("imagesTr", "labelsTr")
             )
             image = np.clip(image, *np.percentile(image, (0.5, 99.5)))
-            image = torch.from_numpy((image - image.mean()) / image.std()).permute(2, 0, 1)[:, None]
+            image = torch.from_numpy((image - image.mean()) / image.std()).float().permute(2, 0, 1)[:, None]
             with torch.no_grad():
                 small = torch.nn.functional.interpolate(image, (32, 32), mode="bilinear", antialias=True)
                 logits = torch.nn.functional.interpolate(network(small), image.shape[2:], mode="bilinear")
