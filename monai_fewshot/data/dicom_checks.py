@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from .dicom_header import DicomSlice
-from .dicom_series import DicomSeries
+from .dicom_series import DicomSeries, copies
 
 __all__ = ["series_problems"]
 
@@ -111,6 +111,8 @@ def _position_problems(slices: Sequence[DicomSlice]) -> list[str]:
     heights = positions @ np.cross(rows, columns)
     gaps = np.diff(heights)
     distinct = gaps[gaps > 1e-3]
+    if copies(slices):
+        return [f"{_of(copies(slices), slices)} are copies of others, with the same SOPInstanceUID; remove the copies."]
     if len(distinct) < len(gaps):
         return [_doubles(heights)]
     step = float(np.median(gaps))

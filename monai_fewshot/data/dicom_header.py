@@ -31,7 +31,7 @@ VARIANTS = (
 """Attributes by which the images of one series may belong to several volumes."""
 
 _TAGS = (
-    "SOPClassUID",
+    "SOPInstanceUID",
     "Modality",
     "SeriesDescription",
     "SeriesInstanceUID",
@@ -59,6 +59,7 @@ class DicomSlice:
     Args:
         file: path of the file.
         frame: number of the frame, from 0; None for a file of one image.
+        instance_uid: SOPInstanceUID, which only copies of a file share.
         series_uid: SeriesInstanceUID.
         frame_of_reference: FrameOfReferenceUID, "" where there is none.
         modality: e.g. ``"MR"``.
@@ -77,6 +78,7 @@ class DicomSlice:
 
     file: str
     frame: int | None
+    instance_uid: str
     series_uid: str
     frame_of_reference: str
     modality: str
@@ -162,6 +164,7 @@ def _slice(ds: Any, file: PathLike, frame: int | None, places: Sequence[Any]) ->
     return DicomSlice(
         file=os.fspath(file),
         frame=frame,
+        instance_uid=str(ds.get("SOPInstanceUID") or file),
         series_uid=str(ds.SeriesInstanceUID),
         frame_of_reference=str(ds.get("FrameOfReferenceUID") or ""),
         modality=str(ds.get("Modality") or ""),

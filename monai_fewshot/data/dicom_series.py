@@ -214,7 +214,7 @@ def _volumes(slices: Sequence[DicomSlice]) -> list[DicomSeries]:
 
 def _parted(slices: Sequence[DicomSlice]) -> list[list[DicomSlice]]:
     """Part images at equal positions by the first attribute that makes sound volumes of them."""
-    if not _has_doubles(slices):
+    if not _has_doubles(slices) or copies(slices):
         return [list(slices)]
     folders = [(*slice_.variant, os.path.dirname(slice_.file)) for slice_ in slices]
     for values in zip(*folders, strict=True):
@@ -224,6 +224,11 @@ def _parted(slices: Sequence[DicomSlice]) -> list[list[DicomSlice]]:
         if len({len(group) for group in groups.values()}) == 1 and not any(map(_has_doubles, groups.values())):
             return [groups[value] for value in sorted(groups, key=_numeric)]
     return [list(slices)]
+
+
+def copies(slices: Sequence[DicomSlice]) -> int:
+    """Count the images that are there once more, in copies of their files."""
+    return len(slices) - len({(slice_.instance_uid, slice_.frame) for slice_ in slices})
 
 
 def _has_doubles(slices: Sequence[DicomSlice]) -> bool:

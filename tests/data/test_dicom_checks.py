@@ -7,7 +7,6 @@ import re
 import shutil
 
 import numpy as np
-import pydicom
 import pytest
 from dicom_files import AXIAL, CORONAL, IDENTIFIERS, SAGITTAL, made_pixels, oblique, write_report, write_series
 
@@ -143,9 +142,12 @@ def test_truncated_files(tmp_path):
     assert _problems(tmp_path) == ["2 of 6 files are truncated, shorter than their pixels; copy them again."]
 
 
-def test_a_copy_of_a_file_is_a_doubled_slice(tmp_path):
-    files = write_series(tmp_path)
-    shutil.copy(files[3], tmp_path / "copy.dcm")
-    (problem,) = _problems(tmp_path)
-    assert problem.startswith("1 of 6 positions hold more than one image, up to 2")
-    assert pydicom.dcmread(files[3]).InstanceNumber == 4
+@pytest.mark.parametrize("count", [1, 6])
+def test_copies_of_files(tmp_path, count):
+    """Of one slice, or of a whole series in another folder, which is then no second volume."""
+    (tmp_path / "copy").mkdir()
+    for file in write_series(tmp_path / "s")[:count]:
+        shutil.copy(file, tmp_path / "copy")
+    assert _problems(tmp_path) == [
+        f"{count} of {6 + count} images are copies of others, with the same SOPInstanceUID; remove the copies."
+    ]
