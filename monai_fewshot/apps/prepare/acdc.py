@@ -14,7 +14,7 @@ from monai_fewshot.transforms import mr_preparation
 from .cases import Case, Problem
 from .dataset_description import DatasetDescription
 from .nifti_scans import load_nifti_scan, unknown_values
-from .numbered_files import find_numbered
+from .numbered_files import find_numbered, nothing_found
 from .runner import prepare_dataset
 from .sources import open_source
 
@@ -102,6 +102,8 @@ def find_acdc_cases(source: Path, patients: Sequence[int] = PATIENTS) -> tuple[l
         labels.
     """
     folders = find_numbered(source, r"patient(\d+)")
+    if not folders:
+        return [], [nothing_found(source, "acdc")]
     cases: list[Case] = []
     problems: list[Problem] = []
     for number in patients:

@@ -19,7 +19,7 @@ from monai_fewshot.transforms import ct_preparation, mr_preparation
 
 from .cases import Case, Problem
 from .dataset_description import DatasetDescription
-from .numbered_files import by_number, walk
+from .numbered_files import by_number, nothing_found, walk
 from .picture_stacks import load_picture_stack, stack_problems
 from .runner import prepare_dataset
 from .sources import open_source
@@ -162,14 +162,16 @@ def find_chaos_cases(
     """
     chosen = _part(part)
     folders = _patient_folders(source, chosen.images.split("/")[0])
+    if not folders:
+        return [], [nothing_found(source, "chaos")]
     found: list[tuple[str, Path]] = []
     problems: list[Problem] = []
     for number in chosen.patients if patients is None else patients:
         name = f"chaos_{number:02d}"
-        if not folders[number]:
+        if number not in folders:
             text = f"has no folder {number}/{chosen.images}; download it, or leave the patient out (patients)."
             problems.append(Problem(name, None, text))
-        found += [(name, folder) for folder in folders[number]]
+        found += [(name, folder) for folder in folders.get(number, ())]
     with ThreadPoolExecutor(share_of_cores()) as pool:
         checked = list(pool.map(lambda item: _find_case(item[0], item[1], chosen), found))
     cases = [case for case, _ in checked if case is not None]

@@ -15,7 +15,7 @@ from monai_fewshot.transforms import CARDIAC_SPACING, mr_preparation
 from .cases import Case, Problem
 from .dataset_description import DatasetDescription
 from .nifti_scans import load_nifti_scan, unknown_values
-from .numbered_files import find_numbered, pair_numbered
+from .numbered_files import find_numbered, nothing_found, pair_numbered
 from .runner import prepare_dataset
 from .sources import open_source
 
@@ -99,9 +99,13 @@ def find_mscmr_cases(source: Path, patients: Sequence[int] = PATIENTS) -> tuple[
     Returns:
         The scans, and the problems: missing and doubled files, unknown values of labels.
     """
+    images = find_numbered(source, r"patient(\d+)_C0\.nii(?:\.gz)?")
+    labels = find_numbered(source, r"patient(\d+)_C0_manual\.nii(?:\.gz)?")
+    if not images and not labels:
+        return [], [nothing_found(source, "mscmr")]
     cases, problems = pair_numbered(
-        find_numbered(source, r"patient(\d+)_C0\.nii(?:\.gz)?"),
-        find_numbered(source, r"patient(\d+)_C0_manual\.nii(?:\.gz)?"),
+        images,
+        labels,
         patients,
         name=lambda patient: f"cmr_{patient:02d}",
         expected=lambda patient: (f"patient{patient}_C0.nii.gz", f"patient{patient}_C0_manual.nii.gz"),

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from .cases import Case, Problem
+from .sources import SOURCES
 
-__all__ = ["by_number", "find_numbered", "pair_numbered", "walk"]
+__all__ = ["by_number", "find_numbered", "nothing_found", "pair_numbered", "walk"]
 
 
 def walk(source: Path) -> Iterator[Path]:
@@ -47,6 +48,16 @@ def find_numbered(source: Path, pattern: str) -> dict[int, list[Path]]:
         if match := re.fullmatch(pattern, path.name):
             found[int(match[1])].append(path)
     return dict(found)
+
+
+def nothing_found(source: Path, name: str) -> Problem:
+    """Say that a folder holds nothing of a data set, and what it should hold.
+
+    Args:
+        source: the folder.
+        name: of the data set in :data:`monai_fewshot.apps.prepare.sources.SOURCES`.
+    """
+    return Problem("", source, f"holds none of the scans; expected {SOURCES[name].contents}.")
 
 
 def pair_numbered(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -86,10 +87,7 @@ def stack_problems(case: Case, values: Mapping[int, int]) -> list[Problem]:
             Problem(case.name, folder, text + "paired with the pictures of the label; download them again.")
         )
     size = series.slices[0].size if series is not None else ()
-    return [
-        *problems,
-        *(problem for file in case.label for problem in _picture_problems(case.name, file, size, values)),
-    ]
+    return [*problems, *_picture_problems(case, size, values)]
 
 
 def _volume(files: Sequence[Path]) -> tuple[DicomSeries | None, list[str]]:
@@ -121,17 +119,26 @@ def _follows_names(series: DicomSeries, files: Sequence[Path]) -> bool:
     return order in (names, names[::-1])
 
 
-def _picture_problems(name: str, file: Path, size: Sequence[int], values: Mapping[int, int]) -> list[Problem]:
-    try:
-        picture = _read_picture(file)
-    except ValueError as error:
-        return [Problem(name, file, str(error))]
-    problems = []
-    if size and picture.shape != tuple(size)[::-1]:
-        shown = [" x ".join(map(str, each)) for each in (picture.shape[::-1], size)]
-        problems.append(Problem(name, file, f"has {shown[0]} pixels, its slice {shown[1]}; download it again."))
-    odd = sorted(set(np.unique(picture).tolist()) - {0, *values})
-    return [*problems, unknown_value_problem(name, file, odd, values)] if odd else problems
+def _picture_problems(case: Case, size: Sequence[int], values: Mapping[int, int]) -> list[Problem]:
+    """Each kind of problem once, however many pictures have it, at the first of them."""
+    files: dict[str, list[Path]] = defaultdict(list)
+    odd: dict[int, Path] = {}
+    for file in case.label:
+        try:
+            picture = _read_picture(file)
+        except ValueError as error:
+            files[str(error)].append(file)
+            continue
+        if size and picture.shape != tuple(size)[::-1]:
+            shown = [" x ".join(map(str, each)) for each in (picture.shape[::-1], size)]
+            files[f"has {shown[0]} pixels, its slice {shown[1]}; download it again."].append(file)
+        for value in set(np.unique(picture).tolist()) - {0, *values}:
+            odd.setdefault(value, file)
+    problems = [
+        Problem(case.name, own[0], text if len(own) == 1 else f"{text} So it is with {len(own)} pictures.")
+        for text, own in files.items()
+    ]
+    return problems + ([unknown_value_problem(case.name, min(odd.values()), sorted(odd), values)] if odd else [])
 
 
 def _read_picture(file: Path) -> NDArray[np.uint8]:

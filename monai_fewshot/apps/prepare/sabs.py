@@ -14,7 +14,7 @@ from monai_fewshot.transforms import ct_preparation
 from .cases import Case, Problem
 from .dataset_description import DatasetDescription
 from .nifti_scans import load_nifti_scan, unknown_values
-from .numbered_files import find_numbered, pair_numbered
+from .numbered_files import find_numbered, nothing_found, pair_numbered
 from .runner import prepare_dataset
 from .sources import open_source
 
@@ -117,9 +117,13 @@ def find_sabs_cases(source: Path, patients: Sequence[int] = PATIENTS) -> tuple[l
     Returns:
         The scans, and the problems: missing and doubled files, unknown values of labels.
     """
+    images = find_numbered(source, r"img(\d+)\.nii(?:\.gz)?")
+    labels = find_numbered(source, r"label(\d+)\.nii(?:\.gz)?")
+    if not images and not labels:
+        return [], [nothing_found(source, "sabs")]
     cases, problems = pair_numbered(
-        find_numbered(source, r"img(\d+)\.nii(?:\.gz)?"),
-        find_numbered(source, r"label(\d+)\.nii(?:\.gz)?"),
+        images,
+        labels,
         patients,
         name=lambda patient: f"sabs_{patient:02d}",
         expected=lambda patient: (f"img{patient:04d}.nii.gz", f"label{patient:04d}.nii.gz"),

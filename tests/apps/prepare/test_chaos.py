@@ -212,8 +212,10 @@ def test_all_problems_are_told_at_once(tmp_path):
     png[3][0].unlink()
     write_series(own[4] / "DICOM_anon", made_scan(9)[0], file_name="B{:05d}.dcm", spacing=(1.5, 1.4, 7.0))
     shutil.move(dicom[5][2], own[5] / "DICOM_anon" / "IMG-0002-00099.dcm")
-    Image.fromarray(np.full((SIZE[1], SIZE[0]), 100, np.uint8)).save(png[6][0])
-    Image.fromarray(np.zeros((SIZE[0], SIZE[1]), np.uint8)).save(png[7][0])
+    for number, file in enumerate(png[6][:3]):
+        Image.fromarray(np.full((SIZE[1], SIZE[0]), 100 + number, np.uint8)).save(file)
+    for file in png[7][:2]:
+        Image.fromarray(np.zeros((SIZE[0], SIZE[1]), np.uint8)).save(file)
     png[8][0].write_bytes(b"\x89PNG, or not")
     Image.fromarray(np.zeros((SIZE[1], SIZE[0], 3), np.uint8)).save(png[9][0])
     dicom[10][0].write_bytes(dicom[10][0].read_bytes()[:150])
@@ -229,8 +231,8 @@ def test_all_problems_are_told_at_once(tmp_path):
         "holds 8 pictures for the 9 DICOM files",
         "holds 2 series, of 9 and 9 files; keep the files of one",
         "the slices are out of order",
-        "holds the value(s) 100; expected 0 and 56",
-        "has 58 x 66 pixels, its slice 66 x 58",
+        "IMG-0002-00001.png: holds the value(s) 100, 101, 102; expected 0 and 56",
+        "has 58 x 66 pixels, its slice 66 x 58; download it again. So it is with 2 pictures.",
         "chaos_08",
         "cannot be read (UnidentifiedImageError)",
         "has 3 color channels",
@@ -241,6 +243,15 @@ def test_all_problems_are_told_at_once(tmp_path):
     ):
         assert part in text, part
     assert "chaos_12" not in text
+    assert text.count("holds the value(s)") == 1
+
+
+def test_a_folder_of_something_else_is_one_problem(tmp_path):
+    (tmp_path / "photos").mkdir()
+    for part in CHAOS_PARTS:
+        cases, problems = find_chaos_cases(tmp_path, part)
+        assert not cases
+        assert "holds none of the scans; expected CHAOS_Train_Sets.zip" in str(*problems)
 
 
 def test_scans_with_problems_can_be_left_out(tmp_path):

@@ -148,6 +148,14 @@ def test_scans_keep_their_names_and_folds_where_all_patients_are_there(tmp_path)
     assert len(find_acdc_cases(write_acdc(tmp_path / "acdc", (100,)))[1]) == 99
 
 
+@pytest.mark.parametrize("find", [find_sabs_cases, find_mscmr_cases, find_acdc_cases])
+def test_a_folder_of_something_else_is_one_problem(tmp_path, find):
+    (tmp_path / "photo.png").touch()
+    cases, problems = find(tmp_path)
+    assert not cases
+    assert "holds none of the scans; expected " in str(*problems)
+
+
 def test_all_problems_of_sabs_are_told_at_once(tmp_path):
     source = write_sabs(tmp_path / "raw", (1, 2, 3, 4, 5, 6))
     (source / "label/label0001.nii.gz").unlink()
