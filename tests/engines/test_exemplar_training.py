@@ -59,11 +59,12 @@ def test_one_exemplar_is_enough_for_squares(trained):
     assert 2 * both / ((found > 0).sum() + (OTHERS.label > 0).sum()) > 0.8
 
 
-def test_both_stages_begin_with_the_same_weights_and_the_second_learns_from_pseudo_labels(tmp_path):
-    seen, starts = [], []
+def test_stages_begin_with_the_same_weights_and_generators_and_learn_from_pseudo_labels_after_the_first(tmp_path):
+    seen, starts, generators = [], [], []
 
     def samples(unlabeled=None):
         seen.append(unlabeled)
+        generators.append(torch.get_rng_state())
         starts.append({name: tensor.clone() for name, tensor in run.network.state_dict().items()})
         return ExemplarSamples(EXEMPLAR, 4, RandExemplarSynthesis(2), unlabeled)
 
@@ -76,6 +77,7 @@ def test_both_stages_begin_with_the_same_weights_and_the_second_learns_from_pseu
     assert equal(starts[0], starts[1])
     assert equal(starts[0], starts[2])
     assert equal(starts[0], network().state_dict())
+    assert all(torch.equal(generators[0], state) for state in generators[1:])
 
 
 @pytest.fixture(scope="module")

@@ -71,8 +71,9 @@ def in_a_group(rank, folder):
         found["network"] = run(folder / "whole", found["seen"]).run().state_dict()
     found |= {"texts": [*texts], "bar": bar.getvalue(), "written": [*written]}
     found["labels"] = {size: pseudo_labels(network(), OTHERS, batch_size=size).label for size in (1, 3, 7)}
-    with contextlib.suppress(KeyboardInterrupt):
-        run(folder / "parts", loss=StoppingLoss(2, 5)).run()
+    for name in ("parts", "handed over"):
+        with contextlib.suppress(KeyboardInterrupt):
+            run(folder / name, loss=StoppingLoss(2, 5)).run()
     found["resumed"] = run(folder / "parts", resume=True).run().state_dict()
     found["batch norm"] = run(folder / "norm", rounds=0, network=network(norm="batch")).run().state_dict()
     found["errors"] = {
@@ -153,6 +154,12 @@ def test_the_first_process_alone_writes_and_talks(both, alone):
 def test_a_stopped_training_goes_on_exactly_in_several_processes(both):
     _, found, _, _ = both
     assert all(equal(each["resumed"], each["network"]) for each in found)
+
+
+def test_one_process_goes_on_where_two_have_stopped(both, alone):
+    folder, _, _, _ = both
+    assert not (folder / "handed over" / "stage_2" / "model.pt").exists()
+    assert_close(run(folder / "handed over", resume=True).run().state_dict(), alone[1])
 
 
 def test_running_statistics_are_those_that_are_saved(both):
