@@ -20,7 +20,7 @@ from monai.utils import OptionalImportError, convert_to_numpy, ensure_tuple, opt
 import monai_fewshot
 from monai_fewshot.utils import write_atomically
 
-from .dicom_header import is_dicom
+from .dicom_header import DicomSlice, is_dicom, slices_of
 from .dicom_series import find_series
 from .segment_codes import PRIVATE_SCHEME, SegmentCode, segment_code
 
@@ -49,15 +49,9 @@ IDENTIFIERS = (
 """What DICOM demands of every object of a study: these alone go from the source into the file, and nowhere else."""
 
 GEOMETRY = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns")
+FRAMES = ("NumberOfFrames", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 REFERENCES = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID")
-OTHERS = (
-    "SpecificCharacterSet",
-    "Modality",
-    "SliceThickness",
-    "SpacingBetweenSlices",
-    "NumberOfFrames",
-    "Manufacturer",
-)
+OTHERS = ("SpecificCharacterSet", "Modality", "SliceThickness", "SpacingBetweenSlices", "Manufacturer")
 SERIES_NUMBER = 1000
 OFF_GRID = 0.25
 
@@ -83,7 +77,7 @@ def write_dicom_seg(
 
     Args:
         label: (1, H, W, D) or (H, W, D) class numbers, with the affine of the series as MONAI's ``LoadImage`` reads it.
-        source_files: of one series of single-frame images, in any order.
+        source_files: of one series, in any order: images of one frame each, or one multi-frame file.
         class_names: names of the classes 1..N.
         path: the file.
         own_codes: codes by name of the class that go before ours.
@@ -103,9 +97,9 @@ def write_dicom_seg(
     voxels = voxels[0] if voxels.ndim == 4 else voxels
     _check_classes(voxels, class_names)
     sources = [_header(file) for file in source_files]
-    _check_sources(sources)
-    affine = convert_to_numpy(label.affine).astype(float)
-    planes = _planes(voxels, affine, sources)
+    slices = [slice_ for source, file in zip(sources, source_files, strict=True) for slice_ in slices_of(source, file)]
+    _check_sources(sources, slices)
+    planes = _planes(voxels, convert_to_numpy(label.affine).astype(float), slices)
     own = {number: segment_code(class_names[number], own_codes) for number in sorted(class_names)}
     algorithm = highdicom.AlgorithmIdentificationSequence(
         name=algorithm_name[:64], family=codes.DCM.ArtificialIntelligence, version=algorithm_version[:64]
@@ -176,56 +170,62 @@ def _check_classes(voxels: np.ndarray, class_names: Mapping[int, str]) -> None:
 
 
 def _header(file: PathLike) -> Dataset:
-    tags = [*IDENTIFIERS, *GEOMETRY, *REFERENCES, *OTHERS]
+    tags = [*IDENTIFIERS, *GEOMETRY, *FRAMES, *REFERENCES, *OTHERS]
     return pydicom.dcmread(file, stop_before_pixels=True, specific_tags=tags, force=True)
 
 
-def _check_sources(sources: Sequence[Dataset]) -> None:
-    lacking = [name for name in (*GEOMETRY, *REFERENCES) if any(not source.get(name) for source in sources)]
-    if not sources or lacking:
+def _check_sources(sources: Sequence[Dataset], slices: Sequence[DicomSlice]) -> None:
+    lacking = [name for name in REFERENCES if any(not source.get(name) for source in sources)]
+    if not all(slice_.position and slice_.orientation and slice_.spacing and slice_.size for slice_ in slices):
+        lacking.append("the place of its images")
+    if not slices or lacking:
         raise ValueError(
             f"The source series of {len(sources)} file(s) lacks {', '.join(lacking) or 'images'}, which a DICOM "
-            "segmentation refers to. Give a series of single-frame images as the scanner sent it, or write NIfTI."
+            "segmentation refers to. Give a series as the scanner sent it, or write NIfTI."
         )
     for name in ("SeriesInstanceUID", "FrameOfReferenceUID"):
         number = len({source[name].value for source in sources})
         if number > 1:
             raise ValueError(f"The source files are of {number} different {name}s: give the files of one series.")
+    if len(sources) > 1 and len(slices) > len(sources):
+        raise ValueError(
+            f"The source series has {len(slices)} frames in {len(sources)} files: a DICOM segmentation refers to one "
+            "multi-frame file, or to files of one frame each. Write NIfTI."
+        )
 
 
-def _planes(voxels: np.ndarray, affine: np.ndarray, sources: Sequence[Dataset]) -> np.ndarray:
-    """Take the slice of each source instance, (instances, rows, columns), out of the label map."""
-    planes = [voxels[_indices(voxels.shape, affine, source)] for source in sources]
+def _planes(voxels: np.ndarray, affine: np.ndarray, slices: Sequence[DicomSlice]) -> np.ndarray:
+    """Take the slice of each source image, (images, rows, columns), out of the label map."""
+    planes = [voxels[_indices(voxels.shape, affine, slice_)] for slice_ in slices]
     covered = sum(np.count_nonzero(plane) for plane in planes)
     if covered != np.count_nonzero(voxels):
         raise ValueError(
-            f"Of {np.count_nonzero(voxels)} voxels of the mask, {covered} lie on the {len(sources)} images of the "
+            f"Of {np.count_nonzero(voxels)} voxels of the mask, {covered} lie on the {len(slices)} images of the "
             "source series: give all its files, each once."
         )
     return np.stack(planes).astype(np.uint8 if voxels.max(initial=0) < 256 else np.uint16)
 
 
-def _indices(shape: Sequence[int], affine: np.ndarray, source: Dataset) -> tuple[np.ndarray, ...]:
+def _indices(shape: Sequence[int], affine: np.ndarray, slice_: DicomSlice) -> tuple[np.ndarray, ...]:
     """Find the voxel of each pixel, three arrays that broadcast to (rows, columns)."""
     to_voxels = np.linalg.inv(affine) @ np.diag([-1.0, -1, 1, 1])
-    along_row, along_column = np.reshape(np.asarray(source.ImageOrientationPatient, float), (2, 3))
-    between_rows, between_columns = (float(value) for value in source.PixelSpacing)
-    start = to_voxels @ [*map(float, source.ImagePositionPatient), 1]
-    steps = to_voxels[:3, :3] @ np.stack([along_column * between_rows, along_row * between_columns], axis=1)
+    columns, rows = slice_.size
+    along_row, along_column = np.reshape(slice_.orientation, (2, 3)) * np.reshape(slice_.spacing, (2, 1))
+    start = to_voxels @ [*slice_.position, 1]
+    steps = to_voxels[:3, :3] @ np.stack([along_column, along_row], axis=1)
     whole_start, whole_steps = np.rint(start[:3]), np.rint(steps)
-    last = np.array([source.Rows - 1, source.Columns - 1])
-    corners = [np.zeros(2), last, last * [1, 0], last * [0, 1]]
+    corners = [np.array([row, column]) for row in (0, rows - 1) for column in (0, columns - 1)]
     ends = np.stack([whole_start + whole_steps @ corner for corner in corners])
     error = max(np.abs(start[:3] - whole_start + (steps - whole_steps) @ corner).max() for corner in corners)
     if error > OFF_GRID or np.abs(whole_steps).sum() != 2 or (ends < 0).any() or (ends >= np.array(shape)).any():
         raise ValueError(
-            f"An image of the source series ({source.Rows} rows, {source.Columns} columns) does not lie on the grid of "
-            f"the mask {tuple(shape)}: give the files of the series that was segmented, and bring the mask back to the "
-            "series' own grid (monai.transforms.Invertd) where it was prepared."
+            f"An image of the source series ({rows} rows, {columns} columns) does not lie on the grid of the mask "
+            f"{tuple(shape)}: give the files of the series that was segmented, and bring the mask back to the series' "
+            "own grid (monai.transforms.Invertd) where it was prepared."
         )
-    rows, columns = np.arange(source.Rows)[:, None], np.arange(source.Columns)[None]
+    row, column = np.arange(rows)[:, None], np.arange(columns)[None]
     first, second, third = (
-        (whole_start[axis] + whole_steps[axis, 0] * rows + whole_steps[axis, 1] * columns).astype(int)
+        (whole_start[axis] + whole_steps[axis, 0] * row + whole_steps[axis, 1] * column).astype(int)
         for axis in range(3)
     )
     return first, second, third

@@ -18,7 +18,7 @@ from monai.transforms import Flip, LoadImage, Orientation, Transpose
 from monai.utils import OptionalImportError
 from pydicom.sr.codedict import codes
 
-from monai_fewshot.data import load_segment_codes, write_dicom_seg
+from monai_fewshot.data import LoadScand, load_segment_codes, write_dicom_seg
 
 NAMES = {1: "liver", 2: "left kidney", 3: "implant"}
 SIZE = (12, 10, 6)
@@ -122,6 +122,38 @@ def test_axes_of_the_label_map_play_no_part(turn, tmp_path):
     else:
         turned = turn(label)
     path = write_dicom_seg(turned, files, NAMES, tmp_path / "seg.dcm")
+    _assert_same_points(_read_by_pydicom(path), _points(label))
+
+
+def _enhanced(folder, files):
+    """Turn series into one multi-frame file."""
+    source = [pydicom.dcmread(file) for file in files]
+    image = highdicom.legacy.LegacyConvertedEnhancedMRImage(source, highdicom.UID(), 1, highdicom.UID(), 1)
+    folder.mkdir()
+    image.save_as(folder / "enhanced.dcm")
+    return folder / "enhanced.dcm"
+
+
+def test_a_multi_frame_file(tmp_path):
+    files, _ = _series(tmp_path, directions=oblique(), order=[3, 1, 0, 5, 2, 4])
+    file = _enhanced(tmp_path / "multi", sorted(files))
+    label = _label(LoadScand()({"name": "a", "image": str(file)})["image"])
+    path = write_dicom_seg(label, [file], NAMES, tmp_path / "seg.dcm")
+    _assert_same_points(_read_by_pydicom(path), _points(label))
+    frames = pydicom.dcmread(file).PerFrameFunctionalGroupsSequence
+    for group in pydicom.dcmread(path).PerFrameFunctionalGroupsSequence:
+        (reference,) = group.DerivationImageSequence[0].SourceImageSequence
+        frame = frames[int(reference.ReferencedFrameNumber) - 1]
+        expected = frame.PlanePositionSequence[0].ImagePositionPatient
+        assert list(group.PlanePositionSequence[0].ImagePositionPatient) == list(expected)
+    with pytest.raises(ValueError, match="12 frames in 2 files: a DICOM segmentation refers to one multi-frame file"):
+        write_dicom_seg(label, [file, file], NAMES, tmp_path / "seg.dcm")
+
+
+def test_a_tilted_gantry(tmp_path):
+    files = write_series(tmp_path / "series", made_pixels(SIZE), tilt=(0.0, 0.55, 0.0))
+    label = _label(LoadScand()({"name": "a", "image": files})["image"])
+    path = write_dicom_seg(label, files, NAMES, tmp_path / "seg.dcm")
     _assert_same_points(_read_by_pydicom(path), _points(label))
 
 
@@ -260,7 +292,9 @@ class TestRefusals:
 
     def test_a_series_without_position(self, tmp_path, series):
         files = write_series(tmp_path / "secondary", FrameOfReferenceUID=None, ImagePositionPatient=None)
-        with pytest.raises(ValueError, match=r"6 file\(s\) lacks ImagePositionPatient, FrameOfReferenceUID") as error:
+        with pytest.raises(
+            ValueError, match=r"6 file\(s\) lacks FrameOfReferenceUID, the place of its images"
+        ) as error:
             write_dicom_seg(_label(series[1]), files, NAMES, tmp_path / "seg.dcm")
         assert not [word for word in IDENTIFIERS if word in str(error.value)]
 
