@@ -195,5 +195,5 @@ def test_an_error_while_labeling_ends_all_with_its_reason(both):
 def test_an_error_in_one_process_ends_the_training(both):
     folder, _, error, seconds = both
     assert "ArithmeticError: stopped" in error or "Connection closed" in error
-    assert seconds < 200
+    assert seconds < 600
     assert not (folder / "broken" / "stage_1" / "model.pt").exists()
