@@ -32,8 +32,8 @@ def choose_exemplars(
     """Choose the annotated slices that a network is trained from.
 
     One is drawn from the slices that hold all classes, as in ELSNet. Several are spread evenly over the slices that
-    hold any class, from the first to the last, and one of them is moved to a slice with all classes where together
-    they would miss one.
+    hold any class, from the first to the last, and one of them is moved to the nearest slice with all classes where none
+    of them holds all: images can only be synthesized of such a one.
 
     Args:
         stack: the slices of an annotated volume, or images, with label maps.
@@ -73,7 +73,7 @@ def choose_exemplars(
     if not 1 <= count <= len(some):
         raise ValueError(f"{count} slices are asked for, {len(some)} hold a class: ask for 1 to {len(some)}.")
     chosen = some[np.linspace(0, len(some) - 1, count).round().astype(int)]
-    if len(full) and not held[chosen].any(0).all():
+    if len(full) and not held[chosen].all(1).any():
         nearest = np.abs(chosen[:, None] - full[None]).min(1).argmin()
         chosen[nearest] = full[np.abs(full - chosen[nearest]).argmin()]
     return _complete(sorted(chosen.tolist()), held, classes)

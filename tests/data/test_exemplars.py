@@ -39,6 +39,11 @@ def test_several_are_spread_over_the_organ_and_show_all_classes(count, expected)
     assert {1, 2, 3} <= shown
 
 
+def test_one_of_several_shows_all_classes_where_any_slice_does():
+    ends = stack((1, 2), (3,), (1, 2, 3), (3,), (1, 2))
+    assert choose_exemplars(ends, [1, 2, 3], count=2) == [2, 4]
+
+
 def test_given_slices_are_taken():
     assert choose_exemplars(HEART, [1, 2, 3], slices=[5, 2]) == [2, 5]
     with pytest.raises(ValueError, match=r"There are no slices \[9, -1\]: the annotated scan has slices 0 to 8"):
