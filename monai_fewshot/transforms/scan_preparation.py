@@ -49,8 +49,8 @@ def mr_preparation(
 
     Based on: C. Ouyang et al., Self-supervision with superpixels, ECCV 2020, section 4.1 and its code,
     https://github.com/cheng-01037/Self-supervised-Fewshot-Medical-Image-Segmentation.
-    Deviation: the original makes ``int(n * old / new + 1)`` slices, rows and columns, the last of which lies outside of
-    the scan and is black; here the last voxel's center is the last inside of the scan. The original resamples labels
+    Deviation: the original makes ``int(n * old / new + 1)`` slices, rows and columns, the last of which mostly lies
+    outside of the scan and is black; here there are ``round((n - 1) * old / new + 1)``. The original resamples labels
     class by class, linearly, with a threshold at 1/2; here each voxel takes the nearest, which needs the memory of one
     class, leaves no gaps between classes, and differs at corners of a class only.
 

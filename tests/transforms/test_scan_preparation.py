@@ -153,6 +153,45 @@ def test_published_numbers_are_the_defaults():
     assert (array(prepared).min(), array(prepared).max()) == (0, 255)
 
 
+def published_resampling(image, spacing):
+    """As in the original: from the first voxel on, to ``int(n * old / new + 1)`` voxels, 0 outside of the scan."""
+    resample = SimpleITK.ResampleImageFilter()
+    resample.SetInterpolator(SimpleITK.sitkLinear)
+    resample.SetOutputOrigin(image.GetOrigin())
+    resample.SetOutputDirection(image.GetDirection())
+    resample.SetOutputSpacing(spacing)
+    sizes = zip(image.GetSize(), image.GetSpacing(), spacing, strict=True)
+    resample.SetSize([int(n * old / new + 1) for n, old, new in sizes])
+    return SimpleITK.GetArrayFromImage(resample.Execute(image)).transpose()
+
+
+@pytest.mark.parametrize("grid", ["axial", "oblique and left-handed"])
+def test_mr_preparation_is_the_published_one_but_for_the_black_margin(grid):
+    scan = smooth_scan((300, 260, 9), GRIDS[grid])
+    chain = mr_preparation()
+    ours = {key: array(value) for key, value in mr_preparation(size=None)(dict(scan)).items()}
+    raw = array(scan["image"]).astype(np.float64)
+    clipped = itk_image(np.minimum(raw, np.percentile(raw, 99.5)), GRIDS[grid])
+    theirs = published_resampling(clipped, (1.25, 1.25, 7.7))
+    shared = tuple(map(slice, ours["image"].shape))
+    np.testing.assert_allclose(ours["image"], theirs[shared], atol=0.02)
+    assert [t - o for t, o in zip(theirs.shape, ours["image"].shape, strict=True)] == [1, 1, 1]
+    for axis in range(3):
+        assert not theirs.take(-1, axis).any()
+    labels = np.zeros(theirs.shape)
+    for value in range(1, 5):
+        one_class = itk_image((array(scan["label"]) == value).astype(np.float64), GRIDS[grid])
+        labels[np.rint(published_resampling(one_class, (1.25, 1.25, 7.7))) == 1] = value
+    for value in range(1, 5):
+        mine, other = ours["label"] == value, labels[shared] == value
+        assert 2 * (mine & other).sum() / (mine.sum() + other.sum()) > 0.97
+    cropped = array(chain(dict(scan))["image"])
+    start = [n // 2 - 128 for n in theirs.shape[:2]]
+    their_crop = theirs[start[0] : start[0] + 256, start[1] : start[1] + 256, : cropped.shape[2]]
+    shifts = [(a, b) for a in (-1, 0, 1) for b in (-1, 0, 1)]
+    assert any(np.allclose(np.roll(their_crop, s, (0, 1))[2:-2, 2:-2], cropped[2:-2, 2:-2], atol=0.02) for s in shifts)
+
+
 def test_every_step_can_be_left_out():
     scan = smooth_scan((40, 50, 6), GRIDS["oblique"])
     kept = mr_preparation(spacing=None, size=None, clip_percent=0)(dict(scan))
