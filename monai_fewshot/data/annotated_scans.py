@@ -8,12 +8,14 @@ from pathlib import Path
 
 import torch
 from monai.config import PathLike
-from monai.transforms import LoadImage
+from monai.utils import ensure_tuple
 
 from monai_fewshot.utils import read_provenance
 
+from .dicom_labels import segmentation_names
 from .exclusion import class_numbers
 from .inference_scans import support_scans
+from .load_scan import LoadScand
 from .scans import Scan, load_class_names, load_scans
 from .splits import choose_folds, training_scans
 
@@ -77,9 +79,9 @@ def unlabeled_scans(
     Raises:
         ValueError: where no scan is left.
     """
-    taken = {Path(scan["image"]).resolve() for scan in annotated}
+    taken = set(map(_image_files, annotated))
     scans = training_scans(dataset_dir, fold, num_folds, with_labels)
-    left = [scan for scan in scans if Path(scan["image"]).resolve() not in taken]
+    left = [scan for scan in scans if _image_files(scan) not in taken]
     if not left:
         raise ValueError(f"{dataset_dir} has no scan beside the annotated one: add scans, without labels.")
     return left
@@ -92,7 +94,7 @@ def annotated_classes(
 
     Args:
         scans: the annotated scans.
-        dataset_dir: where ``dataset.json`` may name classes.
+        dataset_dir: where ``dataset.json`` may name classes; a DICOM label of the first scan may else.
         classes: names or numbers; None for all that are named, or, where none are, all that the labels show.
 
     Returns:
@@ -101,7 +103,7 @@ def annotated_classes(
     Raises:
         ValueError: where a class is unknown, or the labels show none.
     """
-    names = load_class_names(dataset_dir)
+    names = load_class_names(dataset_dir) or (segmentation_names(scans[0]["label"]) if scans else {})
     numbers = names and class_numbers(names, classes or list(names))
     if not names:
         numbers = class_numbers({}, classes) if classes else _values(scans)
@@ -132,9 +134,13 @@ def trained_classes(checkpoints: Sequence[PathLike]) -> dict[int, str]:
     return {int(number): name for number, name in first[1].items()}
 
 
+def _image_files(scan: Scan) -> tuple[Path, ...]:
+    return tuple(Path(file).resolve() for file in ensure_tuple(scan["image"]))
+
+
 def _values(scans: Sequence[Scan]) -> tuple[int, ...]:
-    load = LoadImage(image_only=True)
-    shown = sorted({int(value) for scan in scans for value in torch.unique(load(scan["label"])).tolist()} - {0})
+    load = LoadScand()
+    shown = sorted({int(value) for scan in scans for value in torch.unique(load(scan)["label"]).tolist()} - {0})
     if not shown:
         raise ValueError(f"{scans[0]['label']} is empty, no voxel is above 0: annotate at least one class.")
     return tuple(shown)
