@@ -114,25 +114,28 @@ def _as_volume(volume: torch.Tensor) -> torch.Tensor:
 def _image_problems(image: torch.Tensor, num_channels: int) -> list[str]:
     voxels = convert_to_tensor(image, track_meta=False)
     problems = _shape_problems(voxels, num_channels)
-    nan, infinite = int(voxels.isnan().sum()), int(voxels.isinf().sum())
-    if nan or infinite:
+    if not voxels.numel():
+        return problems
+    lowest, highest = voxels.aminmax()
+    if not (lowest.isfinite() and highest.isfinite()):
+        nan, infinite = int(voxels.isnan().sum()), int(voxels.isinf().sum())
         problems.append(
             f"holds {nan} NaN and {infinite} infinite values among {voxels.numel()} voxels; "
             "give them a finite value, e.g. the lowest of the scan."
         )
-    elif voxels.numel() and voxels.min() == voxels.max():
-        problems.append(f"is constant, every voxel is {voxels.min().item():g}; export the scan again, or leave it out.")
+    elif lowest == highest:
+        problems.append(f"is constant, every voxel is {lowest.item():g}; export the scan again, or leave it out.")
     return problems
 
 
 def _label_problems(label: torch.Tensor, classes: Collection[int] | None) -> list[str]:
     values = convert_to_tensor(label, track_meta=False)
     problems = _shape_problems(values, num_channels=1)
-    broken = values[values != values.round()] if values.is_floating_point() else values[:0]
+    known = _known_voxels(values, classes)
+    odd = values[~known] if not known.all() else values[:0]
+    broken = odd[odd != odd.round()] if odd.is_floating_point() else odd[:0]
     if broken.numel():
         return [*problems, f"holds values that are no integers: {_listed(broken)}; a label map holds class numbers."]
-    allowed = torch.tensor([0, *classes]) if classes else None
-    odd = values[values < 0] if allowed is None else values[~torch.isin(values, allowed.to(values.device))]
     if odd.numel():
         expected = "0 and positive integers" if not classes else f"0 and {', '.join(map(str, classes))}"
         problems.append(
@@ -141,6 +144,16 @@ def _label_problems(label: torch.Tensor, classes: Collection[int] | None) -> lis
     if not (values > 0).any():
         problems.append("is empty, no voxel is above 0; annotate at least one class, or leave the scan out.")
     return problems
+
+
+def _known_voxels(values: torch.Tensor, classes: Collection[int] | None) -> torch.Tensor:
+    """Where a label holds a class or background; a comparison each takes a fraction of the time of ``torch.isin``."""
+    if not classes:
+        return (values >= 0) & (values == values.round()) if values.is_floating_point() else values >= 0
+    known = values == 0
+    for number in classes:
+        known |= values == number
+    return known
 
 
 def _shape_problems(volume: torch.Tensor, num_channels: int) -> list[str]:
