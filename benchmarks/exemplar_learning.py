@@ -7,8 +7,10 @@
 The rows are those of table 3 and of the left half of table 4 of En and Guo (BMVC 2022): with and without synthetic
 images, the contrast of prototypes in either stage, and unlabeled images. All networks of a row are trained from one
 annotated slice of the fold's support scan, which the seed draws, as it does the first weights. Whole volumes of the
-fold's query scans are segmented slice by slice. Rows that share a first stage share its network. SSL-ALPNet is trained
-on the same unlabeled scans, and its support is that scan. The same command goes on after an interruption.
+fold's query scans are segmented slice by slice. Rows that share a first stage share its network. Organs are pasted onto
+unlabeled slices, and all organs by one transform; two rows more have the paper's backgrounds and its arrangement, where
+every organ moves for itself. SSL-ALPNet is trained on the same unlabeled scans, and its support is that scan. The same
+command goes on after an interruption.
 
 Scans of sets whose in-plane sizes differ are first cut to squares about their center (CUT), so that all methods see
 pixels of one shape; what is cut off counts for no method.
@@ -40,7 +42,7 @@ EPOCH_LENGTH = 50
 AUGMENTATION = {"acdc": {"geometry#flip": [0.5, 0.5]}}
 """Flips, as in the paper, where left and right organs are not to be told apart, by the name of the folder."""
 CUT = {"acdc": 192}
-"""Voxels in plane of scans that are cut, by the name of the folder; all of ACDC's hearts lie within."""
+"""Voxels in plane of scans that are cut, by the name of the folder; all of ACDC's hearts lie within, by all labels."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,12 @@ STAGES = {
     "both": FirstStage(
         "+ synthesis + contrast in stage 1", CONTRAST, {"all but contrast in stage 2": NO_CONTRAST, "all": CONTRAST}
     ),
+    "organ-free": FirstStage(
+        "+ synthesis, black and organ-free backgrounds",
+        {**NO_CONTRAST, "backgrounds": "organ_free", "synthesis#black_prob": 0.5},
+        {},
+    ),
+    "free": FirstStage("+ synthesis, free arrangement", {**NO_CONTRAST, "synthesis#arrangement": "free"}, {}),
 }
 SSL_ALPNET = "SSL-ALPNet, same scan"
 PUBLISHED = {
