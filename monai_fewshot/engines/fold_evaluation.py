@@ -16,9 +16,8 @@ from monai.engines import PrepareBatchExtraInput, SupervisedEvaluator
 
 from monai_fewshot.data import Fold, Scan, ScanEpisodes, check_output_dir
 from monai_fewshot.handlers import VolumeScores, overall_metrics
-from monai_fewshot.inferers import FewShotVolumeInferer
+from monai_fewshot.inferers import ClassVolumeInferer, FewShotVolumeInferer
 from monai_fewshot.metrics import ScanScore, write_scores
-from monai_fewshot.networks.nets import FewShotSegmenter
 from monai_fewshot.utils import gather_or_raise, load_network, num_processes, process_rank
 from monai_fewshot.visualize import VOLUME_WORDS, ReportWords, SliceCase, write_report
 
@@ -36,7 +35,7 @@ class FoldEvaluation:
     evaluation leaves the folds it has done.
 
     Args:
-        network: the network, on its device.
+        network: the network that the inferer runs, on its device.
         folds: the folds to evaluate.
         scans: all scans of the data set, with labels.
         transform: loads, checks and normalizes a scan.
@@ -57,11 +56,11 @@ class FoldEvaluation:
 
     def __init__(
         self,
-        network: FewShotSegmenter,
+        network: torch.nn.Module,
         folds: Sequence[Fold],
         scans: Sequence[Scan],
         transform: Callable[[Scan], dict[str, Any]],
-        inferer: FewShotVolumeInferer,
+        inferer: FewShotVolumeInferer | ClassVolumeInferer,
         class_names: Sequence[str],
         output_dir: PathLike,
         checkpoint: str | None = None,

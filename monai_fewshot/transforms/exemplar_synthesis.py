@@ -65,8 +65,10 @@ class RandExemplarSynthesis(RandomizableTransform):
 
     Args:
         num_classes: classes N of the exemplar, background not counted.
-        backgrounds: images without any organ, (M, C, H, W), on the device where they will be used, or None.
-        background_labels: their labels, (M, 1, H, W), where there are: backgrounds must be 0 throughout.
+        backgrounds: (M, C, H, W), on the device where they will be used, or None: images without any organ, as in the
+            paper, or images of which nothing is known; organs that these show count as background where no pasted one
+            hides them.
+        background_labels: their labels, (M, 1, H, W), where it is known that no organ is there: 0 throughout.
         black_prob: probability of a black background: of the least intensity of the exemplar, by channel. 1 where there
             are no others.
         arrangement: ``"free"``, as in the paper: each class has a geometric transform of its own, about its center, so
