@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -76,13 +76,13 @@ class DicomSlice:
         variant: values of the attributes :data:`VARIANTS`, as text.
     """
 
-    file: str
+    file: str = field(repr=False)
     frame: int | None
     instance_uid: str
     series_uid: str
     frame_of_reference: str
     modality: str
-    description: str
+    description: str = field(repr=False)
     size: tuple[int, ...]
     spacing: tuple[float, ...]
     orientation: tuple[float, ...]
@@ -121,7 +121,7 @@ def slices_of_file(file: PathLike) -> list[DicomSlice]:
         storage = ds.file_meta.get("MediaStorageSOPClassUID") if hasattr(ds, "file_meta") else None
         slices = [] if storage == DIRECTORY_STORAGE else slices_of(ds, file)
     except Exception as error:
-        raise ValueError(f"cannot be read ({type(error).__name__})") from error
+        raise ValueError(f"cannot be read ({type(error).__name__})") from None
     if not slices and storage != DIRECTORY_STORAGE:
         raise ValueError("has no SeriesInstanceUID")
     return slices

@@ -93,7 +93,7 @@ def _annotation(file: Path, **options: Any) -> Any:
     try:
         ds = pydicom.dcmread(file, **options)
     except Exception as error:
-        raise ValueError(f"cannot be read as DICOM ({type(error).__name__}); copy it again.") from error
+        raise ValueError(f"cannot be read as DICOM ({type(error).__name__}); copy it again.") from None
     if ("SegmentSequence" not in ds) == ("StructureSetROISequence" not in ds):
         raise ValueError(
             f"is DICOM of modality {ds.get('Modality')}; expected a segmentation (SEG) or contours (RTSTRUCT)."

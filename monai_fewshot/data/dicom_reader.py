@@ -90,7 +90,7 @@ class SeriesReader(ImageReader):
             Voxels (columns, rows, slices), float32, and meta-data.
 
         Raises:
-            ValueError: where pixels cannot be decoded; the text says the slice.
+            ValueError: where pixels cannot be decoded; the text tells the slice, and neither it nor a cause a file.
         """
         voxels = np.empty(img.shape[::-1], np.float32)
         index = 0
@@ -99,7 +99,7 @@ class SeriesReader(ImageReader):
             try:
                 _read_frames(file, frames, voxels[index : index + len(frames)])
             except Exception as error:
-                raise ValueError(f"{img.name}: slice {index + 1} of {len(voxels)} {_reason(error)}") from error
+                raise ValueError(f"{img.name}: slice {index + 1} of {len(voxels)} {_reason(error)}") from None
             index += len(frames)
         return voxels.transpose(2, 1, 0), {
             MetaKeys.AFFINE: img.affine,

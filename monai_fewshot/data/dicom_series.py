@@ -8,7 +8,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -18,9 +18,23 @@ from monai.utils import ensure_tuple
 
 from .dicom_header import DicomSlice, is_dicom, slices_of_file
 
-__all__ = ["DicomSeries", "DicomTree", "find_series", "read_series", "select_series", "series_name"]
+__all__ = ["DicomSeries", "DicomTree", "SeriesFiles", "find_series", "read_series", "select_series", "series_name"]
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+class SeriesFiles(tuple[str, ...]):
+    """Paths of the files of a series, which do not show where they are printed or logged: they may name a patient.
+
+    Example:
+        >>> SeriesFiles(["Jane Doe/1.dcm", "Jane Doe/2.dcm"])
+        <2 DICOM files>
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} DICOM files>"
 
 
 @dataclass(frozen=True)
@@ -61,9 +75,9 @@ class DicomSeries:
         return self.slices[0].frame_of_reference
 
     @property
-    def files(self) -> tuple[str, ...]:
+    def files(self) -> SeriesFiles:
         """Paths of the files, in the order of their first slices."""
-        return tuple(dict.fromkeys(slice_.file for slice_ in self.slices))
+        return SeriesFiles(dict.fromkeys(slice_.file for slice_ in self.slices))
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -108,7 +122,7 @@ class DicomTree:
     """
 
     series: tuple[DicomSeries, ...]
-    unreadable: tuple[Path, ...] = ()
+    unreadable: tuple[Path, ...] = field(default=(), repr=False)
 
 
 def series_name(uid: str) -> str:

@@ -138,7 +138,7 @@ def _named(path: PathLike) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{path}: {error}") from None
 
 
 LoadScanD = LoadScanDict = LoadScand

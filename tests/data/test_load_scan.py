@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import traceback
 import warnings
 
 import nibabel
@@ -12,9 +13,18 @@ import numpy as np
 import pytest
 import torch
 from dicom_files import IDENTIFIERS, made_pixels, oblique, ras_affine, write_rtstruct, write_seg, write_series
-from monai.transforms import LoadImaged
+from monai.data import Dataset
+from monai.transforms import Compose, LoadImaged
 
-from monai_fewshot.data import ScanEpisodes, fingerprint_scans, load_scans, pending_scans, support_scans
+from monai_fewshot.data import (
+    ScanEpisodes,
+    find_series,
+    fingerprint_scans,
+    load_scans,
+    pending_scans,
+    read_scans,
+    support_scans,
+)
 from monai_fewshot.data.checks import check_scans
 from monai_fewshot.data.dicom_series import series_name
 from monai_fewshot.data.load_scan import LoadScand
@@ -115,3 +125,23 @@ def test_nothing_of_the_patient_leaves_the_files(tmp_path, caplog, capfd):
     )
     assert not [word for word in IDENTIFIERS if word in told]
     assert not [word for word in IDENTIFIERS if word.encode() in pickle.dumps(loaded[0]["image"])]
+
+
+@pytest.mark.parametrize(
+    ("harm", "reason"),
+    [("gone", "1 files cannot be read; copy them again."), ("short", "slice 3 of 6 cannot be decoded")],
+)
+def test_a_failure_within_a_pipeline_tells_nothing_of_the_patient(tmp_path, caplog, capfd, harm, reason):
+    """MONAI logs the items of a dictionary at which a transform fails, Python prints what has caused an error."""
+    files = write_series(tmp_path / "Quxworth^Zebedee", file_name="Quxworth{}", description="Zebedee", slope=1.0)
+    scans = load_scans(tmp_path)
+    if harm == "gone":
+        files[2].unlink()
+    else:
+        files[2].write_bytes(files[2].read_bytes()[:-100])
+    with caplog.at_level(logging.DEBUG), pytest.raises(ValueError, match=scans[0]["name"]) as caught:
+        list(read_scans(Dataset(scans, Compose([LoadScand()])), num_workers=1))
+    told = "".join(traceback.format_exception(caught.value))
+    assert reason in told
+    output = told + caplog.text + "".join(capfd.readouterr()) + repr(scans) + repr(find_series(tmp_path))
+    assert not [word for word in IDENTIFIERS if word in output]
