@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from monai.config import PathLike
-from monai.data import MetaTensor, decollate_batch
+from monai.data import MetaTensor
 from monai.utils import CommonKeys, convert_to_numpy
 
 import monai_fewshot
@@ -26,6 +26,7 @@ from monai_fewshot.utils import write_atomically
 from monai_fewshot.visualize import figure_to_png, preview_figure
 
 from .output_files import DICOM_SEG, NIFTI, OutputFiles
+from .volume_scores import batch_items
 
 __all__ = ["ScanResults"]
 
@@ -101,7 +102,7 @@ class ScanResults:
 
     def _write_batch(self, engine: Engine) -> None:
         outputs, batch = engine.state.output, engine.state.batch
-        for output, item in zip(_items(outputs), _items(batch), strict=True):
+        for output, item in zip(batch_items(outputs), batch_items(batch), strict=True):
             self.write(str(item["name"]), output[CommonKeys.PRED])
 
     def _write_dicom_seg(self, name: str, mask: MetaTensor) -> None:
@@ -129,10 +130,6 @@ class ScanResults:
         rows = measure(name, image, mask[0], self.class_names, mask.affine)
         others = [row for row in read_measurements(self.files.table) if row.scan != name]
         write_measurements(self.files.table, [*others, *rows])
-
-
-def _items(batch: Any) -> list[dict[str, Any]]:
-    return batch if isinstance(batch, list) else decollate_batch(batch)
 
 
 def _write_nifti(path: Path, mask: MetaTensor) -> None:

@@ -82,7 +82,7 @@ class VolumeScores:
         self.scores, self.cases = [], []
 
     def _score(self, engine: Engine) -> None:
-        outputs, batch = _items(engine.state.output), _items(engine.state.batch)
+        outputs, batch = batch_items(engine.state.output), batch_items(engine.state.batch)
         for output, item in zip(outputs, batch, strict=True):
             image, label = output[CommonKeys.IMAGE], output[CommonKeys.LABEL]
             scan = str(item["name"]) if "name" in item else _file_name(image)
@@ -174,7 +174,8 @@ def _shown(image: torch.Tensor) -> np.ndarray:
     return np.moveaxis(array, 0, -1) if len(array) == 3 else array[0]
 
 
-def _items(batch: Any) -> list[dict[str, Any]]:
+def batch_items(batch: Any) -> list[dict[str, Any]]:
+    """Return what an engine's batch or output holds, item by item, whether it is decollated already or not."""
     return batch if isinstance(batch, list) else decollate_batch(batch)
 
 

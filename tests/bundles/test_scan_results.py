@@ -169,6 +169,17 @@ def test_a_raw_scan_is_prepared_and_its_mask_brought_back(bundle, tree, tmp_path
             assert inside.sum() == rows[series.name, number].voxels
 
 
+def test_a_mask_comes_back_to_where_it_belongs(bundle, tree, tmp_path):
+    """All that the network sees is taken for an organ, in the slices where the support has one: what was cropped shows."""
+    chain = {"_target_": "monai_fewshot.transforms.mr_preparation", "spacing": None, "size": [20, 18]}
+    _infer(bundle, tree, tmp_path, preparation=chain, threshold=-1e3, keep_largest=False)
+    for name in _names(tree):
+        mask = np.asarray(nibabel.load(tmp_path / f"{name}_seg.nii.gz").dataobj) > 0
+        expected = np.zeros((40, 36, 6), bool)
+        expected[10:30, 9:27, 1:5] = True
+        np.testing.assert_array_equal(mask, expected)
+
+
 def test_dicom_segmentations_need_dicom_series(bundle, tree, dataset_dir, tmp_path):
     settings = {"dataset_dir": str(dataset_dir / "imagesTr"), "modality": None, "outputs": ["dicom_seg"]}
     with pytest.raises(RuntimeError) as failure:
