@@ -170,7 +170,7 @@ def test_a_raw_scan_is_prepared_and_its_mask_brought_back(bundle, tree, tmp_path
 
 
 def test_a_mask_comes_back_to_where_it_belongs(bundle, tree, tmp_path):
-    """All that the network sees is taken for an organ, in the slices where the support has one: what was cropped shows."""
+    """All that the network sees is taken for an organ, in slices where the support has one, so that the crop shows."""
     chain = {"_target_": "monai_fewshot.transforms.mr_preparation", "spacing": None, "size": [20, 18]}
     _infer(bundle, tree, tmp_path, preparation=chain, threshold=-1e3, keep_largest=False)
     for name in _names(tree):
