@@ -228,7 +228,7 @@ def _both_ends(file: Path) -> bytes:
 
 def _check_names(scans: Sequence[Scan], folder: Path) -> None:
     counts = Counter(scan["name"] for scan in scans)
-    doubled = sorted((scan["name"], scan["image"]) for scan in scans if counts[scan["name"]] > 1)
+    doubled = sorted((scan["name"], str(scan["image"])) for scan in scans if counts[scan["name"]] > 1)
     if doubled:
         raise ValueError(
             f"{folder}: scans share a name: {', '.join(f'{name} ({image})' for name, image in doubled)}. "

@@ -107,6 +107,15 @@ def test_equal_names(tmp_path):
         load_scans(tmp_path)
 
 
+def test_a_file_called_as_a_series(tmp_path):
+    write_series(tmp_path / "Quxworth", series_uid="1.2")
+    _touch(tmp_path / f"{series_name('1.2')}.nii.gz")
+    with pytest.raises(ValueError, match=r"share a name: series_\w{12} \(.*\), series_\w{12} \(.*\)") as caught:
+        load_scans(tmp_path)
+    assert "<6 DICOM files>" in str(caught.value)
+    assert "Quxworth" not in str(caught.value)
+
+
 @pytest.mark.parametrize("text", ["{'training': []}", "", '{"training": ['])
 def test_not_json(tmp_path, text):
     (tmp_path / "dataset.json").write_text(text)
