@@ -7,7 +7,8 @@
 
 Scans like those of CT, noise included, and their labels are made in a temporary folder, or in --folder. Reading and
 writing is what MONAI and nibabel do for an image and its label, as 16 and 8 bit integers. A preparation checks the set,
-hashes sources and results and checks the voxels besides. Both work in the same number of processes, each of which has
+hashes sources and results and checks the voxels besides. Seconds of a processor tell more than those of the clock where
+the machine does something else as well. Both work in the same number of processes, each of which has
 one scan at a time; a scan is prepared beforehand, so that no one's time holds the import of packages. Memory is the
 peak of the process that had most, with what the packages take. The repeated run has nothing to do but to see that.
 """
@@ -45,23 +46,25 @@ MEBI = 2**20
 
 
 class Cost(NamedTuple):
-    """Seconds of wall time, and the peak memory in bytes of the largest process."""
+    """Seconds of wall time and of processors, and the peak memory in bytes of the largest process."""
 
     seconds: float
+    processor: float
     memory: int
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Work that tells the peak memory of its process."""
+    """Work that tells its seconds of a processor and the peak memory of its process."""
 
     work: Callable[[Case], Any]
 
-    def __call__(self, case: Case) -> int:
-        """Return the peak memory in bytes."""
+    def __call__(self, case: Case) -> tuple[float, int]:
+        """Return both."""
+        start = time.process_time()
         self.work(case)
         unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        return time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 @dataclass(frozen=True)
@@ -97,24 +100,32 @@ def make_scans(folder: Path, scans: int, size: Sequence[int]) -> list[Case]:
 def read_and_write(cases: Sequence[Case], folder: Path, workers: int) -> Cost:
     for kind in ("images", "labels"):
         (folder / kind).mkdir(parents=True, exist_ok=True)
-    start = time.perf_counter()
-    peaks = [outcome.result for outcome in run_in_processes(Measured(ReadAndWrite(folder)), cases, workers)]
-    return Cost(time.perf_counter() - start, max(peaks))
+    return measured_cost(lambda: list(runner.run_in_processes(ReadAndWrite(folder), cases, workers)))
 
 
 def prepare(source: Path, folder: Path, workers: int, settings: dict[str, Any]) -> Cost:
     """Prepare a data set; the memory of a run that has nothing to do is 0."""
-    peaks = [0]
+    return measured_cost(
+        lambda: prepare_folder(source, folder, class_names=CLASSES, workers=workers, num_folds=0, **settings)
+    )
+
+
+def measured_cost(run: Callable[[], Any]) -> Cost:
+    """Measure what works on cases by the ``run_in_processes`` of the runner, this process's share included."""
+    usage = [(0.0, 0)]
 
     def measured(work: Callable[[Case], Any], cases: Sequence[Case], workers: int) -> Iterator[Outcome]:
         for outcome in run_in_processes(Measured(work), cases, workers):
-            peaks.append(outcome.result)
+            if outcome.result is None:
+                raise ValueError(outcome.error)
+            usage.append(outcome.result)
             yield outcome
 
-    start = time.perf_counter()
+    start, own = time.perf_counter(), time.process_time()
     with mock.patch.object(runner, "run_in_processes", measured):
-        prepare_folder(source, folder, class_names=CLASSES, workers=workers, num_folds=0, **settings)
-    return Cost(time.perf_counter() - start, max(peaks))
+        run()
+    seconds, own = time.perf_counter() - start, time.process_time() - own
+    return Cost(seconds, own + sum(processor for processor, _ in usage), max(memory for _, memory in usage))
 
 
 def measure(folder: Path, scans: int, size: Sequence[int], workers: int) -> Iterator[tuple[str, Cost, Cost | None]]:
@@ -138,19 +149,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--scans", type=int, default=20, help="number of scans (default: 20)")
     parser.add_argument("--size", type=int, nargs=3, default=[512, 512, 150], help="voxels (default: 512 512 150)")
-    parser.add_argument("--workers", type=int, default=4, help="processes (default: 4)")
+    parser.add_argument("--workers", type=int, default=4, help="processes, from 1 (default: 4)")
     parser.add_argument("--folder", type=Path, help="an empty folder for the scans (default: a temporary one)")
     arguments = parser.parse_args()
-    print("| what | s | ratio | peak memory of a process, MiB | ratio | again, s |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    print("| what | s | ratio | s of a processor | ratio | peak memory of a process, MiB | ratio | again, s |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         plain = None
         for name, cost, again in measure(Path(folder), arguments.scans, arguments.size, arguments.workers):
             plain = plain or cost
-            ratios = cost.seconds / plain.seconds, cost.memory / plain.memory
-            repeated = "" if again is None else f"{again.seconds:.1f}"
-            cells = f"{cost.seconds:.1f} | {ratios[0]:.2f} | {cost.memory / MEBI:.0f} | {ratios[1]:.2f} | {repeated}"
-            print(f"| {name} | {cells} |", flush=True)
+            shown = (cost.seconds, cost.processor, cost.memory / MEBI)
+            ratios = (part / whole for part, whole in zip(cost, plain, strict=True))
+            cells = [f"{value:.1f} | {ratio:.2f}" for value, ratio in zip(shown, ratios, strict=True)]
+            print(f"| {name} | {' | '.join(cells)} | {'' if again is None else f'{again.seconds:.1f}'} |", flush=True)
 
 
 def _make_scan(case: Case, size: Sequence[int]) -> None:

@@ -40,6 +40,7 @@ def test_scans_are_like_ct_with_all_classes(cases):
 
 def test_reading_and_writing_copies_every_voxel(cases, tmp_path):
     cost = preparation.read_and_write(cases, tmp_path / "copies", 0)
+    assert cost.processor > 0
     assert cost.seconds > 0
     assert cost.memory > 2 * np.prod(SIZE) * 4
     for case in cases:
@@ -71,8 +72,8 @@ def test_table(tmp_path, monkeypatch, capsys):
     preparation.main()
     rows = [re.split(r" *\| *", line)[1:-1] for line in capsys.readouterr().out.splitlines()]
     assert rows[2:] == [
-        ["reading and writing alone", "6.0", "1.00", "1", "1.00", ""],
-        ["one", "0.5", "0.08", "2", "1.50", "8.0"],
+        ["reading and writing alone", "6.0", "1.00", "2.0", "1.00", "1.0", "1.00", ""],
+        ["one", "0.5", "0.08", "3.0", "1.50", "1.5", "1.50", "8.0"],
     ]
 
 
@@ -80,6 +81,6 @@ def fake(memory):
     def cost(scans, folder, *arguments):
         folder.mkdir(exist_ok=True)
         start = preparation.time.perf_counter()
-        return preparation.Cost(preparation.time.perf_counter() - start, memory)
+        return preparation.Cost(preparation.time.perf_counter() - start, 2 * memory / 2**20, memory)
 
     return cost
