@@ -10,6 +10,7 @@ from .meta_learned_segmenter import MetaLearnedSegmenter
 from .mt_unet import MTUNet
 from .prototype_segmenter import PrototypeSegmenter
 from .resnet_encoder import DilatedResNetEncoder
+from .se_net import FewShotSENet
 from .surrogate_network import SurrogateNetwork
 from .tiled_prototype_net import TiledPrototypeNet
 from .unet_encoder import UNetEncoder
@@ -20,6 +21,7 @@ __all__ = [
     "DilatedResNetEncoder",
     "EmbeddingNetwork",
     "FeatureEncoder",
+    "FewShotSENet",
     "FewShotSegmenter",
     "MTUNet",
     "MaskSplitNet",

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-__all__ = ["FewShotSegmenter"]
+__all__ = ["FewShotSegmenter", "check_support"]
 
 
 class FewShotSegmenter(nn.Module, ABC):
@@ -92,3 +92,27 @@ class FewShotSegmenter(nn.Module, ABC):
             Logits (B, N+1, *S); in training a method may return a tuple of them and what else its loss needs.
         """
         return self.segment(image, self.encode_support(support_image, support_label))
+
+
+def check_support(support_image: torch.Tensor, support_label: torch.Tensor, spatial_dims: int) -> None:
+    """Check that images and labels of a support fit together.
+
+    Args:
+        support_image: (B, K, C, *S).
+        support_label: (B, K, 1, *S).
+        spatial_dims: 2 or 3.
+
+    Raises:
+        ValueError: where they do not.
+    """
+    dims = spatial_dims + 3
+    if support_image.ndim != dims or support_label.ndim != dims:
+        raise ValueError(
+            f"support_image and support_label need {dims} dimensions, (B, K, C, *S) and (B, K, 1, *S), "
+            f"got shapes {tuple(support_image.shape)} and {tuple(support_label.shape)}."
+        )
+    if support_label.shape != (*support_image.shape[:2], 1, *support_image.shape[3:]):
+        raise ValueError(
+            f"support_image {tuple(support_image.shape)} and support_label {tuple(support_label.shape)} differ in "
+            "episodes, shots or spatial size, or the label has more than one channel."
+        )

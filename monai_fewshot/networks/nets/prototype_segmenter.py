@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from .few_shot_segmenter import FewShotSegmenter
+from .few_shot_segmenter import FewShotSegmenter, check_support
 
 __all__ = ["PrototypeSegmenter"]
 
@@ -49,7 +49,7 @@ class PrototypeSegmenter(FewShotSegmenter):
         Raises:
             ValueError: where images and labels do not fit together.
         """
-        self._check_support(support_image, support_label)
+        check_support(support_image, support_label, self.spatial_dims)
         features = self.encode_query(support_image.flatten(0, 1))
         return self.prototypes(features.unflatten(0, support_image.shape[:2]), support_label)
 
@@ -88,7 +88,7 @@ class PrototypeSegmenter(FewShotSegmenter):
         Raises:
             ValueError: where support and queries do not fit together.
         """
-        self._check_support(support_image, support_label)
+        check_support(support_image, support_label, self.spatial_dims)
         episodes, shots = support_image.shape[:2]
         if episodes not in (1, image.shape[0]) or support_image.shape[2:] != image.shape[1:]:
             raise ValueError(
@@ -97,16 +97,3 @@ class PrototypeSegmenter(FewShotSegmenter):
             )
         encoded = self.encode_query(torch.cat([support_image.flatten(0, 1), image]))
         return encoded[: episodes * shots].unflatten(0, (episodes, shots)), encoded[episodes * shots :]
-
-    def _check_support(self, image: torch.Tensor, label: torch.Tensor) -> None:
-        dims = self.spatial_dims + 3
-        if image.ndim != dims or label.ndim != dims:
-            raise ValueError(
-                f"support_image and support_label need {dims} dimensions, (B, K, C, *S) and (B, K, 1, *S), "
-                f"got shapes {tuple(image.shape)} and {tuple(label.shape)}."
-            )
-        if image.shape[:2] != label.shape[:2] or image.shape[3:] != label.shape[3:] or label.shape[2] != 1:
-            raise ValueError(
-                f"support_image {tuple(image.shape)} and support_label {tuple(label.shape)} differ in episodes, shots "
-                "or spatial size, or the label has more than one channel."
-            )
