@@ -8,9 +8,9 @@ The rows are those of table 3 and of the left half of table 4 of En and Guo (BMV
 images, the contrast of prototypes in either stage, and unlabeled images. All networks of a row are trained from one
 annotated slice of the fold's support scan, which the seed draws, as it does the first weights. Whole volumes of the
 fold's query scans are segmented slice by slice. Rows that share a first stage share its network. Organs are pasted onto
-unlabeled slices, and all organs by one transform; two rows more have the paper's backgrounds and its arrangement, where
-every organ moves for itself. SSL-ALPNet is trained on the same unlabeled scans, and its support is that scan. The same
-command goes on after an interruption.
+unlabeled slices, and all organs by one transform; other rows have the paper's backgrounds, its arrangement, where every
+organ moves for itself, and five annotated slices of the scan. SSL-ALPNet is trained on the same unlabeled scans, and
+its support is that scan. The same command goes on after an interruption.
 
 Scans of sets whose in-plane sizes differ are first cut to squares about their center (CUT), so that all methods see
 pixels of one shape; what is cut off counts for no method.
@@ -29,10 +29,11 @@ from typing import Any, NamedTuple
 
 import nibabel
 import numpy as np
-from bundle_command import Cell, Step
+from bundle_command import Cell
 from image_cells import mean_and_spread, run_and_report
 from monai.transforms import ResizeWithPadOrCrop
 
+from monai_fewshot.apps.benchmark import Step
 from monai_fewshot.data import load_class_names, load_folds, load_scans
 from monai_fewshot.utils import write_atomically
 
@@ -75,6 +76,7 @@ STAGES = {
         {},
     ),
     "free": FirstStage("+ synthesis, free arrangement", {**NO_CONTRAST, "synthesis#arrangement": "free"}, {}),
+    "several": FirstStage("+ synthesis, five annotated slices", {**NO_CONTRAST, "num_exemplars": 5}, {}),
 }
 SSL_ALPNET = "SSL-ALPNet, same scan"
 PUBLISHED = {

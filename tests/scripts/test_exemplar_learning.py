@@ -83,13 +83,14 @@ def test_each_row_turns_off_what_it_says_and_nothing_else(benchmark, cells):
         "synthesis": (True, False, 0),
         "synthesis_black_and_organ-free_backgrounds": (True, False, 0),
         "synthesis_free_arrangement": (True, False, 0),
+        "synthesis_five_annotated_slices": (True, False, 0),
         "synthesis_contrast_in_stage_1": (True, True, 0),
         "all_but_synthesis": (False, True, 1),
         "all_but_contrast_in_stage_1": (True, True, 1),
         "all_but_contrast_in_stage_2": (True, False, 1),
         "all": (True, True, 1),
     }
-    own = {"synthesis", "synthesis#arrangement", "synthesis#black_prob", "backgrounds"}
+    own = {"synthesis", "synthesis#arrangement", "synthesis#black_prob", "backgrounds", "num_exemplars"}
     own |= {"contrast_weight", "rounds", "ckpt_dir"}
     shared = {json.dumps({k: v for k, v in row.items() if k not in own}, default=str) for row in rows.values()}
     assert len(shared) == 1
@@ -148,5 +149,5 @@ def test_the_table_has_means_over_seeds_and_paired_gains(benchmark, arguments, c
     columns = [column.strip() for column in row.strip("|").split("|")]
     assert columns[:3] == ["all", "2", "46.0 ± 8.5"]
     assert columns[-4:] == ["+21.0 ± 1.4", "10.5 ± 0.7", "46.0 ± 8.5", "41.0"]
-    assert "4 of 28 cells of one to three networks, 3.0 min each" in text
+    assert "4 of 32 cells of one to three networks, 3.0 min each" in text
     assert text.index("**acdc**") < text.index("**abdomen**")
