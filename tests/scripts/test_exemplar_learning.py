@@ -27,11 +27,17 @@ def benchmark(monkeypatch):
     return importlib.import_module("exemplar_learning")
 
 
-@pytest.fixture
-def arguments(benchmark, tmp_path):
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
     for name in ("acdc", "abdomen"):
-        make_phantom_dataset(tmp_path / name, 5, (40, 32, 8))
-    words = ["--dataset_dirs", str(tmp_path / "acdc"), str(tmp_path / "abdomen"), "--seeds", "2"]
+        make_phantom_dataset(folder / name, 5, (40, 32, 8))
+    return folder
+
+
+@pytest.fixture
+def arguments(benchmark, data, tmp_path):
+    words = ["--dataset_dirs", str(data / "acdc"), str(data / "abdomen"), "--seeds", "2"]
     return benchmark.parse_arguments([*words, "--output_dir", str(tmp_path / "out")])
 
 
@@ -44,11 +50,11 @@ def trainings(cell):
     return {step.settings["ckpt_dir"].name: step.settings for step in cell.steps if step.configs == ("train",)}
 
 
-def test_scans_of_unequal_size_are_cut_about_their_center(benchmark, arguments, monkeypatch, tmp_path):
+def test_scans_of_unequal_size_are_cut_about_their_center(benchmark, arguments, monkeypatch, data):
     monkeypatch.setattr(benchmark, "CUT", {"acdc": 36})
     folders = benchmark.prepare(arguments)
-    assert folders["abdomen"] == tmp_path / "abdomen"
-    scans = {folder: load_scans(folder, require_labels=True) for folder in (tmp_path / "acdc", folders["acdc"])}
+    assert folders["abdomen"] == data / "abdomen"
+    scans = {folder: load_scans(folder, require_labels=True) for folder in (data / "acdc", folders["acdc"])}
     for before, after in zip(*scans.values(), strict=True):
         assert before["name"] == after["name"]
         for key in ("image", "label"):
@@ -57,18 +63,18 @@ def test_scans_of_unequal_size_are_cut_about_their_center(benchmark, arguments, 
             np.testing.assert_array_equal(new[:, 2:34], old[2:38])
             assert not new[:, :2].any()
             assert new.dtype == old.dtype
-    assert load_folds(folders["acdc"]) == load_folds(tmp_path / "acdc")
+    assert load_folds(folders["acdc"]) == load_folds(data / "acdc")
 
 
 def test_every_setting_is_one_of_its_bundle(cells):
-    for cell in cells.values():
-        for step in cell.steps:
-            if step.configs == ("copy",):
-                continue
-            parser = ConfigParser()
-            parser.read_config([step.folder / "configs" / f"{name}.json" for name in step.configs])
-            for setting in step.settings:
-                parser[setting]
+    steps = [step for cell in cells.values() for step in cell.steps if step.configs != ("copy",)]
+    parsers = {}
+    for folder, configs in {(step.folder, step.configs) for step in steps}:
+        parsers[folder, configs] = ConfigParser()
+        parsers[folder, configs].read_config([folder / "configs" / f"{name}.json" for name in configs])
+    for step in steps:
+        for setting in step.settings:
+            parsers[step.folder, step.configs][setting]
 
 
 def test_each_row_turns_off_what_it_says_and_nothing_else(benchmark, cells):
