@@ -15,6 +15,13 @@ FOLDER = Path(__file__).parents[2] / "tutorials"
 SMALL = {"max_epochs": 1, "epoch_length": 2, "num_volumes": 5, "volume_size": [64, 64, 12], "min_size": 50}
 SMALL_IMAGES = {"max_epochs": 1, "epoch_length": 2, "num_images": 16, "image_size": [64, 64]}
 SMALL_TASKS = {"max_epochs": 1, "epoch_length": 10}
+SMALL_STUDIES = {
+    "max_epochs": 1,
+    "epoch_length": 2,
+    "num_studies": 3,
+    "volume_size": [64, 64, 12],
+    "image_size": [64, 64],
+}
 LEAST_GAIN = 8
 MOST_BYTES = 200_000
 
@@ -79,6 +86,23 @@ def test_from_one_annotated_slice_runs(tmp_path, monkeypatch):
     stages = tmp_path / "data" / "trained" / "elsnet"
     assert {path.name for path in stages.iterdir()} == {"model.pt", "stage_1", "stage_2"}
     assert (tmp_path / "data" / "evaluation" / "stage_2" / "report.html").is_file()
+
+
+@pytest.mark.slow
+def test_from_dicom_to_dicom_seg_runs(tmp_path, monkeypatch):
+    printed, pictures = execute("from_dicom_to_dicom_seg.ipynb", SMALL_STUDIES, tmp_path, monkeypatch)
+    assert pictures == 3
+    results = tmp_path / "data" / "results"
+    names = {path.name.removesuffix("_seg.dcm") for path in results.glob("*.dcm")}
+    assert len(names) == 3
+    assert names == {path.stem for path in (results / "previews").iterdir()}
+    assert (results / "index.html").is_file()
+    found = re.findall(r"voxels, the same in (highdicom|pydicom): (\w+)", printed)
+    assert {library for library, _ in found} == {"highdicom", "pydicom"}
+    assert {same for _, same in found} == {"True"}
+    assert "SimpleITK reads the frames that pydicom reads: True" in printed
+    assert "refers to the images of its series: True" in printed
+    assert re.findall(r"(\w+) found in \d+ texts: (.*)", printed) == [("patients", "none"), ("UIDs", "none")]
 
 
 def dice_by_step(printed, start):
