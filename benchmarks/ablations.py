@@ -14,8 +14,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bundle_runs import BundleRun, commit
+from bundle_runs import BundleRun
 from run_queue import RunQueue, percent
+
+from monai_fewshot.apps.benchmark import code_version
 
 VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "all parts": ({}, {}),
@@ -49,7 +51,9 @@ def main() -> int:
             runs[variant, seed] = BundleRun(folder, arguments.dataset_dir, arguments.fold, settings, evaluate)
     queue = RunQueue(list(runs.values()), arguments.parallel, arguments.threads)
     queue.work()
-    print(f"\n{arguments.dataset_dir.name}, fold {arguments.fold}, {arguments.epochs} epochs, commit {commit()}\n")
+    print(
+        f"\n{arguments.dataset_dir.name}, fold {arguments.fold}, {arguments.epochs} epochs, commit {code_version()}\n"
+    )
     print("| variant | " + " | ".join(f"seed {seed}" for seed in arguments.seeds) + " | mean | sd |")
     print("|" + " --- |" * (len(arguments.seeds) + 3))
     for variant in VARIANTS:

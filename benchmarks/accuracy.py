@@ -25,15 +25,15 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from accuracy_tables import Comparison, Group, markdown
+from accuracy_tables import SHOWN, Comparison, Group, markdown
 from bundle_runs import BundleRun
-from published import METHODS, PUBLISHED
 from run_queue import RunQueue
 
+from monai_fewshot.apps.benchmark import PUBLISHED, SOURCES, marked_text, replace_between
 from monai_fewshot.data import class_numbers, load_class_names, load_folds
 from monai_fewshot.utils import write_atomically
 
-MARKERS = ("<!-- accuracy:begin -->", "<!-- accuracy:end -->")
+MARKER = "accuracy"
 
 
 def parse_group(text: str) -> Group:
@@ -83,7 +83,7 @@ def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
         comparisons(arguments, {})
         [run.results() or run.progress() for run in planned_runs(arguments)]
         if arguments.results is not None:
-            replace_marked(arguments.results.read_text(), "", arguments.results)
+            marked_text(arguments.results, MARKER, "")
     except (OSError, ValueError) as error:
         parser.error(str(error))
     return arguments
@@ -156,23 +156,10 @@ def tested_by(dataset_dir: Path, setting: int, groups: Sequence[Group]) -> dict[
     return tested
 
 
-def replace_marked(text: str, content: str, path: Path) -> str:
-    """Replace what stands between the marker lines.
-
-    Raises:
-        ValueError: where the markers are not there once each, in order.
-    """
-    begin, end = MARKERS
-    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
-        raise ValueError(f"{path} must hold the lines {begin} and {end} once each, in this order")
-    before, rest = text.split(begin)
-    return f"{before}{begin}\n\n{content}\n\n{end}{rest.split(end)[1]}"
-
-
 def report(arguments: argparse.Namespace, queue: RunQueue) -> str:
     """Write the tables and figures to where they belong, and return the tables."""
     tables = comparisons(arguments, queue.results)
-    sources = "; ".join(f"{method}: {source}" for method, source in METHODS.items())
+    sources = "; ".join(f"{method}: {SOURCES[method]}" for method in SHOWN)
     text = "\n\n".join([*map(markdown, tables), f"Published: {sources}. Dice in percent, HD95 in mm."])
     record = {
         "written": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -182,7 +169,7 @@ def report(arguments: argparse.Namespace, queue: RunQueue) -> str:
     }
     write_atomically(arguments.output_dir / "accuracy.json", json.dumps(record, indent=1))
     if arguments.results is not None:
-        write_atomically(arguments.results, replace_marked(arguments.results.read_text(), text, arguments.results))
+        replace_between(arguments.results, MARKER, text)
     return text
 
 

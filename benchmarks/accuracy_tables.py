@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -13,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from bundle_runs import summary
-from published import METHODS, PUBLISHED
+
+from monai_fewshot.apps.benchmark import PUBLISHED, deviation_of_defined, markdown_table, mean_of_defined
 
 COLUMNS = {
     "Dice in range": ("alpnet", "dice"),
@@ -21,6 +21,8 @@ COLUMNS = {
     "Dice whole volume": ("whole_volume", "dice"),
     "HD95 whole volume": ("whole_volume", "hd95_mm"),
 }
+SHOWN = ("SSL-ALPNet", "best")
+"""Methods whose published figures stand beside ours."""
 MADE_WITH = ("encoder", "image_size", "iterations", "batch_size")
 
 
@@ -78,14 +80,14 @@ class Comparison:
     def fold_value(self, names: Iterable[str], column: str, fold: int, seeds: Sequence[int]) -> float | None:
         """Mean over classes, then seeds; None where a class has not been run with any of the seeds."""
         by_seed = [[self.value(name, column, fold, seed) for name in names] for seed in seeds]
-        complete = [mean([v for v in values if v is not None]) for values in by_seed if None not in values]
-        return mean(complete) if complete else None
+        complete = [mean_of_defined([v for v in values if v is not None]) for values in by_seed if None not in values]
+        return mean_of_defined(complete) if complete else None
 
     def over_folds(self, names: Sequence[str], column: str) -> dict[str, Any]:
         """Mean and standard deviation over the folds that have been run, and how many these are."""
         values = [self.fold_value(names, column, fold, self.seeds) for fold in self.folds]
         done = [value for value in values if value is not None]
-        return {"mean": mean(done) if done else None, "sd": deviation(done), "folds": len(done)}
+        return {"mean": mean_of_defined(done) if done else None, "sd": deviation_of_defined(done), "folds": len(done)}
 
     def minutes(self, fold: int, seed: int) -> list[float]:
         """Training time of the fold's networks that have been trained."""
@@ -132,7 +134,9 @@ class Comparison:
             for seed in self.seeds
         }
         return {
-            seed: mean([v for v in values if v is not None]) for seed, values in by_seed.items() if None not in values
+            seed: mean_of_defined([v for v in values if v is not None])
+            for seed, values in by_seed.items()
+            if None not in values
         }
 
 
@@ -144,7 +148,7 @@ def markdown(comparison: Comparison) -> str:
     by_seed = record["mean_dice_by_seed"]
     if len(comparison.seeds) > 1:
         notes[0] += f" Each figure is the mean of seeds {', '.join(map(str, comparison.seeds))}."
-        spread = deviation(list(by_seed.values()))
+        spread = deviation_of_defined(list(by_seed.values()))
         if spread is not None:
             notes[0] += f" The mean Dice in range varies by {spread:.1f} (standard deviation over seeds)."
     undefined = comparison.undefined_hd95()
@@ -160,25 +164,13 @@ def markdown(comparison: Comparison) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def mean(values: Sequence[float]) -> float:
-    """Mean of the values that are defined, NaN where none is."""
-    defined = [value for value in values if not math.isnan(value)]
-    return statistics.fmean(defined) if defined else math.nan
-
-
-def deviation(values: Sequence[float]) -> float | None:
-    """Sample standard deviation of the values that are defined, None of fewer than two."""
-    defined = [value for value in values if not math.isnan(value)]
-    return statistics.stdev(defined) if len(defined) > 1 else None
-
-
 def _class_table(record: Mapping[str, Any]) -> str:
     published = record["published"]
     rows = []
     for name, columns in record["over_folds"].items():
-        figures = [f"{published.get(method, {}).get(name, math.nan):.2f}".replace("nan", "-") for method in METHODS]
+        figures = [f"{published.get(method, {}).get(name, math.nan):.2f}".replace("nan", "-") for method in SHOWN]
         rows.append([name, *(_with_spread(figure) for figure in columns.values()), *figures])
-    return _table(["class", *COLUMNS, *(f"{method}, published" for method in METHODS)], rows)
+    return markdown_table(["class", *COLUMNS, *(f"{method}, published" for method in SHOWN)], rows)
 
 
 def _fold_table(record: Mapping[str, Any]) -> str:
@@ -195,7 +187,7 @@ def _fold_table(record: Mapping[str, Any]) -> str:
             ]
         )
     names = [f"Dice {name}" for name in record["over_folds"]]
-    return _table(["fold", *names, *list(COLUMNS)[1:], "training min"], rows)
+    return markdown_table(["fold", *names, *list(COLUMNS)[1:], "training min"], rows)
 
 
 def _made_with(comparison: Comparison) -> str:
@@ -230,8 +222,3 @@ def _figure(value: float | None) -> str:
     if value is None:
         return "not run"
     return "undefined" if math.isnan(value) else f"{value:.1f}"
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)]
-    return "\n".join(lines)

@@ -5,58 +5,19 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-from child_processes import ChildProcesses, signals_interrupt
-
+from monai_fewshot.apps.benchmark import ChildProcesses, Step, run_jobs
 from monai_fewshot.utils import write_atomically
 
-KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 31)}
-"""Lets glibc keep freed memory for the next step: giving it back and fetching it anew took 44 % of all time here."""
-BUNDLES = Path(__file__).parent.parent / "bundles"
 OVERALL = "mean"
 """What stands for all classes beside the names of classes."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """One bundle command: configuration files and what they are told besides.
-
-    Attributes:
-        bundle: name of its folder.
-        configs: names of configuration files, later ones over earlier ones.
-        settings: overrides by name.
-    """
-
-    bundle: str
-    configs: tuple[str, ...]
-    settings: Mapping[str, Any]
-
-    @property
-    def folder(self) -> Path:
-        """Where the command is run."""
-        return BUNDLES / self.bundle
-
-    @staticmethod
-    def environment(threads: int) -> dict[str, str]:
-        """Variables that the command is run with."""
-        return {**os.environ, **KEEP_MEMORY, "OMP_NUM_THREADS": str(threads), "PYTHONWARNINGS": "ignore"}
-
-    def command(self) -> list[str]:
-        """Words of the command line."""
-        files = [f"configs/{name}.json" for name in self.configs]
-        words = [sys.executable, "-m", "monai.bundle", "run", "--config_file"]
-        words.append(files[0] if len(files) == 1 else str(files))
-        for key, value in self.settings.items():
-            words += [f"--{key}", "$None" if value is None else str(value)]
-        return words
 
 
 @dataclass(frozen=True)
@@ -136,39 +97,20 @@ def run_cells(cells: Sequence[Cell], parallel: int, threads: int, finished: Call
     waiting = [cell for cell in cells if cell.results() is None]
     print(f"{len(cells) - len(waiting)} of {len(cells)} are done", flush=True)
     failures: dict[str, str] = {}
-    processes = ChildProcesses()
-    with signals_interrupt(), ThreadPoolExecutor(parallel) as pool:
-        try:
-            futures = {pool.submit(cell.run, threads, processes): cell.folder.name for cell in waiting}
-            for number, future in enumerate(as_completed(futures), 1):
-                name, error = futures[future], future.exception()
-                if error is None:
-                    row = future.result()
-                    print(
-                        f"{number}/{len(waiting)} {name}: Dice {100 * row['overall']['dice']:.1f}, "
-                        f"IoU {100 * row['overall']['iou']:.1f}, {row['minutes']:.1f} min",
-                        flush=True,
-                    )
-                    finished()
-                else:
-                    failures[name] = str(error)
-                    print(f"{number}/{len(waiting)} {name} FAILED: {error}", flush=True)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            processes.end()
-            raise
+    numbers = count(1)
+
+    def ended(name: str, result: dict[str, Any] | None, error: BaseException | None) -> None:
+        outcome = f" FAILED: {error}" if result is None else _figures(result)
+        print(f"{next(numbers)}/{len(waiting)} {name}{outcome}", flush=True)
+        if result is None:
+            failures[name] = str(error)
+        else:
+            finished()
+
+    run_jobs({cell.folder.name: partial(cell.run, threads) for cell in waiting}, parallel, ended)
     return failures
 
 
-def replace_between(path: Path, marker: str, content: str) -> None:
-    """Write content between the lines ``<!-- MARKER:begin -->`` and ``<!-- MARKER:end -->`` of a Markdown file.
-
-    Raises:
-        ValueError: where they are not there once each, in order.
-    """
-    begin, end = f"<!-- {marker}:begin -->", f"<!-- {marker}:end -->"
-    text = path.read_text()
-    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
-        raise ValueError(f"{path} must hold the lines {begin} and {end} once each, in this order")
-    before, rest = text.split(begin)
-    write_atomically(path, f"{before}{begin}\n\n{content}\n\n{end}{rest.split(end)[1]}")
+def _figures(result: Mapping[str, Any]) -> str:
+    dice, iou = (100 * result["overall"][name] for name in ("dice", "iou"))
+    return f": Dice {dice:.1f}, IoU {iou:.1f}, {result['minutes']:.1f} min"

@@ -8,25 +8,20 @@ A run has a folder of its own, whose files make it resumable: ``.lock`` is held 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from child_processes import ChildProcesses
-
+from monai_fewshot.apps.benchmark import BUNDLES, ChildProcesses, code_version, locked_folder, machine
 from monai_fewshot.utils import write_atomically
 
-BUNDLE = Path(__file__).parent.parent / "bundles" / "ssl_alpnet"
+BUNDLE = BUNDLES / "ssl_alpnet"
 
 
 @dataclass(frozen=True)
@@ -71,7 +66,12 @@ class BundleRun:
         Raises:
             ValueError: where the folder's run was begun with other settings.
         """
-        return self._read("progress.json") or {"attempts": [], "trained": False, "commit": commit(), **self.overrides}
+        return self._read("progress.json") or {
+            "attempts": [],
+            "trained": False,
+            "commit": code_version(),
+            **self.overrides,
+        }
 
     def _read(self, name: str) -> dict[str, Any] | None:
         path = self.folder / name
@@ -96,7 +96,7 @@ def train_and_evaluate(run: BundleRun, threads: int, processes: ChildProcesses) 
         RuntimeError: where the training or evaluation fails, or another process works on this run.
     """
     run.folder.mkdir(parents=True, exist_ok=True)
-    with _locked(run.folder) as lock:
+    with locked_folder(run.folder) as lock:
         results = run.results()
         if results is not None:
             return results
@@ -116,20 +116,6 @@ def summary(results: Mapping[str, Any], protocol: str) -> dict[str, dict[str, An
     """Scores of every class and their ``mean`` over the folds in the results, by name of the class."""
     rows = [row for row in results["summary"] if row["fold"] is None and row["protocol"] == protocol]
     return {row["class_name"]: row for row in rows}
-
-
-def commit() -> str:
-    """The commit of the code that runs, with a + where the package or a bundle differs from it."""
-    git = ["git", "-C", str(BUNDLE.parent.parent)]
-    name = subprocess.run([*git, "describe", "--always"], capture_output=True, text=True, check=False)
-    difference = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "monai_fewshot", "bundles"], check=False)
-    return name.stdout.strip() + "+" * (difference.returncode == 1) if name.returncode == 0 else "unknown"
-
-
-def machine() -> str:
-    """The hardware that figures of time belong to."""
-    cuda = torch.cuda.is_available()
-    return torch.cuda.get_device_name() if cuda else f"{platform.machine()} with {os.cpu_count()} cores"
 
 
 def bundle_command(config: str, overrides: Mapping[str, Any], folder: Path) -> list[str]:
@@ -177,14 +163,3 @@ def _run_bundle(
         last = log_path.read_text(errors="replace").strip().rpartition("\n")[2]
         raise RuntimeError(f"{config} ended with code {code}, see {log_path}: {last}")
     return time.perf_counter() - start
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[int]:
-    """Hold the folder's lock, which a child that inherits the descriptor holds on to, should it survive."""
-    with open(folder / ".lock", "a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RuntimeError(f"another process works in {folder}") from error
-        yield file.fileno()

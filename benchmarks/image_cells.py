@@ -10,8 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bundle_command import Cell, replace_between, run_cells
+from bundle_command import Cell, run_cells
 from PIL import Image
+
+from monai_fewshot.apps.benchmark import replace_between
 
 
 def add_cell_arguments(parser: argparse.ArgumentParser) -> None:

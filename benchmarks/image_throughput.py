@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from bundle_command import BUNDLES
 from monai.bundle import ConfigParser
 from monai.transforms import NormalizeIntensity
 from step_timing import WARM_UP, timed_steps
 
+from monai_fewshot.apps.benchmark import BUNDLES
 from monai_fewshot.apps.phantom import make_phantom_lesions, make_phantom_shapes
 from monai_fewshot.data import AnnotatedEpisodes, Episodes, MaskSplitEpisodes, SurrogateEpisodes
 from monai_fewshot.engines import PrepareBatchEpisode

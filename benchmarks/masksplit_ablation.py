@@ -18,10 +18,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bundle_command import Cell, Step
-from child_processes import ChildProcesses
+from bundle_command import Cell
 from image_cells import add_cell_arguments, copy_image, mean_and_spread, run_and_report
 
+from monai_fewshot.apps.benchmark import ChildProcesses, Step
 from monai_fewshot.data import load_image_set
 
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -37,7 +37,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bundle_command import KEEP_MEMORY, replace_between
 from meta_steps_report import CLAIMED_TASKS, COMPARED, FIXED_STEPS, FIXED_TASKS, report
 from monai.networks.nets import AttentionUnet
 from step_timing import synchronized
@@ -46,6 +45,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.profiler import ProfilerActivity, profile
 
+from monai_fewshot.apps.benchmark import KEEP_MEMORY, replace_between
 from monai_fewshot.losses import DiceBCELoss
 from monai_fewshot.networks.nets import MetaLearnedSegmenter
 from monai_fewshot.optimizers import MAML, ImplicitMAML, InnerLoop, Parameters

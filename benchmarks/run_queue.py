@@ -8,12 +8,13 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from bundle_runs import BundleRun, summary, train_and_evaluate
-from child_processes import ChildProcesses, signals_interrupt
+
+from monai_fewshot.apps.benchmark import ChildProcesses, run_jobs
 
 
 @dataclass
@@ -49,22 +50,16 @@ class RunQueue:
         """
         waiting = [run for run in self.runs if run.folder.name not in self.results]
         print(f"{len(self.results)} of {len(self.runs)} runs are done, {self.time_left()}", flush=True)
-        processes = ChildProcesses()
-        with signals_interrupt(), ThreadPoolExecutor(self.parallel) as pool:
-            try:
-                futures = {pool.submit(self._do, run, processes): run.folder.name for run in waiting}
-                for future in as_completed(futures):
-                    name, error = futures[future], future.exception()
-                    if error is None:
-                        self.results[name] = future.result()
-                        finished()
-                    else:
-                        self.failures[name] = error
-                    self._tell(name)
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                processes.end()
-                raise
+
+        def ended(name: str, results: dict[str, Any] | None, error: BaseException | None) -> None:
+            if results is None:
+                self.failures[name] = error or RuntimeError("nothing came of it")
+            else:
+                self.results[name] = results
+                finished()
+            self._tell(name)
+
+        run_jobs({run.folder.name: partial(self._do, run) for run in waiting}, self.parallel, ended)
 
     def time_left(self) -> str:
         """Estimate from the runs that are done."""

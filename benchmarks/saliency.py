@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from bundle_command import BUNDLES, replace_between
 from monai.bundle import ConfigParser
 from monai.data import Dataset
 from monai.transforms import Compose
 
+from monai_fewshot.apps.benchmark import BUNDLES, replace_between
 from monai_fewshot.data import SliceStack, image_reading, load_image_set, without_labels
 from monai_fewshot.transforms import SaliencyLabelsd
 from monai_fewshot.visualize import Panel, figure_to_png, overlay_figure

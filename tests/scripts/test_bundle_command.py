@@ -19,6 +19,8 @@ from pathlib import Path
 import pytest
 from monai.bundle import ConfigParser
 
+from monai_fewshot.apps.benchmark import ChildProcesses, Step, replace_between
+
 ROOT = Path(__file__).parents[2]
 SUMMARY = [
     {"protocol": "a", "fold": 0, "class_number": None, "class_name": "mean", "dice": 0.0, "iou": 0.0},
@@ -41,7 +43,7 @@ def bundles(monkeypatch):
 @pytest.fixture
 def cell(bundles, tmp_path):
     @dataclass(frozen=True)
-    class Stub(bundles.Step):
+    class Stub(Step):
         """A step that runs Python code in the folder of the cell."""
 
         code: str = ""
@@ -55,13 +57,15 @@ def cell(bundles, tmp_path):
 
     def make(name, *codes):
         (tmp_path / name / "eval").mkdir(parents=True)
-        return bundles.Cell(tmp_path / name, tuple(Stub(name, ("part", str(n)), {}, c) for n, c in enumerate(codes)))
+        return bundles.Cell(
+            tmp_path / name, tuple(Stub(name, ("part", str(n)), {}, code=c) for n, c in enumerate(codes))
+        )
 
     return make
 
 
-def test_a_step_is_a_command_of_monai_in_its_bundle(bundles):
-    step = bundles.Step("masksplit", ("train",), {"ckpt_dir": Path("a b/model"), "split#prob": 0.3, "resume": True})
+def test_a_step_is_a_command_of_monai_in_its_bundle():
+    step = Step("masksplit", ("train",), {"ckpt_dir": Path("a b/model"), "split#prob": 0.3, "resume": True})
     assert step.command() == [
         *(sys.executable, "-m", "monai.bundle", "run", "--config_file", "configs/train.json"),
         *("--ckpt_dir", "a b/model", "--split#prob", "0.3", "--resume", "True"),
@@ -69,22 +73,22 @@ def test_a_step_is_a_command_of_monai_in_its_bundle(bundles):
     assert (step.folder / "configs" / "train.json").is_file()
 
 
-def test_several_configurations_are_one_list_in_order(bundles):
-    words = bundles.Step("surrogate_fewshot", ("train", "few_shot"), {}).command()
+def test_several_configurations_are_one_list_in_order():
+    words = Step("surrogate_fewshot", ("train", "few_shot"), {}).command()
     assert ast.literal_eval(words[words.index("--config_file") + 1]) == ["configs/train.json", "configs/few_shot.json"]
     assert words[-2] == "--config_file"
 
 
-def test_none_is_an_expression_of_a_configuration(bundles):
-    *_, key, value = bundles.Step("masksplit", ("train",), {"augmentation": None}).command()
+def test_none_is_an_expression_of_a_configuration():
+    *_, key, value = Step("masksplit", ("train",), {"augmentation": None}).command()
     assert (key, value) == ("--augmentation", "$None")
     assert ConfigParser({"augmentation": value}).get_parsed_content("augmentation") is None
 
 
-def test_a_step_keeps_the_environment_and_its_threads(bundles, monkeypatch):
+def test_a_step_keeps_the_environment_and_its_threads(monkeypatch):
     monkeypatch.setenv("SOME_VARIABLE", "kept")
     monkeypatch.setenv("OMP_NUM_THREADS", "9")
-    environment = bundles.Step.environment(3)
+    environment = Step.environment(3)
     assert environment["SOME_VARIABLE"] == "kept"
     assert environment["OMP_NUM_THREADS"] == "3"
     assert all(isinstance(value, str) for value in environment.values())
@@ -95,7 +99,7 @@ def test_a_cell_does_its_steps_in_order_and_keeps_the_overall_results(bundles, c
         "a", "import os; print('first', os.environ['OMP_NUM_THREADS'], flush=True)", WRITE + "; print('second')"
     )
     assert made.results() is None
-    result = made.run(2, importlib.import_module("child_processes").ChildProcesses())
+    result = made.run(2, ChildProcesses())
     assert result["overall"] == SUMMARY[4]
     assert result["by_class"] == {"lesion": SUMMARY[2], "polyp": SUMMARY[3]}
     assert result["evaluations"]["eval"]["b"] == {"lesion": SUMMARY[5], "mean": SUMMARY[6]}
@@ -109,7 +113,7 @@ def test_a_cell_does_its_steps_in_order_and_keeps_the_overall_results(bundles, c
 def test_steps_after_one_that_fails_are_not_done(cell):
     made = cell("a", "raise SystemExit('no room')", WRITE)
     with pytest.raises(RuntimeError, match=r"^part 0 ended with 1, see .*a/log\.txt$"):
-        made.run(1, importlib.import_module("child_processes").ChildProcesses())
+        made.run(1, ChildProcesses())
     assert made.results() is None
     assert not (made.folder / "eval" / "results.json").exists()
     assert "no room" in (made.folder / "log.txt").read_text()
@@ -164,11 +168,11 @@ def test_an_interruption_ends_running_cells_and_begins_no_more(bundles, cell):
     assert cells[1].results() is None
 
 
-def test_content_replaces_what_stood_between_the_markers(bundles, tmp_path):
+def test_content_replaces_what_stood_between_the_markers(tmp_path):
     path = tmp_path / "results.md"
     path.write_text("# A\n<!-- a:begin -->\nold\n<!-- a:end -->\n<!-- b:begin -->\nkept\n<!-- b:end -->\nend\n")
     for content in ("| first |", "| second |"):
-        bundles.replace_between(path, "a", content)
+        replace_between(path, "a", content)
         assert path.read_text() == (
             f"# A\n<!-- a:begin -->\n\n{content}\n\n<!-- a:end -->\n<!-- b:begin -->\nkept\n<!-- b:end -->\nend\n"
         )
@@ -185,10 +189,10 @@ def test_content_replaces_what_stood_between_the_markers(bundles, tmp_path):
         "<!-- b:begin --> x <!-- b:end -->",
     ],
 )
-def test_markers_that_are_not_there_once_are_named(text, bundles, tmp_path):
+def test_markers_that_are_not_there_once_are_named(text, tmp_path):
     path = tmp_path / "results.md"
     path.write_text(text)
     message = r"results\.md must hold the lines <!-- a:begin --> and <!-- a:end --> once each, in this order$"
     with pytest.raises(ValueError, match=message):
-        bundles.replace_between(path, "a", "new")
+        replace_between(path, "a", "new")
     assert path.read_text() == text

@@ -1,6 +1,5 @@
 # Copyright (c) monai_fewshot contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Processes that several threads start and wait for, and that end together."""
 
 from __future__ import annotations
 
@@ -11,6 +10,8 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
+
+__all__ = ["ChildProcesses", "signals_interrupt"]
 
 PATIENCE = 15.0
 """Seconds that a process has to end by itself."""
@@ -25,12 +26,20 @@ class ChildProcesses:
         self._running: set[subprocess.Popen] = set()
         self._ended = False
 
+    @property
+    def ended(self) -> bool:
+        """Whether the processes have been ended."""
+        return self._ended
+
     def run(self, command: Sequence[str], **options: Any) -> int:
         """Run a command in a process group of its own, so that Ctrl-C does not reach it, and return its exit code.
 
         Args:
             command: program and arguments.
             options: of ``subprocess.Popen``.
+
+        Returns:
+            The exit code.
 
         Raises:
             RuntimeError: when the processes have been ended.
