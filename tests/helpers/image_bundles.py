@@ -16,6 +16,7 @@ SMALL = {
     "elsnet": {"base#features": [4, 4, 8, 8, 8, 4]},
     "meta_learning": {"base#channels": [4, 8], "base#strides": [2]},
     "masksplit": {"encoder#channels": [4, 8], "network_def#channels": 8, "network_def#decoder_channels": [8, 8, 8]},
+    "se_net": {"network_def#conditioner_channels": 3, "network_def#channels": 4},
     "surrogate_fewshot": {"encoder#channels": [4, 8], "encoder#out_channels": 8, "network_def#channels": [8, 4]},
 }
 TYPES = {"train": "train", "saliency": None}

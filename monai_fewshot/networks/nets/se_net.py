@@ -42,7 +42,7 @@ class FewShotSENet(FewShotSegmenter):
         u_i \leftarrow u_i \, \sigma(w_i * v_i + b_i)
 
     with :math:`u_i` the segmenter's and :math:`v_i` the conditioner's features of level i, after pooling on the way
-    down. A query therefore finds the class near where the support shows it. With the defaults, 1.1 million parameters
+    down. A query therefore finds the class near where the support shows it. With the defaults, 0.9 million parameters
     in 2D.
 
     Based on: Roy et al., "'Squeeze & Excite' Guided Few-Shot Segmentation of Volumetric Images", Medical Image
