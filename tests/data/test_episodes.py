@@ -326,3 +326,37 @@ def test_images_are_normalized_after_their_augmentation():
         for key in ("image", "support_image"):
             assert torch.equal(after[key], 2 * before[key] - 1)
         assert torch.equal(before["label"], after["label"])
+
+
+def _supervoxels():
+    """Two scans of five slices of 8 x 8: value 1 in slices 0 to 2 of the first, 2 in slice 4 and, of four pixels, 3."""
+    label = torch.zeros(10, 1, 8, 8, dtype=torch.int32)
+    label[:3, 0, :4] = 1
+    label[4, 0, 4:] = 2
+    label[3, 0, 6:, 6:] = 2
+    label[5, 0, :4] = 2
+    image = torch.arange(10.0).view(10, 1, 1, 1).expand(10, 1, 8, 8)
+    return SliceStack(image, label, torch.arange(2).repeat_interleave(5))
+
+
+def test_support_and_query_are_successive_slices_of_one_supervoxel():
+    dataset = PseudoLabelEpisodes(_supervoxels(), 200, successive=True, min_pixels=5)
+    drawn = Counter((tuple(plan.slices), *plan.labeling) for plan in map(dataset.plan, range(200)))
+    assert set(drawn) == {((0, 1), 1), ((1, 0), 1), ((1, 2), 1), ((2, 1), 1), ((4, 4), 2), ((5, 5), 2)}
+    assert min(drawn.values()) > 10
+    for episode in dataset.__getitems__(range(20)):
+        assert episode["label"].any()
+        assert episode["support_label"].any()
+
+
+def test_shots_and_query_are_a_run_in_either_direction():
+    dataset = PseudoLabelEpisodes(_supervoxels(), 50, shots=2, successive=True)
+    drawn = {(tuple(plan.slices), *plan.labeling) for plan in map(dataset.plan, range(200))}
+    assert drawn == {((0, 1, 2), 1), ((2, 1, 0), 1), ((3, 3, 3), 2), ((4, 4, 4), 2), ((5, 5, 5), 2)}
+
+
+def test_pseudo_labels_of_few_pixels_are_not_drawn():
+    drawn = {plan.slices[0] for plan in map(PseudoLabelEpisodes(_supervoxels(), 9).plan, range(99))}
+    assert drawn == {0, 1, 2, 3, 4, 5}
+    with pytest.raises(ValueError, match="are min_pixels, 33, too many"):
+        PseudoLabelEpisodes(_supervoxels(), 1, min_pixels=33)
