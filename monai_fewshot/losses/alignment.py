@@ -19,13 +19,16 @@ __all__ = ["AlignmentLoss", "EpisodeLoss"]
 class AlignmentLoss(_Loss):
     """Prototype alignment: the query with its predicted mask, taken as the support, shall segment the support images.
 
-    For each class and shot, the cross-entropy of that class against the background, over the pixels of either.
+    For each shot and each class that it shows, the cross-entropy of that class against the background, over the pixels
+    of either. A shot that shows no class is compared with the background for all of them. A class whose logits are
+    minus infinity, which a network gives where the query's prediction does not show it, costs nothing.
 
     Based on: Wang et al., "PANet", ICCV 2019, equation 6, https://arxiv.org/abs/1908.06391; Ouyang et al.,
     "Self-supervision with Superpixels", ECCV 2020, equation 8, https://arxiv.org/abs/2007.09886.
 
     Args:
-        reduction: ``"mean"`` over episodes, shots and classes, ``"sum"`` of them, or ``"none"``.
+        reduction: ``"mean"`` over the shots and classes of an episode, then over episodes; ``"sum"`` of them, or
+            ``"none"``.
     """
 
     def __init__(self, reduction: LossReduction | str = LossReduction.MEAN) -> None:
@@ -39,7 +42,7 @@ class AlignmentLoss(_Loss):
             target: (B, K, 1, *S), 0 background, 1..N the classes; other values are ignored.
 
         Returns:
-            A scalar, or (B, K, N) for ``reduction="none"``.
+            A scalar, or (B, K, N) for ``reduction="none"``, 0 for classes that the shot does not show.
 
         Raises:
             ValueError: where the shapes do not fit.
@@ -47,14 +50,18 @@ class AlignmentLoss(_Loss):
         if input.shape[:2] != target.shape[:2] or input.shape[3:] != target.shape[3:] or target.shape[2] != 1:
             raise ValueError(f"Logits {tuple(input.shape)} do not fit support labels {tuple(target.shape)}.")
         logits = input.float()
-        foreground, background = logits[:, :, 1:], logits[:, :, :1]
+        margin = logits[:, :, 1:] - logits[:, :, :1]
+        scored = margin.isfinite()
         classes = torch.arange(1, logits.shape[2], device=logits.device).view(1, 1, -1, *[1] * (logits.ndim - 3))
         is_class = target == classes
-        counted = is_class | (target == 0)
-        loss = F.binary_cross_entropy_with_logits(foreground - background, is_class.float(), reduction="none")
+        counted = (is_class | (target == 0)) & scored
+        loss = F.binary_cross_entropy_with_logits(margin.where(scored, 0), is_class.float(), reduction="none")
         loss = (loss * counted).flatten(3).sum(3) / counted.flatten(3).sum(3).clamp(min=1)
+        shown = is_class.flatten(3).any(3)
+        compared = shown | ~shown.any(2, keepdim=True)
+        loss = loss * compared
         if self.reduction == LossReduction.MEAN:
-            return loss.mean()
+            return (loss.sum((1, 2)) / compared.sum((1, 2))).mean()
         return loss.sum() if self.reduction == LossReduction.SUM else loss
 
 

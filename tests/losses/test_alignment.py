@@ -57,6 +57,31 @@ def test_alignment_of_a_label_that_counts_nowhere_is_zero():
     assert not logits.grad[0, 0].any()
 
 
+def test_classes_are_compared_in_shots_that_show_them():
+    logits, label = _random(batch=2, shots=3, classes=2)
+    label[0, 0][label[0, 0] == 2] = 0
+    label[0, 1][label[0, 1] == 1] = 255
+    label[1, 2][label[1, 2] > 0] = 0
+    by_pair = _by_loops(logits, label)
+    by_pair[0, 0, 1] = by_pair[0, 1, 0] = 0
+    torch.testing.assert_close(AlignmentLoss(reduction="none")(logits, label), by_pair)
+    expected = (by_pair[0].sum() / 4 + by_pair[1].sum() / 6) / 2
+    torch.testing.assert_close(AlignmentLoss()(logits, label), expected)
+
+
+def test_a_class_without_a_finite_logit_costs_nothing():
+    logits, label = _random(classes=2)
+    whole = AlignmentLoss(reduction="none")(logits, label)
+    logits[1, :, 2] = -torch.inf
+    logits.requires_grad_()
+    loss = AlignmentLoss(reduction="none")(logits, label)
+    whole[1, :, 1] = 0
+    torch.testing.assert_close(loss, whole)
+    AlignmentLoss()(logits, label).backward()
+    assert logits.grad.isfinite().all()
+    torch.testing.assert_close(AlignmentLoss()(logits, label), whole.mean())
+
+
 def test_perfect_and_inverted_predictions():
     label = torch.tensor([0.0, 1.0, 1.0, 0.0]).view(1, 1, 1, 2, 2)
     logits = torch.cat([1 - label, label], dim=2) * 40 - 20

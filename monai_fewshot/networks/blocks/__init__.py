@@ -11,8 +11,15 @@ from .mixed_transformer import (
     join_windows,
     partition_windows,
 )
-from .prototypes import PrototypeSet, local_average, masked_average, prototype_similarity, shot_averages
-from .resize import linear_resize
+from .prototypes import (
+    PrototypeSet,
+    class_similarity,
+    local_average,
+    masked_average,
+    prototype_similarity,
+    shot_averages,
+)
+from .resize import linear_resize, linear_resize_adjoint
 from .upsampling_decoder import UpsamplingDecoder
 
 __all__ = [
@@ -26,10 +33,12 @@ __all__ = [
     "UpsamplingDecoder",
     "WindowSummary",
     "class_masks",
+    "class_similarity",
     "foreground_logits",
     "gaussian_axial_attention",
     "join_windows",
     "linear_resize",
+    "linear_resize_adjoint",
     "local_average",
     "masked_average",
     "partition_windows",

@@ -12,7 +12,14 @@ from monai.networks.layers.factories import Pool
 from .logits import class_masks
 from .resize import linear_resize
 
-__all__ = ["PrototypeSet", "local_average", "masked_average", "prototype_similarity", "shot_averages"]
+__all__ = [
+    "PrototypeSet",
+    "class_similarity",
+    "local_average",
+    "masked_average",
+    "prototype_similarity",
+    "shot_averages",
+]
 
 CPU_SIMILARITIES = 1 << 22
 """Similarities computed at once on a CPU without gradients. Blocks of more memory than this go back to the system when
@@ -88,6 +95,24 @@ def local_average(x: torch.Tensor, window: int) -> torch.Tensor:
     """
     size = [min(window, n) for n in x.shape[2:]]
     return Pool[Pool.AVG, len(size)](size)(x).flatten(2)
+
+
+def class_similarity(features: torch.Tensor, prototypes: torch.Tensor, scale: float = 20.0) -> torch.Tensor:
+    """Score each class by the cosine similarity of the query to the one prototype of that class.
+
+    Based on: Wang et al., "PANet", ICCV 2019, equation 3, https://arxiv.org/abs/1908.06391.
+
+    Args:
+        features: (B, C, *S), computed in float32 under any autocast.
+        prototypes: (B or 1, N, C).
+        scale: multiplier of the cosine.
+
+    Returns:
+        (B, N, *S), float32, between -scale and scale; 0 for a prototype of zeros.
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        query = _unit(features.float().flatten(2), dim=1)
+        return (scale * (_unit(prototypes.float(), dim=2) @ query)).unflatten(2, features.shape[2:])
 
 
 def prototype_similarity(features: torch.Tensor, prototypes: PrototypeSet, scale: float = 20.0) -> torch.Tensor:

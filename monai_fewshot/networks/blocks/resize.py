@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-__all__ = ["linear_resize"]
+__all__ = ["linear_resize", "linear_resize_adjoint"]
 
 
 def linear_resize(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
@@ -27,6 +27,30 @@ def linear_resize(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
         (B, C, *size).
     """
     return x if tuple(x.shape[2:]) == tuple(size) else _resize(x, list(size))
+
+
+def linear_resize_adjoint(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    r"""Hand the weight of each element to the elements that :func:`linear_resize` makes it of.
+
+    With :math:`A` the interpolation, this is :math:`A^T`, so that a sum over interpolated features under a mask costs
+    no interpolation of features:
+
+    .. math::
+        \sum_i m_i (A f)_i = \sum_j (A^T m)_j f_j, \qquad \sum_i m_i = \sum_j (A^T m)_j
+
+    Args:
+        x: weights (B, C, *S), with 2 or 3 spatial dimensions.
+        size: spatial size of what is interpolated to S.
+
+    Returns:
+        (B, C, *size), of the same sum.
+
+    Example:
+        >>> linear_resize_adjoint(torch.ones(1, 1, 8, 8), (2, 2))
+        tensor([[[[16., 16.],
+                  [16., 16.]]]])
+    """
+    return x if tuple(x.shape[2:]) == tuple(size) else _resize_backward(x, list(size))
 
 
 @torch.library.custom_op("monai_fewshot::linear_resize", mutates_args=())
@@ -59,6 +83,11 @@ def _backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
     return _resize_backward(gradient, ctx.size), None
 
 
+def _backward_of_adjoint(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+    return _resize(gradient, ctx.size), None
+
+
 _resize.register_fake(_shape_of_result)
 _resize_backward.register_fake(_shape_of_result)
 _resize.register_autograd(_backward, setup_context=_remember)
+_resize_backward.register_autograd(_backward_of_adjoint, setup_context=_remember)

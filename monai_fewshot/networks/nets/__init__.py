@@ -1,6 +1,7 @@
 # Copyright (c) monai_fewshot contributors
 # SPDX-License-Identifier: Apache-2.0
 
+from .aligning_segmenter import AligningSegmenter
 from .alpnet import ALPNet
 from .embedding_network import EmbeddingNetwork
 from .feature_encoder import FeatureEncoder
@@ -8,6 +9,7 @@ from .few_shot_segmenter import FewShotSegmenter
 from .masksplit_net import MaskSplitNet
 from .meta_learned_segmenter import MetaLearnedSegmenter
 from .mt_unet import MTUNet
+from .panet import PANet
 from .prototype_segmenter import PrototypeSegmenter
 from .resnet_encoder import DilatedResNetEncoder
 from .se_net import FewShotSENet
@@ -18,6 +20,7 @@ from .vgg_encoder import VGG16Encoder
 
 __all__ = [
     "ALPNet",
+    "AligningSegmenter",
     "DilatedResNetEncoder",
     "EmbeddingNetwork",
     "FeatureEncoder",
@@ -26,6 +29,7 @@ __all__ = [
     "MTUNet",
     "MaskSplitNet",
     "MetaLearnedSegmenter",
+    "PANet",
     "PrototypeSegmenter",
     "SurrogateNetwork",
     "TiledPrototypeNet",

@@ -17,12 +17,12 @@ from monai_fewshot.networks.blocks import (
     prototype_similarity,
 )
 
-from .prototype_segmenter import PrototypeSegmenter
+from .aligning_segmenter import AligningSegmenter
 
 __all__ = ["ALPNet"]
 
 
-class ALPNet(PrototypeSegmenter):
+class ALPNet(AligningSegmenter):
     """Prototypical network with adaptive local prototypes.
 
     The support's features are averaged over the cells of a grid and under each class's mask. A cell that one class
@@ -32,8 +32,8 @@ class ALPNet(PrototypeSegmenter):
     support images, and :meth:`forward` returns their logits too, for :class:`monai_fewshot.losses.EpisodeLoss`.
 
     Based on: Ouyang et al., "Self-supervision with Superpixels: Training Few-shot Medical Image Segmentation without
-    Annotation", ECCV 2020, section 3.2, https://arxiv.org/abs/2007.09886. With ``local_prototypes=False`` it is that
-    paper's PANet (Wang et al., ICCV 2019, https://arxiv.org/abs/1908.06391).
+    Annotation", ECCV 2020, section 3.2, https://arxiv.org/abs/2007.09886. With ``local_prototypes=False`` class-level
+    prototypes are pooled at the features' size; :class:`PANet` pools them at the mask's.
 
     Deviation: an episode whose background fills no cell uses the background's class-level prototype. A class that
     fills no 4 x 4 cell has one class-level prototype, averaged over the shots (as the original implementation does);
@@ -90,58 +90,13 @@ class ALPNet(PrototypeSegmenter):
         self.local_prototypes = local_prototypes
         self.align = align
 
-    def encode_query(self, image: torch.Tensor) -> torch.Tensor:
-        """Extract features.
-
-        Args:
-            image: (B, C, *S).
-
-        Returns:
-            (B, F, *s).
-        """
-        return self.encoder(image)
-
     def prototypes(self, features: torch.Tensor, label: torch.Tensor) -> PrototypeSet:
         """Pool prototypes of the N+1 classes, background first; see :meth:`pool_prototypes`."""
         return self.pool_prototypes(features, self._masks(label, features.shape[3:]))
 
-    def classify(self, features: torch.Tensor, context: PrototypeSet, size: Sequence[int]) -> torch.Tensor:
-        """Score features by their similarity to prototypes.
-
-        Args:
-            features: (B, F, *s).
-            context: prototypes of batch B or 1.
-            size: spatial size of the logits.
-
-        Returns:
-            (B, N+1, *size).
-        """
-        return linear_resize(prototype_similarity(features, context), size)
-
-    def forward(
-        self, image: torch.Tensor, support_image: torch.Tensor, support_label: torch.Tensor
-    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-        """Segment queries after the example of their supports.
-
-        Support and query are encoded as one batch, so that batch normalization sees both.
-
-        Args:
-            image: (B, C, *S).
-            support_image: (B or 1, K, C, *S).
-            support_label: (B or 1, K, 1, *S).
-
-        Returns:
-            Logits (B, N+1, *S) and, in training with ``align``, the logits of the support images (B, K, N+1, *S).
-        """
-        support, query = self.encode_episode(image, support_image, support_label)
-        prototypes = self.prototypes(support, support_label)
-        scores = prototype_similarity(query, prototypes)
-        logits = linear_resize(scores, image.shape[2:])
-        if not (self.training and self.align):
-            return logits
-        support = support.expand(query.shape[0], *support.shape[1:])
-        turned = self._align(query, scores, support)
-        return logits, linear_resize(turned.flatten(0, 1), image.shape[2:]).unflatten(0, turned.shape[:2])
+    def scores(self, features: torch.Tensor, context: PrototypeSet) -> torch.Tensor:
+        """Score features (B, F, *s) by their similarity to all prototypes of a class; returns (B, N+1, *s)."""
+        return prototype_similarity(features, context)
 
     def pool_prototypes(self, features: torch.Tensor, masks: torch.Tensor) -> PrototypeSet:
         """Pool local and class-level prototypes.
@@ -171,13 +126,16 @@ class ALPNet(PrototypeSegmenter):
         used = torch.cat([use_cells & foreground & present, ~use_cells], dim=2)
         return PrototypeSet(local.transpose(2, 3).flatten(1, 2), owned * use_cells, pooled, used.to(local.dtype))
 
-    def _align(self, query: torch.Tensor, scores: torch.Tensor, support: torch.Tensor) -> torch.Tensor:
-        """Score the support (B, K, F, *s) with the query (B, F, *s) and its predicted mask as its support."""
+    def align_support(
+        self, query: torch.Tensor, scores: torch.Tensor, support: torch.Tensor, size: Sequence[int]
+    ) -> torch.Tensor:
+        """Segment the support (B, K, F, *s) with the query and its predicted mask; returns (B, K, N+1, *size)."""
         masks = class_masks(scores.argmax(1, keepdim=True), self.num_classes)
         prototypes = self.pool_prototypes(query.unsqueeze(1), masks.unsqueeze(1))
         shots = support.shape[1]
         repeated = PrototypeSet(*(x.repeat_interleave(shots, 0) for x in prototypes))
-        return prototype_similarity(support.flatten(0, 1), repeated).unflatten(0, support.shape[:2])
+        turned = prototype_similarity(support.flatten(0, 1), repeated)
+        return linear_resize(turned, size).unflatten(0, support.shape[:2])
 
     def _masks(self, label: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
         """Bring labels (B, K, 1, *S) to masks (B, K, N+1, *s) of the features' size."""

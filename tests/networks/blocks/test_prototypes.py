@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from monai_fewshot.networks.blocks import (
     PrototypeSet,
+    class_similarity,
     local_average,
     masked_average,
     prototype_similarity,
@@ -202,3 +203,18 @@ def test_shot_averages_are_those_of_each_mask_alone():
                 expected = features[episode, shot][:, inside].mean(1) if inside.any() else torch.zeros(5)
                 torch.testing.assert_close(pooled[episode, shot, number - 1], expected, atol=1e-5, rtol=1e-4)
                 assert shown[episode, shot, number - 1] == inside.any()
+
+
+@pytest.mark.parametrize("size", [(4, 5), (2, 3, 4)])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_similarity_to_one_prototype_a_class_by_loops(size, batch):
+    features, own = _random(2, 4, *size), _random(batch, 3, 4, seed=1)
+    own[0, 2] = 0
+    out = class_similarity(features, own)
+    assert out.shape == (2, 3, *size)
+    for b, c in np.ndindex(2, 3):
+        for place in np.ndindex(*size):
+            f, p = features[(b, slice(None), *place)].double(), own[b if batch > 1 else 0, c].double()
+            expected = 20 * (f @ p) / f.norm() / p.norm().clamp(min=1e-4)
+            assert out[(b, c, *place)].item() == pytest.approx(expected.item(), abs=1e-4)
+    assert not out[0, 2].any()

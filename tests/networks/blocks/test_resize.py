@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from monai_fewshot.networks.blocks import linear_resize
+from monai_fewshot.networks.blocks import linear_resize, linear_resize_adjoint
 from monai_fewshot.networks.blocks.resize import _resize, _resize_backward
 
 CASES = [((2, 3, 8, 9), (16, 20)), ((2, 3, 8, 8), (3, 5)), ((1, 2, 4, 5, 6), (8, 9, 7))]
@@ -33,3 +35,19 @@ def test_is_interpolation_and_its_gradient(shape, size, channels_last):
 def test_the_same_size_costs_nothing():
     x = _input((1, 2, 5, 6), False)
     assert linear_resize(x, [5, 6]) is x
+    assert linear_resize_adjoint(x, [5, 6]) is x
+
+
+@pytest.mark.parametrize(("shape", "size"), CASES)
+def test_adjoint(shape, size):
+    """It is the transpose of the matrix whose columns are the interpolated unit images."""
+    plane = shape[2:]
+    units = torch.eye(math.prod(plane), dtype=torch.double).view(-1, 1, *plane)
+    matrix = linear_resize(units, size).flatten(1).T
+    weights = torch.randn(*shape[:2], *size, dtype=torch.double, requires_grad=True)
+    out = linear_resize_adjoint(weights, plane)
+    torch.testing.assert_close(out, (weights.flatten(2) @ matrix).view(shape))
+    torch.testing.assert_close(out.flatten(2).sum(2), weights.flatten(2).sum(2))
+    gradient = torch.randn_like(out)
+    torch.testing.assert_close(torch.autograd.grad(out, weights, gradient)[0], linear_resize(gradient, size))
+    torch.library.opcheck(_resize_backward, (weights.float().detach().requires_grad_(), list(plane)))

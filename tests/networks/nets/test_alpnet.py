@@ -7,22 +7,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from prototype_episodes import TwoLayers, golden_cases, random_episodes
 from torch import nn
 from torch.utils._pytree import tree_map
 
 from monai_fewshot.losses import AlignmentLoss, EpisodeLoss
 from monai_fewshot.networks.blocks import prototype_similarity
 from monai_fewshot.networks.nets import ALPNet, UNetEncoder
-
-
-class TwoLayers(nn.Module):
-    def __init__(self, in_channels: int = 3):
-        super().__init__()
-        self.a = nn.Conv2d(in_channels, 8, 3, 2, 1)
-        self.b = nn.Conv2d(8, 16, 3, 2, 1)
-
-    def forward(self, x):
-        return self.b(torch.relu(self.a(x)))
 
 
 def plain_scores(query, support, masks, window, mode):
@@ -94,11 +85,7 @@ def test_agrees_with_plain_loops(training, num_classes, shots):
 
 
 def test_agrees_with_the_original_network(golden_dir):
-    data = np.load(golden_dir / "alpnet.npz")
-    cases = sorted({key.split("/")[0] for key in data.files})
-    assert cases
-    for n in cases:
-        case = {key.split("/", 1)[1]: data[key] for key in data.files if key.startswith(f"{n}/")}
+    for case in golden_cases(golden_dir / "alpnet.npz"):
         network = ALPNet(2, TwoLayers()).train("alignment_loss" in case)
         network.load_state_dict({k: torch.tensor(v) for k, v in case.items() if k.startswith("encoder.")})
         label = torch.tensor(case["support_mask"])[None, :, None]
@@ -116,8 +103,7 @@ def test_agrees_with_the_original_network(golden_dir):
 @pytest.mark.parametrize("training", [False, True])
 def test_agrees_with_the_original_panet_on_one_class(golden_dir, training):
     """Its prototypes are pooled at image size; with features brought there first, one class and shot are the same."""
-    data = np.load(golden_dir / "panet.npz")
-    case = {key.split("/", 1)[1]: data[key] for key in data.files if key.startswith("0/")}
+    case = golden_cases(golden_dir / "panet.npz")[0]
     assert case["support_image"].shape[:2] == (1, 1)
     encoder = TwoLayers()
     encoder.load_state_dict({k[8:]: torch.tensor(v) for k, v in case.items() if k.startswith("encoder.")})
@@ -148,19 +134,6 @@ def test_without_local_prototypes_it_is_panet(num_classes, shots):
             scores.append(plain_scores(query, support, mask, None, "class"))
         expected = F.interpolate(torch.tensor(np.stack(scores))[None], image.shape[2:], mode="bilinear")[0]
         torch.testing.assert_close(logits[b].double(), expected, rtol=1e-5, atol=1e-4)
-
-
-def random_episodes(batch=2, shots=1, num_classes=1, size=(64, 48), channels=3, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    image = torch.randn(batch, channels, *size, generator=generator)
-    support_image = torch.randn(batch, shots, channels, *size, generator=generator)
-    label = torch.zeros(batch, shots, 1, *size)
-    for b in range(batch):
-        for k in range(shots):
-            for c in range(1, num_classes + 1):
-                row, column = 18 * (c - 1) + 2 * k, 4 + 6 * b
-                label[b, k, 0, row : row + 17, column : column + 20] = c
-    return image, support_image, label
 
 
 def covering(label, kind):
