@@ -10,7 +10,7 @@ from .dicom_labels import read_segmentation, segmentation_names
 from .dicom_reader import SeriesReader
 from .dicom_seg import write_dicom_seg
 from .dicom_series import DicomSeries, DicomTree, find_series, read_series, select_series, series_name
-from .episodes import AnnotatedEpisodes, Episodes, EpisodeSampler, PseudoLabelEpisodes
+from .episodes import AnnotatedEpisodes, Episodes, PseudoLabelEpisodes
 from .exclusion import class_numbers, slices_with_classes
 from .exemplar_samples import ExemplarSamples
 from .exemplars import BackgroundKind, background_images, choose_exemplars, organ_free_slices, take_slices
@@ -31,7 +31,7 @@ from .inference_scans import pending_scans, support_scans
 from .load_scan import LoadScanD, LoadScand, LoadScanDict
 from .mask_split_episodes import MaskSplitEpisodes
 from .mask_writer import ImageMaskWriter, MaskWriter
-from .numbered_samples import NumberedSamples, numbered_random
+from .numbered_samples import EpisodeSampler, NumberedSamples, numbered_random
 from .scan_episodes import ScanEpisodes
 from .scan_reading import prepare_scans, read_scans
 from .scans import Scan, fingerprint_scans, load_class_names, load_scans

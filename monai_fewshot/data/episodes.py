@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data.distributed import DistributedSampler
 
 from monai_fewshot.transforms import AugmentationDraw, EpisodeAugmentation
 from monai_fewshot.utils import EpisodeKeys
@@ -17,7 +16,7 @@ from monai_fewshot.utils import EpisodeKeys
 from .numbered_samples import NumberedSamples, numbered_random
 from .slices import SliceStack
 
-__all__ = ["AnnotatedEpisodes", "EpisodeSampler", "Episodes", "PseudoLabelEpisodes"]
+__all__ = ["AnnotatedEpisodes", "Episodes", "PseudoLabelEpisodes"]
 
 
 IGNORED = 255
@@ -288,24 +287,3 @@ def slices_by_class_and_scan(stack: SliceStack, classes: Sequence[int]) -> dict[
 def _values_of_size(label: torch.Tensor, min_pixels: int) -> list[int]:
     values, counts = label.unique(return_counts=True)
     return values[(values > 0) & (counts >= min_pixels)].tolist()
-
-
-class EpisodeSampler(DistributedSampler):
-    """Numbers of the episodes of each training epoch: consecutive, never repeated, dealt out over ranks.
-
-    MONAI's engines tell a distributed sampler the epoch, so a resumed training goes on where it stopped.
-
-    Args:
-        dataset: episodes, or other numbered samples; their number is that of an epoch.
-        num_replicas: number of processes, by default that of the process group, or 1.
-        rank: of this process, by default in the process group, or 0.
-    """
-
-    def __init__(self, dataset: NumberedSamples, num_replicas: int | None = None, rank: int | None = None) -> None:
-        if num_replicas is None and not torch.distributed.is_initialized():
-            num_replicas, rank = 1, 0
-        super().__init__(dataset, num_replicas, rank, shuffle=False, drop_last=True)
-
-    def __iter__(self) -> Iterator[int]:
-        start = max(self.epoch - 1, 0) * self.total_size
-        return iter(range(start + self.rank, start + self.total_size, self.num_replicas))

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 from torch.utils.data import Dataset
+from torch.utils.data.distributed import DistributedSampler
 
-__all__ = ["NumberedSamples", "numbered_random"]
+__all__ = ["EpisodeSampler", "NumberedSamples", "numbered_random"]
 
 
 def numbered_random(seed: int, number: int, stream: int = 0) -> np.random.RandomState:
@@ -52,3 +53,24 @@ class NumberedSamples(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         return self.__getitems__([index])[0]
+
+
+class EpisodeSampler(DistributedSampler):
+    """Numbers of the episodes of each training epoch: consecutive, never repeated, dealt out over ranks.
+
+    MONAI's engines tell a distributed sampler the epoch, so a resumed training goes on where it stopped.
+
+    Args:
+        dataset: episodes, or other numbered samples; their number is that of an epoch.
+        num_replicas: number of processes, by default that of the process group, or 1.
+        rank: of this process, by default in the process group, or 0.
+    """
+
+    def __init__(self, dataset: NumberedSamples, num_replicas: int | None = None, rank: int | None = None) -> None:
+        if num_replicas is None and not torch.distributed.is_initialized():
+            num_replicas, rank = 1, 0
+        super().__init__(dataset, num_replicas, rank, shuffle=False, drop_last=True)
+
+    def __iter__(self) -> Iterator[int]:
+        start = max(self.epoch - 1, 0) * self.total_size
+        return iter(range(start + self.rank, start + self.total_size, self.num_replicas))
