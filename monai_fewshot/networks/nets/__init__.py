@@ -1,6 +1,7 @@
 # Copyright (c) monai_fewshot contributors
 # SPDX-License-Identifier: Apache-2.0
 
+from .adnet import ADNet
 from .aligning_segmenter import AligningSegmenter
 from .alpnet import ALPNet
 from .embedding_network import EmbeddingNetwork
@@ -19,6 +20,7 @@ from .unet_encoder import UNetEncoder
 from .vgg_encoder import VGG16Encoder
 
 __all__ = [
+    "ADNet",
     "ALPNet",
     "AligningSegmenter",
     "DilatedResNetEncoder",

@@ -88,7 +88,7 @@ class AligningSegmenter(PrototypeSegmenter):
 
     def forward(
         self, image: torch.Tensor, support_image: torch.Tensor, support_label: torch.Tensor
-    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+    ) -> torch.Tensor | tuple[torch.Tensor, ...]:
         """Segment queries after the example of their supports.
 
         Support and query are encoded as one batch, so that batch normalization sees both.
