@@ -16,15 +16,17 @@ SMALL = {
     "elsnet": {"base#features": [4, 4, 8, 8, 8, 4]},
     "meta_learning": {"base#channels": [4, 8], "base#strides": [2]},
     "masksplit": {"encoder#channels": [4, 8], "network_def#channels": 8, "network_def#decoder_channels": [8, 8, 8]},
+    "panet": {"encoder#channels": [4, 8], "encoder#out_channels": 8},
     "se_net": {"network_def#conditioner_channels": 3, "network_def#channels": 4},
     "surrogate_fewshot": {"encoder#channels": [4, 8], "encoder#out_channels": 8, "network_def#channels": [8, 4]},
 }
+OWN_NETWORK = {"saliency", "paper", "resnet"}
 TYPES = {"train": "train", "saliency": None}
 
 
 def workflow(bundle, *names, **settings):
     """Read and initialize configurations of a bundle, with a small network."""
-    network = {} if names[0] == "saliency" or "paper" in names else SMALL[bundle]
+    network = {} if OWN_NETWORK & set(names) else SMALL[bundle]
     if "alpnet" in names:
         network = {key: value for key, value in network.items() if not key.startswith("network_def")}
     found = ConfigWorkflow(
