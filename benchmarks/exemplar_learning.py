@@ -281,6 +281,8 @@ def _line(
     ]
     gain = mean_and_spread(gains, sign=True) if gains and row != "exemplar only" else ""
     far = mean_and_spread([result["mean"]["hd95_mm"] for result in whole.values()])
+    undefined = sum(result["mean"]["undefined_hd95"] for result in whole.values())
+    far += f", {undefined} undefined" if undefined else ""
     by_class = " | ".join(map(percent, classes))
     columns = [row, str(len(seeds)), percent("mean"), by_class, gain, far, percent("mean", "alpnet")]
     return f"| {' | '.join(columns)} | {published or '-'} |"
