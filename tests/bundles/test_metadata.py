@@ -14,7 +14,7 @@ from monai.bundle import verify_metadata, verify_net_in_out
 import monai_fewshot
 
 ROOT = Path(__file__).parents[2]
-FEW_SHOT = ("ssl_alpnet", "panet", "se_net", "surrogate_fewshot", "masksplit", "meta_learning")
+FEW_SHOT = ("ssl_alpnet", "panet", "adnet", "se_net", "surrogate_fewshot", "masksplit", "meta_learning")
 BUNDLES = (*FEW_SHOT, "elsnet")
 
 TEXT, OBJECT, LIST_OF_TEXT = {"type": "string"}, {"type": "object"}, {"type": "array", "items": {"type": "string"}}

@@ -13,6 +13,7 @@ from monai.bundle import ConfigWorkflow
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
 SMALL = {
+    "adnet": {"encoder#channels": [4, 8], "encoder#out_channels": 8},
     "elsnet": {"base#features": [4, 4, 8, 8, 8, 4]},
     "meta_learning": {"base#channels": [4, 8], "base#strides": [2]},
     "masksplit": {"encoder#channels": [4, 8], "network_def#channels": 8, "network_def#decoder_channels": [8, 8, 8]},

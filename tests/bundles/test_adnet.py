@@ -1,0 +1,127 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The ADNet bundle: supervoxels of unlabeled scans, then what one annotated scan shows."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from image_bundles import BUNDLES, load, run, workflow
+
+from monai_fewshot.losses import EpisodeLoss
+from monai_fewshot.networks.nets import DilatedResNetEncoder
+
+TRAINING = {
+    "batch_size": 2,
+    "epoch_length": 2,
+    "max_epochs": 2,
+    "num_val_episodes": 2,
+    "pseudo_labels#min_size": 200,
+    "min_pixels": 10,
+}
+FOLD = {"num_folds": 3, "fold": 0}
+CONFIGS = BUNDLES / "adnet" / "configs"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("adnet")
+
+
+@pytest.fixture(scope="module")
+def training(dataset_dir, folder):
+    """A training of fold 0, done."""
+    options = {"dataset_dir": str(dataset_dir), "ckpt_dir": str(folder), "cache_dir": str(folder / "cache")}
+    return run("adnet", "train", **options, **TRAINING, **FOLD)
+
+
+def test_the_threshold_is_learned_and_kept(training, folder):
+    assert training.check_properties() == []
+    threshold = load(folder / "checkpoint_epoch=2.pt")["model"]["threshold"]
+    assert threshold != -10
+    assert abs(threshold + 10) < 0.1
+    assert load(folder / "model.pt")["provenance"]["settings"]["iterations"] == 4
+
+
+def test_support_and_query_are_neighbors_in_one_supervoxel(training):
+    dataset = training.parser.get_parsed_content("train#dataset")
+    apart = [abs(np.diff(dataset.plan(index).slices)[0]) for index in range(30)]
+    assert set(apart) <= {0, 1}
+    assert 1 in apart
+    for index in range(30):
+        plan = dataset.plan(index)
+        assert all((dataset.stack.label[s] == plan.labeling[0]).sum() >= 10 for s in plan.slices)
+
+
+def test_the_loss_adds_the_threshold_to_that_of_the_episode(training):
+    loss = training.parser.get_parsed_content("loss")
+    generator = torch.Generator().manual_seed(0)
+    logits, turned = torch.randn(2, 2, 8, 8, generator=generator), torch.randn(2, 1, 2, 8, 8, generator=generator)
+    target = torch.ones(2, 1, 8, 8), torch.ones(2, 1, 1, 8, 8)
+    expected = EpisodeLoss(0.1)((logits, turned), target) - 0.5
+    torch.testing.assert_close(loss((logits, turned, torch.tensor(-0.5)), target), expected)
+
+
+def test_every_scan_and_class_is_scored(training, dataset_dir, folder, tmp_path):
+    options = {"dataset_dir": str(dataset_dir), "checkpoint": str(folder / "model.pt"), "output_dir": str(tmp_path)}
+    run("adnet", "evaluate", protocol="adnet_ep1", **options, **FOLD)
+    with open(tmp_path / "results.csv", newline="") as file:
+        rows = {(row["scan"], row["class_name"], row["protocol"]) for row in csv.DictReader(file)}
+    assert rows == {
+        (scan, organ, protocol)
+        for scan in ("scan_0", "scan_1")
+        for organ in ("liver", "spleen")
+        for protocol in ("adnet_ep1", "whole_volume")
+    }
+
+
+def test_a_scan_is_segmented_after_another(training, dataset_dir, folder, tmp_path):
+    run(
+        "adnet",
+        "inference",
+        dataset_dir=str(dataset_dir / "imagesTr" / "scan_0.nii.gz"),
+        support_image=str(dataset_dir / "imagesTr" / "scan_5.nii.gz"),
+        support_label=str(dataset_dir / "labelsTr" / "scan_5.nii.gz"),
+        checkpoint=str(folder / "model.pt"),
+        output_dir=str(tmp_path),
+    )
+    assert (tmp_path / "scan_0_seg.nii.gz").is_file()
+
+
+def test_the_papers_settings(dataset_dir, tmp_path):
+    options = {"dataset_dir": str(dataset_dir), "ckpt_dir": str(tmp_path), "encoder#depth": 18, **FOLD}
+    made = workflow("adnet", "train", "paper", cache_dir=str(tmp_path), **{"pseudo_labels#min_size": 200}, **options)
+    assert isinstance(made.parser.get_parsed_content("network_def").encoder, DilatedResNetEncoder)
+    optimizer = made.parser.get_parsed_content("optimizer")
+    assert (optimizer.defaults["lr"], optimizer.defaults["momentum"]) == (1e-3, 0.9)
+    assert made.parser.get_parsed_content("max_epochs") * made.parser.get_parsed_content("epoch_length") == 50_000
+    assert made.parser.get_parsed_content("min_pixels") == 200
+    for name in ("evaluate", "inference"):
+        found = workflow("adnet", name, "paper", initialize=[], **{"encoder#depth": 18})
+        assert found.parser.get_parsed_content("image_size") == [32, 32]
+        assert found.parser.get_parsed_content("network_def").encoder.out_channels == 256
+
+
+def test_the_page_on_adding_a_method_shows_what_the_bundle_has():
+    page = (BUNDLES.parent / "docs" / "add_a_method.md").read_text()
+    shown = json.loads("{" + page.split("```json")[1].split("```")[0] + "}")
+    train = json.loads((CONFIGS / "train.json").read_text())
+    assert shown == {key: train[key] for key in shown}
+
+
+def test_the_bundle_has_what_the_others_have():
+    others = {file.name for file in (BUNDLES / "ssl_alpnet" / "configs").iterdir()} - {"annotated.json"}
+    assert {file.name for file in CONFIGS.iterdir()} == others
+    train, override = (json.loads((CONFIGS / f"{name}.json").read_text()) for name in ("train", "multi_gpu_train"))
+    assert {"train", "validate"} <= train.keys()
+    ours, theirs = (
+        [h if isinstance(h, str) else h["_target_"] for h in content["train"]["handlers"]]
+        for content in (train, json.loads((BUNDLES / "ssl_alpnet" / "configs" / "train.json").read_text()))
+    )
+    assert ours == theirs
+    assert override == json.loads((BUNDLES / "ssl_alpnet" / "configs" / "multi_gpu_train.json").read_text())
