@@ -19,7 +19,7 @@ from monai_fewshot.handlers import VolumeScores, overall_metrics
 from monai_fewshot.inferers import ClassVolumeInferer, FewShotVolumeInferer
 from monai_fewshot.metrics import ScanScore, write_scores
 from monai_fewshot.utils import gather_or_raise, load_network, num_processes, process_rank
-from monai_fewshot.visualize import VOLUME_WORDS, ReportWords, SliceCase, write_report
+from monai_fewshot.visualize import VOLUME_WORDS, ReportWords, SliceCase, write_cases, write_report
 
 __all__ = ["FoldEvaluation"]
 
@@ -31,8 +31,9 @@ class FoldEvaluation:
 
     In a process group the query scans of a fold are dealt out to the processes, and the first one writes.
 
-    ``results.csv``, ``results.json`` and ``report.html`` are written anew after every fold, so that an interrupted
-    evaluation leaves the folds it has done.
+    ``results.csv``, ``results.json``, ``report.html`` and the pictures of the report, ``cases.npz``
+    (:func:`monai_fewshot.visualize.read_cases`), are written anew after every fold, so that an interrupted evaluation
+    leaves the folds it has done.
 
     Args:
         network: the network that the inferer runs, on its device.
@@ -148,6 +149,7 @@ class FoldEvaluation:
         protocols = self.inferer.protocols
         reductions = {protocol.name: str(protocol.scan_reduction) for protocol in protocols}
         write_scores(scores, self.output_dir, self.provenance, reductions)
+        write_cases(cases, self.output_dir / "cases.npz")
         report = write_report(
             self.output_dir / "report.html",
             scores,

@@ -3,6 +3,7 @@
 
 from .cases import SliceCase, capture_case, read_cases, select_cases, write_cases
 from .overlay import Panel, draw_panel, figure_to_array, figure_to_png, orient_slice, overlay_figure
+from .page import render_page
 from .report import EPISODE_WORDS, IMAGE_WORDS, VOLUME_WORDS, ReportWords, write_report
 from .report_figures import box_figure, case_figure, protocol_colors
 from .scan_index import write_scan_index
@@ -27,6 +28,7 @@ __all__ = [
     "preview_figure",
     "protocol_colors",
     "read_cases",
+    "render_page",
     "select_cases",
     "write_cases",
     "write_report",

@@ -1,0 +1,119 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import fire
+
+from monai_fewshot.utils import Provenance, write_atomically
+
+from .leaderboard import Board, boards
+from .leaderboard_page import leaderboard_page
+from .leaderboard_text import cases_csv, leaderboard_markdown
+from .marked_text import marked_text, replace_between
+from .matrix import Matrix
+from .matrix_reading import read_matrix
+from .schedule import Schedule
+
+__all__ = ["main", "run_benchmark", "write_leaderboard"]
+
+INTERRUPTED = 130
+MARKER = "benchmark"
+
+
+def run_benchmark(
+    config: str,
+    output_dir: str | None = None,
+    only: str | None = None,
+    plan_only: bool = False,
+    report_only: bool = False,
+    results: str | None = None,
+) -> int:
+    """Run a matrix of methods, data sets, settings, folds and seeds, and make tables of it.
+
+    The same command goes on after an interruption and skips what is done; cells that failed are tried again. The tables
+    are written anew after every training, the page when all are done.
+
+    Args:
+        config: YAML file that says what to run, see ``docs/benchmark.md``.
+        output_dir: folder of everything that is written; default: that of the YAML file.
+        only: part of the names of the cells to run, such as ``ssl_alpnet/chaos_t2/setting1``; default: all.
+        plan_only: tell what would be run and how long it would take.
+        report_only: write the tables of what has been run.
+        results: Markdown file with the lines ``<!-- benchmark:begin -->`` and ``<!-- benchmark:end -->``, between
+            which the tables are written too.
+
+    Returns:
+        0, or 1 where cells failed.
+
+    Raises:
+        FileNotFoundError: where there is no such YAML file.
+        ValueError: with all that is wrong with it.
+        KeyboardInterrupt: on Ctrl-C, when all processes have ended.
+    """
+    matrix = read_matrix(Path(config))
+    if output_dir is not None:
+        matrix = replace(matrix, output_dir=Path(output_dir).expanduser().absolute())
+    target = None if results is None else Path(results)
+    if target is not None:
+        marked_text(target, MARKER, "")
+    schedule = Schedule(matrix, only)
+    if plan_only:
+        print(schedule.plan())
+        return 0
+    failures = {} if report_only else schedule.run(lambda: _write_tables(matrix, boards(matrix), target))
+    write_leaderboard(matrix, target)
+    for name, reason in failures.items():
+        print(f"FAILED {name}: {reason}", file=sys.stderr)
+    print(f"Leaderboard: {matrix.output_dir / 'leaderboard.html'}")
+    return 1 if failures else 0
+
+
+def write_leaderboard(matrix: Matrix, results: Path | None = None) -> None:
+    """Write ``benchmark.json``, ``cases.csv``, ``leaderboard.md`` and ``leaderboard.html``.
+
+    Args:
+        matrix: what was asked for.
+        results: Markdown file with the marker lines.
+    """
+    found = boards(matrix)
+    _write_tables(matrix, found, results)
+    settings = json.loads(json.dumps(asdict(matrix), default=str))
+    provenance = Provenance("", **settings).state_dict()
+    write_atomically(matrix.output_dir / "benchmark.json", json.dumps(provenance, indent=1))
+    write_atomically(matrix.output_dir / "leaderboard.html", leaderboard_page(found, matrix, provenance))
+
+
+def _write_tables(matrix: Matrix, found: Sequence[Board], results: Path | None) -> None:
+    text = leaderboard_markdown(found, matrix)
+    write_atomically(matrix.output_dir / "cases.csv", cases_csv(found))
+    write_atomically(matrix.output_dir / "leaderboard.md", f"# {matrix.title}\n\n{text}\n")
+    if results is not None:
+        replace_between(results, MARKER, text)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a benchmark from a shell.
+
+    Args:
+        arguments: of the command. Defaults to None, those of the process.
+
+    Raises:
+        SystemExit: with code 2 for arguments that are not understood, 1 and the reason where something fails, 130 where
+            it is interrupted.
+    """
+    words = list(arguments) if arguments is not None else None
+    try:
+        code = fire.Fire(run_benchmark, words, "monai_fewshot.apps.benchmark", serialize=lambda _: None)
+    except (ValueError, OSError) as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        print("\nInterrupted; all processes have ended. The same command goes on from here.", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    sys.exit(code)

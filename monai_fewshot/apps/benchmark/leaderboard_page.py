@@ -1,0 +1,134 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure as Picture
+
+from monai_fewshot.metrics import ScanScore
+from monai_fewshot.visualize import Panel, SliceCase, box_figure, overlay_figure, read_cases, render_page
+
+from .leaderboard import Board, Standing
+from .leaderboard_text import class_rows, leaderboard_header, leaderboard_rows, notes, scope
+from .matrix import Matrix
+
+__all__ = ["leaderboard_page"]
+
+SHOWN = (0.1, 0.5, 0.9)
+"""Which cases of a class are shown: places among them by the mean Dice of all methods, from the worst, 0, to 1."""
+
+
+def leaderboard_page(found: Sequence[Board], matrix: Matrix, provenance: Mapping[str, Any]) -> str:
+    """All tables with plots by class and the same cases across methods, as one HTML page that needs nothing else.
+
+    Args:
+        found: the tables.
+        matrix: what was asked for.
+        provenance: what made them.
+
+    Returns:
+        The page.
+    """
+    colors = _colors([method.title for method in matrix.methods])
+    sections = [_section(board, colors) for board in found]
+    explained = list(notes(found, matrix))
+    return render_page("benchmark.html", provenance, title=matrix.title, sections=sections, notes=explained)
+
+
+def _section(board: Board, colors: Mapping[str, str]) -> dict[str, Any]:
+    ranked = board.ranked
+    return {
+        "title": board.title,
+        "header": leaderboard_header(board),
+        "rows": leaderboard_rows(board),
+        "class_header": ["Method", "", *board.row.classes],
+        "class_rows": class_rows(board),
+        "boxes": {scope(protocol): _boxes(board, protocol, colors) for protocol in board.protocols} if ranked else {},
+        "gallery": _gallery(board, colors),
+        "waiting": [standing.row.method.title for standing in board.standings if not standing.scores],
+        "failures": {name: why for standing in board.standings for name, why in standing.failures().items()},
+    }
+
+
+def _colors(titles: Sequence[str]) -> dict[str, str]:
+    """A color for every method, the same on all plots of a page."""
+    cycle = colormaps["tab10" if len(titles) <= 10 else "tab20"]
+    return {title: to_hex(cycle(place % cycle.N)) for place, title in enumerate(titles)}
+
+
+def _boxes(board: Board, protocol: str, colors: Mapping[str, str]) -> Picture:
+    """Box plots by class, methods beside one another."""
+    scores = [
+        replace(score, protocol=standing.row.method.title)
+        for standing in board.ranked
+        for group in standing.scores.values()
+        for score in group
+        if score.protocol == protocol
+    ]
+    shown = {standing.row.method.title: colors[standing.row.method.title] for standing in board.ranked}
+    return box_figure(scores, board.row.classes, shown)
+
+
+def _gallery(board: Board, colors: Mapping[str, str]) -> dict[str, list[dict[str, Any]]]:
+    """Of each class cases that all methods have, by their mean Dice."""
+    ranked = board.ranked
+    stores = {standing.row.method.title: _cases(standing) for standing in ranked}
+    scores = {standing.row.method.title: _dice(standing, board.protocols[0]) for standing in ranked}
+    gallery: dict[str, list[dict[str, Any]]] = {}
+    for class_name in board.row.classes:
+        keys = [key for key in _shared(list(stores.values())) if key[2] == class_name.casefold()]
+        keys = [key for key in keys if all(key in found for found in scores.values())]
+        keys.sort(key=lambda key: sum(found[key].dice for found in scores.values()))
+        places = dict.fromkeys(round(place * (len(keys) - 1)) for place in SHOWN) if keys else {}
+        for place in places:
+            key = keys[place]
+            dice = {title: found[key].dice for title, found in scores.items()}
+            picture = _panels({title: store[key] for title, store in stores.items()}, dice, colors)
+            gallery.setdefault(class_name, []).append({"fold": key[0], "scan": key[1], "picture": picture})
+    return gallery
+
+
+Key = tuple[int, str, str]
+
+
+def _shared(stores: Sequence[Mapping[Key, Any]]) -> list[Key]:
+    return [key for key in stores[0] if all(key in store for store in stores)] if stores else []
+
+
+def _cases(standing: Standing) -> dict[Key, SliceCase]:
+    """Pictures of the first seed, by fold, scan and class."""
+    seed = min(seed for seed, _ in standing.scores)
+    files = [cell.folder / "cases.npz" for cell in standing.done if cell.seed == seed]
+    cases = [case for file in files if file.is_file() for case in read_cases(file)]
+    return {(case.fold, case.scan, case.class_name.casefold()): case for case in cases}
+
+
+def _dice(standing: Standing, protocol: str) -> dict[Key, ScanScore]:
+    seed = min(seed for seed, _ in standing.scores)
+    return {
+        (score.fold, score.scan, score.class_name.casefold()): score
+        for (one, _), scores in standing.scores.items()
+        for score in scores
+        if one == seed and score.protocol == protocol and score.dice == score.dice
+    }
+
+
+def _panels(cases: Mapping[str, SliceCase], dice: Mapping[str, float], colors: Mapping[str, str]) -> Picture:
+    """The slice once a method, with the outlines of the ground truth and of what the first protocol found."""
+    panels = [
+        Panel(
+            case.image,
+            {"ground truth": case.label, title: case.predictions[0]},
+            f"{title}: {100 * dice[title]:.1f}",
+            case.pixel_aspect,
+            {title: colors[title]},
+        )
+        for title, case in cases.items()
+    ]
+    return overlay_figure(panels)
