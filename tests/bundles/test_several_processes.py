@@ -1,7 +1,7 @@
 # Copyright (c) monai_fewshot contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Training and evaluation of the SSL-ALPNet bundle in two processes (gloo) against one."""
+"""Training and evaluation in two processes (gloo) against one: the SSL-ALPNet bundle, and training of PANet."""
 
 from __future__ import annotations
 
@@ -76,6 +76,18 @@ def test_two_processes_have_the_loss_curve_of_one(trained):
     assert one == pytest.approx(two, rel=1e-3)
     assert len(set(one)) == 6
     assert curve(trained[1], "val_dice") == pytest.approx(curve(trained[2], "val_dice"), abs=0.02)
+
+
+def test_two_processes_train_panet_as_one(configs, dataset_dir, tmp_path):
+    curves = []
+    for processes in (1, 2):
+        options = {**TRAINING, "max_epochs": 1, "shots": 2, "bundle_root": tmp_path / str(processes)}
+        panet = configs.parents[1] / "panet" / "configs"
+        done = run(panet, "train", processes, {**options, "dataset_dir": dataset_dir})
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+        curves.append(curve(tmp_path / str(processes)))
+    assert len(set(curves[0])) == 3
+    assert curves[0] == pytest.approx(curves[1], rel=1e-3)
 
 
 def test_two_processes_write_the_files_of_one(trained):

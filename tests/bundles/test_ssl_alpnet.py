@@ -196,6 +196,20 @@ def test_annotated_classes_by_one_override(at_root, dataset_dir, tmp_path):
     assert set(stack.label.unique().tolist()) == {0, 1, 2}
     assert set(episode["label"].unique().tolist()) == {0, 1}
     assert not torch.equal(episode["image"], episode["support_image"][0])
+    made = torch.load(tmp_path / "models" / "fold0" / "model.pt", weights_only=True)["provenance"]["settings"]
+    assert made["trained_classes"] == ["spleen"]
+    at_root(tmp_path).run("evaluate", dataset_dir=str(dataset_dir), num_folds=6, fold=0, classes=["liver"])
+    with open(tmp_path / "eval" / "results.csv", newline="") as file:
+        assert {(row["class_name"], row["protocol"]) for row in csv.DictReader(file)} == {
+            ("liver", "alpnet"),
+            ("liver", "whole_volume"),
+        }
+
+
+def test_excluded_classes_are_not_trained_on(at_root, dataset_dir, tmp_path):
+    options = {"dataset_dir": str(dataset_dir), "num_folds": 6, "fold": 0, "exclude_classes": ["liver"]}
+    workflow = at_root(tmp_path).workflow("train", "annotated", **options)
+    assert workflow.parser.get_parsed_content("trained_classes") == [2]
 
 
 @pytest.mark.slow
