@@ -48,6 +48,7 @@ class ScanEpisodes(Dataset):
         self.support = {
             EpisodeKeys.SUPPORT_IMAGE: _stack([scan[EpisodeKeys.IMAGE] for scan in loaded]),
             EpisodeKeys.SUPPORT_LABEL: _stack([scan[EpisodeKeys.LABEL] for scan in loaded]),
+            EpisodeKeys.SUPPORT_AFFINE: torch.stack([_affine(scan[EpisodeKeys.IMAGE]) for scan in loaded]),
         }
 
     def __len__(self) -> int:
@@ -61,7 +62,8 @@ class ScanEpisodes(Dataset):
 
         Returns:
             What ``transform`` makes of the scan, and ``support_image`` (K, C, H, W, D) with ``support_label``
-            (K, 1, H, W, D), or lists of K tensors where the supports differ in size.
+            (K, 1, H, W, D), or lists of K tensors where the supports differ in size, and their ``support_affine``
+            (K, 4, 4), from array indices to mm.
         """
         scan = self.transform(self.queries[index])
         image = scan[EpisodeKeys.IMAGE]
@@ -73,3 +75,7 @@ class ScanEpisodes(Dataset):
 def _stack(images: Sequence[MetaTensor]) -> torch.Tensor | list[torch.Tensor]:
     plain = [convert_to_tensor(image, track_meta=False) for image in images]
     return torch.stack(plain) if len({image.shape for image in plain}) == 1 else plain
+
+
+def _affine(image: torch.Tensor) -> torch.Tensor:
+    return image.affine.double() if isinstance(image, MetaTensor) else torch.eye(4, dtype=torch.float64)

@@ -16,7 +16,7 @@ from monai.engines import PrepareBatchExtraInput, SupervisedEvaluator
 
 from monai_fewshot.data import Fold, Scan, ScanEpisodes, check_output_dir
 from monai_fewshot.handlers import VolumeScores, overall_metrics
-from monai_fewshot.inferers import ClassVolumeInferer, FewShotVolumeInferer
+from monai_fewshot.inferers import ClassVolumeInferer, FewShotVolumeInferer, RegistrationInferer
 from monai_fewshot.metrics import ScanScore, write_scores
 from monai_fewshot.utils import gather_or_raise, load_network, num_processes, process_rank
 from monai_fewshot.visualize import VOLUME_WORDS, ReportWords, SliceCase, write_cases, write_report
@@ -36,7 +36,7 @@ class FoldEvaluation:
     leaves the folds it has done.
 
     Args:
-        network: the network that the inferer runs, on its device.
+        network: the network that the inferer runs, on its device; one without parameters runs on the CPU.
         folds: the folds to evaluate.
         scans: all scans of the data set, with labels.
         transform: loads, checks and normalizes a scan.
@@ -49,6 +49,7 @@ class FoldEvaluation:
         num_workers: processes that load scans.
         postprocessing: see :class:`monai_fewshot.handlers.VolumeScores`.
         words: what the report calls scans and folds.
+        inferer_keys: what of an episode the inferer takes beside the image and the network.
 
     Raises:
         OSError: where the output folder cannot be written to.
@@ -61,7 +62,7 @@ class FoldEvaluation:
         folds: Sequence[Fold],
         scans: Sequence[Scan],
         transform: Callable[[Scan], dict[str, Any]],
-        inferer: FewShotVolumeInferer | ClassVolumeInferer,
+        inferer: FewShotVolumeInferer | ClassVolumeInferer | RegistrationInferer,
         class_names: Sequence[str],
         output_dir: PathLike,
         checkpoint: str | None = None,
@@ -70,6 +71,7 @@ class FoldEvaluation:
         num_workers: int = 0,
         postprocessing: Callable[[torch.Tensor], torch.Tensor] | None = None,
         words: ReportWords = VOLUME_WORDS,
+        inferer_keys: Sequence[str] = ("support_image", "support_label", "label"),
     ) -> None:
         self.network = network
         self.folds = folds
@@ -87,6 +89,7 @@ class FoldEvaluation:
         self.num_workers = num_workers
         self.postprocessing = postprocessing
         self.words = words
+        self.inferer_keys = list(inferer_keys)
         missing = [path for path in self.checkpoints.values() if path is not None and not Path(path).is_file()]
         if missing:
             raise FileNotFoundError(
@@ -129,11 +132,11 @@ class FoldEvaluation:
         loader = DataLoader(ScanEpisodes(queries, supports, self.transform), batch_size=1, num_workers=self.num_workers)
         handler = VolumeScores(self.inferer.protocols, self.class_names, fold.index, self.postprocessing)
         evaluator = SupervisedEvaluator(
-            device=next(self.network.parameters()).device,
+            device=next(self.network.parameters(), torch.empty(0)).device,
             val_data_loader=loader,
             network=self.network,
             inferer=self.inferer,
-            prepare_batch=PrepareBatchExtraInput(["support_image", "support_label", "label"]),
+            prepare_batch=PrepareBatchExtraInput(self.inferer_keys),
             val_handlers=[handler],
             decollate=False,
         )

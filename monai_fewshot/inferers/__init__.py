@@ -13,6 +13,8 @@ from .protocol import (
     SupportChoice,
     get_protocol,
 )
+from .registration_inferer import LabelInterpolation, RegistrationInferer, ScanPlacement
+from .scan_registration import ScanRegistration
 from .volume_inferer import FewShotVolumeInferer
 
 __all__ = [
@@ -22,9 +24,13 @@ __all__ = [
     "ClassVolumeInferer",
     "ExpectedSpan",
     "FewShotVolumeInferer",
+    "LabelInterpolation",
     "Protocol",
     "QuerySlices",
+    "RegistrationInferer",
+    "ScanPlacement",
     "ScanReduction",
+    "ScanRegistration",
     "SupportChoice",
     "get_protocol",
 ]

@@ -16,7 +16,7 @@ from monai_fewshot.utils import autocast, resize_slices
 from .protocol import Protocol, get_protocol
 from .volume_checks import check_query
 
-__all__ = ["ClassVolumeInferer"]
+__all__ = ["ClassVolumeInferer", "winning_margins"]
 
 
 class ClassVolumeInferer(Inferer):
@@ -100,11 +100,11 @@ class ClassVolumeInferer(Inferer):
                     f"The network gave {logits.shape[1]} channels, not {self.num_classes + 1}: background and "
                     f"{self.num_classes} classes."
                 )
-            parts.append(_margins(resize_slices(logits, own)))
+            parts.append(winning_margins(resize_slices(logits, own)))
         return torch.cat(parts).permute(1, 2, 3, 0)
 
 
-def _margins(logits: torch.Tensor) -> torch.Tensor:
+def winning_margins(logits: torch.Tensor) -> torch.Tensor:
     """Subtract from each logit (S, N+1, ...) the highest of the others; 0 for the background."""
     highest, second = logits.topk(2, dim=1).values.unbind(1)
     margins = torch.where(logits == highest[:, None], (highest - second)[:, None], logits - highest[:, None])

@@ -49,6 +49,7 @@ def test_every_query_comes_with_the_support():
             loaded = load(_scan(name))
             assert torch.equal(episode["support_image"][number], loaded["image"].as_tensor())
             assert torch.equal(episode["support_label"][number], loaded["label"].as_tensor())
+            assert torch.equal(episode["support_affine"][number], loaded["image"].affine)
     assert torch.equal(first["image"].as_tensor(), load(_scan("q"))["image"].as_tensor())
     assert first["image"].affine[2, 2] == 3
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from monai_fewshot.data import cross_validation_folds
 from monai_fewshot.engines import FoldEvaluation
-from monai_fewshot.inferers import FewShotVolumeInferer
+from monai_fewshot.inferers import FewShotVolumeInferer, RegistrationInferer, ScanRegistration
 from monai_fewshot.networks.nets import ALPNet
 
 SCANS = [{"name": name, "image": f"{name}.nii.gz", "label": f"{name}_label.nii.gz"} for name in "abcdef"]
@@ -120,3 +120,14 @@ def test_output_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OSError, match="cannot be written"):
         _evaluation(tmp_path / "file" / "out")
+
+
+def test_an_inferer_may_need_no_network_and_know_where_supports_lie(tmp_path):
+    registration = ScanRegistration(affine_iterations=0, deformable_iterations=0)
+    inferer = RegistrationInferer("whole_volume", 2, registration)
+    keys = ("support_image", "support_label", "support_affine")
+    names = ["first", "second"]
+    evaluation = FoldEvaluation(nn.Identity(), FOLDS[:1], SCANS, Loader(), inferer, names, tmp_path, inferer_keys=keys)
+    scores = {(score.scan, score.class_name): score.dice for score in evaluation.run()}
+    assert set(scores) == {(scan, name) for scan in FOLDS[0].query for name in names}
+    assert min(scores.values()) > 0.3
