@@ -32,8 +32,8 @@ def choose_exemplars(
     """Choose the annotated slices that a network is trained from.
 
     One is drawn from the slices that hold all classes, as in ELSNet. Several are spread evenly over the slices that
-    hold any class, from the first to the last, and one of them is moved to the nearest slice with all classes where none
-    of them holds all: images can only be synthesized of such a one.
+    hold any class, from the first to the last, and one of them is moved to the nearest slice with all classes where
+    none of them holds all: images can only be synthesized of such a one.
 
     Args:
         stack: the slices of an annotated volume, or images, with label maps.
