@@ -35,7 +35,8 @@ if config == "train":
         with open(log, "a") as file:
             file.write(f"{step} ")
         time.sleep(float(values.get("pause", 0.001)))
-        state.write_text(str(step + 1))
+        (folder / "written").write_text(str(step + 1))
+        os.replace(folder / "written", state)
     if (folder.parent.parent / f"break_{values['seed']}_{values['fold']}").exists():
         sys.exit("ValueError: the network is broken")
     (folder / "model.pt").touch()

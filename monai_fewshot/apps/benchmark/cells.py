@@ -12,14 +12,14 @@ from typing import Any
 from .bundle_step import Step, setting_names
 from .matrix import LearnsFrom, Matrix, Part, Row
 
-__all__ = ["Cell", "planned_cells"]
+__all__ = ["MatrixCell", "planned_cells"]
 
 PLACES = ("dataset_dir", "ckpt_dir", "cache_dir", "checkpoint", "output_dir", "resume")
 """Settings that tell where things lie, which make no other cell."""
 
 
 @dataclass(frozen=True)
-class Cell:
+class MatrixCell:
     """One training, and its evaluation on one data set.
 
     Attributes:
@@ -144,7 +144,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
-def planned_cells(matrix: Matrix, row: Row) -> Iterator[Cell]:
+def planned_cells(matrix: Matrix, row: Row) -> Iterator[MatrixCell]:
     """Cells of a row, fold after fold, seed after seed, one for each network that is needed for all tested classes."""
     hides = row.method.learns_from == LearnsFrom.OTHER_CLASSES
     hides = hides or (row.method.learns_from == LearnsFrom.IMAGES and row.setting == 2)
@@ -152,4 +152,4 @@ def planned_cells(matrix: Matrix, row: Row) -> Iterator[Cell]:
     for fold in row.folds:
         for seed in matrix.seeds_of(row.method):
             for group in groups:
-                yield Cell(matrix, row, group, fold, seed)
+                yield MatrixCell(matrix, row, group, fold, seed)

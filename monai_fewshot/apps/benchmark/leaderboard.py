@@ -12,7 +12,7 @@ from typing import Literal
 
 from monai_fewshot.metrics import ScanScore, read_scores, summarize
 
-from .cells import Cell, planned_cells
+from .cells import MatrixCell, planned_cells
 from .figures import deviation_of_defined, mean_of_defined
 from .matrix import Matrix, Row
 from .published import PUBLISHED
@@ -51,7 +51,7 @@ class Standing:
         scores: by seed and fold, where all classes have been tested; classes are numbered as the row has them.
     """
 
-    def __init__(self, row: Row, cells: Sequence[Cell]) -> None:
+    def __init__(self, row: Row, cells: Sequence[MatrixCell]) -> None:
         self.row = row
         self.cells = cells
         self.results = {cell.name: results for cell in cells if (results := cell.results()) is not None}

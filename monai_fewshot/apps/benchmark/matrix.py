@@ -12,7 +12,7 @@ from monai.utils import StrEnum
 
 from .bundle_step import BUNDLES
 
-__all__ = ["Budget", "DataSet", "LearnsFrom", "Matrix", "Method", "Part", "Row"]
+__all__ = ["Budget", "DataSet", "LearnsFrom", "Matrix", "MatrixMethod", "Part", "Row"]
 
 
 class LearnsFrom(StrEnum):
@@ -58,7 +58,7 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Method:
+class MatrixMethod:
     """A row of the table: a bundle and how it is run.
 
     Attributes:
@@ -123,7 +123,7 @@ class DataSet:
 class Row:
     """Cells that make one row of a table: one method, trained on one data set in one setting, tested on one."""
 
-    method: Method
+    method: MatrixMethod
     train: DataSet
     test: DataSet
     setting: int
@@ -160,7 +160,7 @@ class Matrix:
         bundles: folder of the bundles.
     """
 
-    methods: tuple[Method, ...]
+    methods: tuple[MatrixMethod, ...]
     datasets: tuple[DataSet, ...]
     across: tuple[tuple[str, str], ...]
     seeds: tuple[int, ...]
@@ -182,12 +182,12 @@ class Matrix:
                 for method in self._methods_on(train, test):
                     yield Row(method, train, test, setting)
 
-    def _methods_on(self, train: DataSet, test: DataSet) -> Iterable[Method]:
+    def _methods_on(self, train: DataSet, test: DataSet) -> Iterable[MatrixMethod]:
         for method in self.methods:
             allowed = method.datasets is None or {train.name, test.name} <= set(method.datasets)
             if allowed and (train is test or method.train is not None):
                 yield method
 
-    def seeds_of(self, method: Method) -> tuple[int, ...]:
+    def seeds_of(self, method: MatrixMethod) -> tuple[int, ...]:
         """Seeds; of a method that is not trained the first alone."""
         return self.seeds if method.train is not None else self.seeds[:1]

@@ -13,7 +13,7 @@ from typing import Any
 from monai_fewshot.data import class_numbers, fingerprint_scans, load_class_names, load_folds, load_scans
 
 from .bundle_step import BUNDLES, first_part, setting_names
-from .matrix import Budget, DataSet, LearnsFrom, Matrix, Method, Part
+from .matrix import Budget, DataSet, LearnsFrom, Matrix, MatrixMethod, Part
 from .yaml_entries import Entry, did_you_mean, read_yaml
 
 __all__ = ["read_matrix"]
@@ -104,7 +104,7 @@ def _budget(outer: Entry, default: Budget) -> Budget:
     return budget
 
 
-def _method(name: str, entry: Entry, bundles: Path, default: Budget) -> Method:
+def _method(name: str, entry: Entry, bundles: Path, default: Budget) -> MatrixMethod:
     _check_name(entry, name)
     bundle = entry.get("bundle", str, name)
     if bundles.is_dir() and not (bundles / bundle / "configs").is_dir():
@@ -118,7 +118,7 @@ def _method(name: str, entry: Entry, bundles: Path, default: Budget) -> Method:
     if not trained and "train" in entry.values:
         entry.note("train", "is of no use to a method that learns_from nothing; leave it out.")
     for_dataset = {data: _overrides(inner) for data, inner in entry.entries("for_dataset")}
-    method = Method(
+    method = MatrixMethod(
         name=name,
         title=entry.get("title", str, name),
         bundle=bundle,

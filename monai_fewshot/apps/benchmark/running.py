@@ -19,7 +19,7 @@ from typing import Any
 from monai_fewshot.utils import Provenance, write_atomically
 
 from .bundle_step import Step
-from .cells import Cell, read_json
+from .cells import MatrixCell, read_json
 from .child_processes import ChildProcesses
 from .matrix import Matrix
 from .run_folder import code_version, locked_folder, machine
@@ -79,7 +79,7 @@ class CellRunner:
             self._free.put(place)
         self._code = code_version()
 
-    def run(self, cells: Sequence[Cell], processes: ChildProcesses) -> dict[str, str | None]:
+    def run(self, cells: Sequence[MatrixCell], processes: ChildProcesses) -> dict[str, str | None]:
         """Do cells that share one training.
 
         Args:
@@ -106,7 +106,7 @@ class CellRunner:
         finally:
             self._free.put(device)
 
-    def _trained(self, cell: Cell, work: _Work) -> dict[str, Any] | None:
+    def _trained(self, cell: MatrixCell, work: _Work) -> dict[str, Any] | None:
         path, attempts = cell.training_folder / "training.json", cell.training_folder / "attempts.json"
         if (done := read_json(path)) is not None or cell.training() is None:
             return done
@@ -125,7 +125,7 @@ class CellRunner:
         write_atomically(path, json.dumps(record, indent=1))
         return record
 
-    def _evaluated(self, cell: Cell, training: dict[str, Any] | None, work: _Work) -> str | None:
+    def _evaluated(self, cell: MatrixCell, training: dict[str, Any] | None, work: _Work) -> str | None:
         cell.folder.mkdir(parents=True, exist_ok=True)
         step = cell.evaluation()
         try:
@@ -148,7 +148,7 @@ class CellRunner:
         write_atomically(cell.folder / "cell.json", json.dumps(record, indent=1))
         return None
 
-    def _iterations(self, cell: Cell, work: _Work) -> int | None:
+    def _iterations(self, cell: MatrixCell, work: _Work) -> int | None:
         """Iterations of the budget; where it is of minutes, the same for all cells of a method on a data set."""
         budget = cell.row.method.budget
         if budget.minutes is None:
@@ -158,7 +158,7 @@ class CellRunner:
             speed = read_json(folder / "speed.json") or self._probe(cell, folder, work)
         return max(budget.epochs, round(60 * budget.minutes / speed["seconds_per_iteration"]))
 
-    def _probe(self, cell: Cell, folder: Path, work: _Work) -> dict[str, Any]:
+    def _probe(self, cell: MatrixCell, folder: Path, work: _Work) -> dict[str, Any]:
         """Time two trainings, whose difference is that of iterations alone."""
         few = cell.row.method.budget.probe_iterations
         seconds = {}
@@ -183,7 +183,7 @@ def _reason(log_path: Path, before: int) -> str:
     return errors[0] if errors else text.rpartition("\n")[2]
 
 
-def _noted(cell: Cell, error: Exception, processes: ChildProcesses) -> str:
+def _noted(cell: MatrixCell, error: Exception, processes: ChildProcesses) -> str:
     """Keep the reason of a failure in the cell's folder; an interruption is none."""
     if processes.ended:
         return "interrupted"

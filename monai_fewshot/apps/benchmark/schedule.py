@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
-from .cells import Cell, planned_cells
+from .cells import MatrixCell, planned_cells
 from .matrix import Matrix
 from .running import CellRunner
 from .work import run_jobs
@@ -37,12 +37,12 @@ class Schedule:
         self._minutes = self._known_minutes()
 
     @property
-    def waiting(self) -> list[Cell]:
+    def waiting(self) -> list[MatrixCell]:
         """Cells that are not done, those of the first fold and seed first, so that all rows fill evenly."""
         waiting = [cell for cell in self.cells if cell.results() is None]
         return sorted(waiting, key=lambda cell: (cell.fold, cell.seed))
 
-    def estimate(self, cells: Iterable[Cell]) -> tuple[float, int]:
+    def estimate(self, cells: Iterable[MatrixCell]) -> tuple[float, int]:
         """Minutes that cells will take one after the other, and for how many of their trainings that is unknown."""
         minutes, unknown = 0.0, 0
         for training in _by_training(cells).values():
@@ -53,7 +53,7 @@ class Schedule:
 
     def plan(self) -> str:
         """Table of what is to do, as Markdown."""
-        rows: dict[tuple[str, str, str], list[Cell]] = {}
+        rows: dict[tuple[str, str, str], list[MatrixCell]] = {}
         for cell in self.cells:
             setting = "" if cell.row.method.sees_tested_classes else str(cell.row.setting)
             name = " to ".join(dict.fromkeys((cell.row.train.name, cell.row.test.name)))
@@ -68,7 +68,7 @@ class Schedule:
         to_do = f"To do, in this order:\n{names}\n\n" if names else ""
         return "\n".join(lines) + f"\n\n{to_do}{self.time_left(self.waiting)}"
 
-    def time_left(self, waiting: Sequence[Cell]) -> str:
+    def time_left(self, waiting: Sequence[MatrixCell]) -> str:
         """How long cells will take in all, told in words."""
         if not waiting:
             return "Nothing is left to do."
@@ -135,7 +135,7 @@ class Schedule:
                     known.setdefault(key, []).append(minutes)
         return known
 
-    def _minutes_of(self, cell: Cell) -> float | None:
+    def _minutes_of(self, cell: MatrixCell) -> float | None:
         """Mean of what is done of the method on the data set, or of the method, or else its budget."""
         method = cell.row.method
         for key in ((method.name, cell.row.train.name), (method.name,)):
@@ -143,15 +143,15 @@ class Schedule:
                 return statistics.fmean(self._minutes[key])
         return method.budget.minutes if method.train is not None else None
 
-    def _time(self, cells: Sequence[Cell]) -> str:
+    def _time(self, cells: Sequence[MatrixCell]) -> str:
         minutes, unknown = self.estimate(cells)
         if unknown and not minutes:
             return "not timed yet"
         return f"{minutes:.0f} min" if cells else "-"
 
 
-def _by_training(cells: Iterable[Cell]) -> dict[str, list[Cell]]:
-    found: dict[str, list[Cell]] = {}
+def _by_training(cells: Iterable[MatrixCell]) -> dict[str, list[MatrixCell]]:
+    found: dict[str, list[MatrixCell]] = {}
     for cell in cells:
         found.setdefault(cell.training_name, []).append(cell)
     return found
