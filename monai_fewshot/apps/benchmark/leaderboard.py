@@ -109,8 +109,8 @@ class Standing:
         }
 
     def minutes(self, part: Literal["training", "evaluation"]) -> float:
-        """Mean minutes of a training, or of an evaluation, NaN where there is none."""
-        found = [results[part]["seconds"] / 60 for results in self.results.values() if results[part] is not None]
+        """Mean minutes that a training, or an evaluation, was busy, NaN where there is none."""
+        found = [results[part]["busy_seconds"] / 60 for results in self.results.values() if results[part] is not None]
         return mean_of_defined(found)
 
     def memory_mb(self) -> tuple[float, bool]:

@@ -120,8 +120,8 @@ class CellRunner:
         except RuntimeError:
             write_atomically(attempts, json.dumps({"seconds": before + time.perf_counter() - started}))
             raise
-        usage["seconds"] += before
-        record = {**usage, "iterations": iterations, "command": step.command(), "code": self._code}
+        times = {key: usage[key] + before for key in ("seconds", "busy_seconds")}
+        record = {**usage, **times, "iterations": iterations, "command": step.command(), "code": self._code}
         write_atomically(path, json.dumps(record, indent=1))
         return record
 
@@ -169,7 +169,7 @@ class CellRunner:
             settings = {**step.settings, **{key: value for key, value in once.items() if key in step.settings}}
             step = Step(step.bundle, step.configs, settings, step.bundles)
             folder.mkdir(parents=True, exist_ok=True)
-            seconds[iterations] = work.do(step, folder, "train")["seconds"]
+            seconds[iterations] = work.do(step, folder, "train")["busy_seconds"]
         each = max(seconds[4 * few] - seconds[few], 0.1 * seconds[4 * few]) / (3 * few)
         speed = {"seconds_per_iteration": each, "seconds": seconds, "machine": machine()}
         write_atomically(folder / "speed.json", json.dumps(speed, indent=1))
