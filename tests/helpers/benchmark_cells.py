@@ -18,7 +18,7 @@ CLASSES = ["liver", "right kidney", "left kidney", "spleen"]
 TRAIN = dict.fromkeys(("dataset_dir", "fold", "seed", "ckpt_dir", "resume", "epoch_length", "max_epochs"))
 TRAIN |= {"exclude_classes": [], "image_size": [8, 8], "train": {"trainer": {}}}
 EVALUATE = dict.fromkeys(("dataset_dir", "fold", "seed", "checkpoint", "output_dir", "classes", "image_size"))
-USAGE = {"seconds": 150.0, "busy_seconds": 120.0, "peak_memory_mb": 2048.0, "peak_gpu_memory_mb": None}
+USAGE = {"seconds": 120.0, "busy_seconds": 90.0, "peak_memory_mb": 2048.0, "peak_gpu_memory_mb": None}
 
 
 def make_bundles(folder):
@@ -85,7 +85,7 @@ def fill(cell):
     record = {
         "identity": cell.identity(),
         "training": None if cell.training() is None else USAGE,
-        "evaluation": {**USAGE, "seconds": 45.0, "busy_seconds": 30.0, "code": "abc"},
+        "evaluation": {**USAGE, "seconds": 30.0, "busy_seconds": 24.0, "code": "abc"},
         "versions": {"torch": "2.13"},
         "machine": "a machine",
         "threads": 1,

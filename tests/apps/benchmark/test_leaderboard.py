@@ -100,8 +100,8 @@ def test_tables_stand_in_markdown(written):
     assert by_name["From images"]["gain in range"] == "-"
     assert re.fullmatch(r"[+-]\d+\.\d \(p = 0\.12, 4 pairs\)", by_name["others"]["gain in range"])
     assert re.fullmatch(r"[\d.]+ ± [\d.]+; [\d.]+ \(8 undefined\)", by_name["others"]["HD95 whole volume"])
-    assert by_name["others"]["training min"] == "2.0"
-    assert by_name["others"]["test min"] == "0.5"
+    assert by_name["others"]["training min"] == "1.5"
+    assert by_name["others"]["test min"] == "0.4"
     assert by_name["others"]["memory"] == "2.0 GB"
     assert by_name["others"]["cells"] == "8 of 8"
     published = [line for line in lines if "published" in line[1]]
