@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 from .annotated_scans import annotated_classes, annotated_scans, trained_classes, unlabeled_scans
+from .annotated_slices import AnnotatedSlices
 from .check_scan import CheckScanD, CheckScand, CheckScanDict
 from .checks import check_output_dir, check_scans
 from .class_naming import name_classes
@@ -45,6 +46,7 @@ __all__ = [
     "IMAGE_AFFINE",
     "PRIVATE_SCHEME",
     "AnnotatedEpisodes",
+    "AnnotatedSlices",
     "BackgroundKind",
     "CheckImageD",
     "CheckImageDict",

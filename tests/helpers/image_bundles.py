@@ -18,10 +18,12 @@ SMALL = {
     "meta_learning": {"base#channels": [4, 8], "base#strides": [2]},
     "masksplit": {"encoder#channels": [4, 8], "network_def#channels": 8, "network_def#decoder_channels": [8, 8, 8]},
     "panet": {"encoder#channels": [4, 8], "encoder#out_channels": 8},
+    "registration": {},
     "se_net": {"network_def#conditioner_channels": 3, "network_def#channels": 4},
+    "supervised": {"network_def#features": [4, 4, 8, 8, 8, 4]},
     "surrogate_fewshot": {"encoder#channels": [4, 8], "encoder#out_channels": 8, "network_def#channels": [8, 4]},
 }
-OWN_NETWORK = {"saliency", "paper", "resnet"}
+OWN_NETWORK = {"saliency", "paper", "resnet", "attention"}
 TYPES = {"train": "train", "saliency": None}
 
 
