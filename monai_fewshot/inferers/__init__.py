@@ -13,7 +13,7 @@ from .protocol import (
     SupportChoice,
     get_protocol,
 )
-from .registration_inferer import LabelInterpolation, RegistrationInferer, ScanPlacement
+from .registration_inferer import RegistrationInferer, ScanPlacement
 from .scan_registration import ScanRegistration
 from .volume_inferer import FewShotVolumeInferer
 
@@ -24,7 +24,6 @@ __all__ = [
     "ClassVolumeInferer",
     "ExpectedSpan",
     "FewShotVolumeInferer",
-    "LabelInterpolation",
     "Protocol",
     "QuerySlices",
     "RegistrationInferer",

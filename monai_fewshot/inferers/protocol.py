@@ -56,7 +56,7 @@ class ExpectedSpan(StrEnum):
 
     - ``HEIGHT``: at the relative height of the volume at which the support volume has it.
     - ``ALIGNED``: there, once the query is moved and stretched along the slice axis until its slices look most like
-      those of the support volume (:func:`monai_fewshot.inferers.support_choice.align_slices`).
+      those of the support volume (``monai_fewshot.inferers.support_choice.align_slices``).
     """
 
     HEIGHT = "height"

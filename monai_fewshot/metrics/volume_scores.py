@@ -40,10 +40,10 @@ def score_volume(
     volume: true and false positives are pooled over slices. A structure cut off at the last scored slice ends there
     in both masks.
 
-    ``Dice = 2 |P and G| / (|P| + |G|)`` is :func:`monai.metrics.compute_dice`, NaN where the ground truth G is empty,
+    ``Dice = 2 |P and G| / (|P| + |G|)`` is ``monai.metrics.compute_dice``, NaN where the ground truth G is empty,
     whatever was predicted; 0 where only the prediction P is empty.
 
-    HD95 is :func:`monai.metrics.compute_hausdorff_distance`: surface voxels are those with a face neighbor outside
+    HD95 is ``monai.metrics.compute_hausdorff_distance``: surface voxels are those with a face neighbor outside
     the mask (or the volume), every one counts the same, distances run between voxel centers, the percentile is
     interpolated linearly in each direction and the larger direction counts. (DeepMind's surface-distance weights
     surface elements by area instead, and differs.) NaN where either mask is empty: there is no distance to or from

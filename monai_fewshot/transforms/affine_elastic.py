@@ -42,7 +42,7 @@ class WarpDraw(NamedTuple):
 class RandAffineElastic(RandomizableTransform):
     """Random flips, rotation, shift, shear, zoom and elastic deformation of 2D images in one resampling.
 
-    Lengths are given for images :attr:`REFERENCE_SIZE` pixels wide and scale with the width of the image.
+    Lengths are given for images ``REFERENCE_SIZE`` pixels wide and scale with the width of the image.
 
     Based on: the transforms between support and query of Ouyang et al., "Self-supervision with Superpixels",
     ECCV 2020, section 4.1, https://arxiv.org/abs/2007.09886; defaults are its ranges.

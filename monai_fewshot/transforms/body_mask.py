@@ -78,7 +78,7 @@ class BodyMask(Transform):
     and 50 for MR.
 
     Args:
-        threshold: intensity that foreground exceeds, in the image's own units, or "auto" for :func:`auto_threshold` of
+        threshold: intensity that foreground exceeds, in the image's own units, or "auto" for ``auto_threshold`` of
             the whole image. Minus infinity takes the whole image, as photographs need. Defaults to "auto".
 
     Raises:

@@ -35,13 +35,13 @@ def boundary_saliency(image: np.ndarray, num_regions: int = 200) -> np.ndarray:
         w^{bg}_p = 1 - e^{-BndCon^2(p) / 2 \sigma_{bnd}^2}, \qquad
         w^{ctr}_p = \sum_i d_{app}(p, i) \, e^{-d_{spa}^2(p, i) / 2 \sigma_{spa}^2} \, w^{bg}_i
 
-    and the saliency solves the least squares of :func:`optimized_saliency` with both.
+    and the saliency solves the least squares of ``optimized_saliency`` with both.
 
     Based on: Zhu, Liang, Wei and Sun, "Saliency Optimization from Robust Background Detection", CVPR 2014, sections 3
     and 4, with its constants: sigma_clr 10, sigma_bnd 1, sigma_spa 0.25 of the image, mu 0.1.
 
     Deviation: dark corners and frames, as dermoscopes and endoscopes leave them, are not part of the image
-    (:func:`~monai_fewshot.transforms.field_of_view.field_of_view`), whose border is then theirs.
+    (:func:`field_of_view`), whose border is then theirs.
 
     Args:
         image: (3, H, W), colors from 0 to 1 or 0 to 255, or (1, H, W) of any unit, whose range is taken for black to

@@ -59,7 +59,7 @@ class RandColorJitter(RandomizableTransform):
         hue: largest turn either way, in full circles, at most 0.5.
         gray_prob: probability of a gray image.
         blur_prob: probability of a blur.
-        blur_sigma: range of its standard deviation, for images :attr:`REFERENCE_SIZE` pixels wide; it scales with the
+        blur_sigma: range of its standard deviation, for images ``REFERENCE_SIZE`` pixels wide; it scales with the
             width.
         prob: probability of a change of brightness, contrast, saturation and hue; grayness and blur have their own.
 

@@ -43,7 +43,7 @@ class IntensityVariation:
         shift: largest shift either way, in standard deviations.
         gamma: range of the exponent.
         blur_prob: probability of a blur.
-        blur_sigma: range of its standard deviation, for images :attr:`REFERENCE_SIZE` pixels wide; it scales with the
+        blur_sigma: range of its standard deviation, for images ``REFERENCE_SIZE`` pixels wide; it scales with the
             width.
 
     Raises:

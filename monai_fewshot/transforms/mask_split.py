@@ -57,11 +57,11 @@ class RandMaskSplit(RandomizableTransform):
 
     Args:
         mode: ``"vertical"``, ``"horizontal"``, or ``"mixed"``, either with a probability of one half.
-        slope: the ends of the line are moved by up to so many pixels, in images :attr:`REFERENCE_SIZE` pixels wide; it
+        slope: the ends of the line are moved by up to so many pixels, in images ``REFERENCE_SIZE`` pixels wide; it
             scales with the width. 0 for a line along the axis.
         alternate: whether the halves change sides with a probability of one half; else the support's is the first.
         prob: probability of a split; else both labels are the whole mask.
-        min_area: pixels that each half must have in images of :attr:`REFERENCE_SIZE` squared; scales with the area.
+        min_area: pixels that each half must have in images of ``REFERENCE_SIZE`` squared; scales with the area.
 
     Raises:
         ValueError: where a number is out of its range.

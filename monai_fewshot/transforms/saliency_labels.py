@@ -67,9 +67,9 @@ class SaliencyMap(Transform):
     """What stands out in an image, without any annotation.
 
     Two maps made by hand and their mean: the spectral residual
-    (:func:`~monai_fewshot.transforms.spectral_residual.spectral_residual_saliency`), which finds what is small and
+    (:func:`spectral_residual_saliency`), which finds what is small and
     unlike its surroundings, and robust background detection
-    (:func:`~monai_fewshot.transforms.boundary_saliency.boundary_saliency`), which finds what is not connected to the
+    (:func:`boundary_saliency`), which finds what is not connected to the
     border. MaskSplit's first step (Amac et al., WACV 2022, section 3.2, https://arxiv.org/abs/2110.12207) learns its
     maps from several such.
 

@@ -26,7 +26,7 @@ def spectral_residual_saliency(image: np.ndarray, width: int = 64, sigma: float 
     Based on: Hou and Zhang, "Saliency Detection: A Spectral Residual Approach", CVPR 2007, section 2.
 
     Deviation: the maps of the channels are averaged, where the paper has gray images; a constant channel has no
-    saliency. Dark corners and frames (:func:`~monai_fewshot.transforms.field_of_view.field_of_view`) take the mean
+    saliency. Dark corners and frames (:func:`field_of_view`) take the mean
     color of the rest.
 
     Args:

@@ -24,7 +24,7 @@ class Panel:
 
     Attributes:
         image: (rows, columns) gray, or (rows, columns, 3) RGB in 0 to 1 or 0 to 255, as they are shown.
-        outlines: masks (rows, columns) by name; names in :data:`COLORS` have a color of their own.
+        outlines: masks (rows, columns) by name; names in ``COLORS`` have a color of their own.
         title: above the image.
         pixel_aspect: height of a pixel over its width.
         colors: colors of further names, or other ones.

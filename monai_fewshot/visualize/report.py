@@ -52,8 +52,11 @@ class ReportWords:
 
 
 VOLUME_WORDS = ReportWords()
+"""For scans, scored by fold, with distances in millimeters."""
 EPISODE_WORDS = ReportWords("episode", "run", "px", "random episodes")
+"""For runs of random episodes of 2D images."""
 IMAGE_WORDS = ReportWords("image", "fold", "px", "all images but the support")
+"""For 2D images, scored by fold."""
 
 
 def write_report(

@@ -32,7 +32,7 @@ def write_scan_index(
 ) -> Path:
     """Write a page of segmented scans: pictures, measurements, links to their files.
 
-    The page is one HTML file with its pictures in it, up to :data:`EMBEDDED` of them.
+    The page is one HTML file with its pictures in it, up to 100 of them.
 
     Args:
         path: the page; what it links to is named relative to its folder.

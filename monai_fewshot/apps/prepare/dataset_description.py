@@ -40,7 +40,7 @@ class DatasetDescription:
 
         Args:
             files: image and, where there is one, label of every scan by its name, relative to the folder.
-            folds: as :func:`patient_folds` makes them; empty for none.
+            folds: as ``patient_folds`` makes them; empty for none.
 
         Returns:
             The content, but for what made it.

@@ -63,7 +63,7 @@ def prepare_dataset(
         settings: every number and choice of the preparation.
         workers: processes, each of which holds one scan in memory; 0 works in this process. Defaults to None: one for
             every core.
-        num_folds: folds of the cross-validation, see :func:`patient_folds`; 0 for none.
+        num_folds: folds of the cross-validation, see ``patient_folds``; 0 for none.
         skip_broken: whether to leave out scans that have problems instead of stopping.
 
     Returns:

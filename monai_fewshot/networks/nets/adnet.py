@@ -31,7 +31,7 @@ class ADNet(AligningSegmenter):
     .. math::
         S(f) = -\alpha \cos(f, p), \qquad P(f) = 1 - \sigma(\tfrac{1}{2} (S(f) - T))
 
-    In training the segmentation is also turned round (prototype alignment), and :meth:`forward` returns beside the
+    In training the segmentation is also turned round (prototype alignment), and ``forward`` returns beside the
     logits those of the support images and :math:`T / \alpha`, which the loss adds, so that the threshold becomes as
     low, and the foreground as compact, as the segmentation allows.
 

@@ -19,11 +19,11 @@ __all__ = ["AligningSegmenter"]
 class AligningSegmenter(PrototypeSegmenter):
     """A prototype network whose segmentation is also turned round in training (prototype alignment).
 
-    The query with its predicted mask serves as the support of the support images, and :meth:`forward` returns their
+    The query with its predicted mask serves as the support of the support images, and ``forward`` returns their
     logits too, for :class:`monai_fewshot.losses.EpisodeLoss`.
 
-    Sub-classes implement :meth:`prototypes`, :meth:`scores` and :meth:`align_support`, and set ``encoder``,
-    ``spatial_dims`` and :attr:`align`.
+    Sub-classes implement ``prototypes``, :meth:`scores` and :meth:`align_support`, and set ``encoder``,
+    ``spatial_dims`` and ``align``.
 
     Based on: Wang et al., "PANet", ICCV 2019, section 3.4, https://arxiv.org/abs/1908.06391.
 

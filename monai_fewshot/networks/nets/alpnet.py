@@ -29,7 +29,7 @@ class ALPNet(AligningSegmenter):
     fills becomes a local prototype of that class. The query is segmented by its cosine similarity to the prototypes.
 
     In training the segmentation is also turned round: the query with its predicted mask serves as the support of the
-    support images, and :meth:`forward` returns their logits too, for :class:`monai_fewshot.losses.EpisodeLoss`.
+    support images, and ``forward`` returns their logits too, for :class:`monai_fewshot.losses.EpisodeLoss`.
 
     Based on: Ouyang et al., "Self-supervision with Superpixels: Training Few-shot Medical Image Segmentation without
     Annotation", ECCV 2020, section 3.2, https://arxiv.org/abs/2007.09886. With ``local_prototypes=False`` class-level

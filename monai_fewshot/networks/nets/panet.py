@@ -28,7 +28,7 @@ class PANet(AligningSegmenter):
     query is segmented by its cosine similarity to these prototypes.
 
     In training the segmentation is also turned round: the query with its predicted mask serves as the support of the
-    support images, and :meth:`forward` returns their logits too, for :class:`monai_fewshot.losses.EpisodeLoss`. They
+    support images, and ``forward`` returns their logits too, for :class:`monai_fewshot.losses.EpisodeLoss`. They
     are minus infinity for a class that the query's prediction does not show, which the loss leaves out.
 
     An N-way K-shot episode has N x K support images, each labeled with all classes that it shows, or with one of them

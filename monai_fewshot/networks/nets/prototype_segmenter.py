@@ -16,7 +16,7 @@ __all__ = ["PrototypeSegmenter"]
 class PrototypeSegmenter(FewShotSegmenter):
     """A few-shot network whose context is pooled from the support's features, which are those of a query.
 
-    Sub-classes implement :meth:`encode_query`, :meth:`prototypes` and :meth:`classify`, and set :attr:`spatial_dims`.
+    Sub-classes implement ``encode_query``, :meth:`prototypes` and ``classify``, and set ``spatial_dims``.
 
     Attributes:
         spatial_dims: 2 or 3.
@@ -29,7 +29,7 @@ class PrototypeSegmenter(FewShotSegmenter):
         """Pool a context.
 
         Args:
-            features: what :meth:`encode_query` makes of support images, (B, K, ...).
+            features: what ``encode_query`` makes of support images, (B, K, ...).
             label: their labels (B, K, 1, *S), 0 background, 1..N the classes; other values belong to no class.
 
         Returns:
@@ -83,7 +83,7 @@ class PrototypeSegmenter(FewShotSegmenter):
             support_label: (B or 1, K, 1, *S).
 
         Returns:
-            What :meth:`encode_query` makes of the support, (B or 1, K, ...), and of the queries, (B, ...).
+            What ``encode_query`` makes of the support, (B or 1, K, ...), and of the queries, (B, ...).
 
         Raises:
             ValueError: where support and queries do not fit together.
