@@ -9,12 +9,14 @@ usage() {
     cat <<'HELP'
 Check the project in an environment of its own, with the tested versions of all packages.
 
-usage: ./runtests.sh [--clean] [--lint] [--types] [--quick] [--tutorials] [--unit [PYTEST ARGUMENT ...]]
+usage: ./runtests.sh [--clean] [--lint] [--types] [--docs] [--quick] [--tutorials] [--unit [PYTEST ARGUMENT ...]]
 
-With none of the parts named, all of them run: lint, types, unit tests and tutorials.
+With none of the parts named, all of them run: lint, types, documentation, unit tests and
+tutorials.
 
   --lint         ruff: rules and format
   --types        mypy
+  --docs         build the documentation, docs/_build/index.html; a warning is an error
   --unit ...     unit tests and the examples in docstrings; what follows goes to pytest,
                  for example: ./runtests.sh --unit tests/data -k folds
   --quick        unit tests and examples, without those marked as slow
@@ -38,7 +40,7 @@ while [ $# -gt 0 ]; do
     case $1 in
         --help | -h) usage && exit 0 ;;
         --clean) clean=true ;;
-        --lint | --types | --quick | --tutorials) parts+=("${1#--}") ;;
+        --lint | --types | --docs | --quick | --tutorials) parts+=("${1#--}") ;;
         --unit)
             parts+=(unit)
             shift
@@ -53,15 +55,16 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-[ ${#parts[@]} -gt 0 ] || parts=(lint types unit tutorials)
+[ ${#parts[@]} -gt 0 ] || parts=(lint types docs unit tutorials)
 
 if $clean; then rm -rf "$environment"; fi
-scripts/make_environment.sh "$environment" all,dev
+scripts/make_environment.sh "$environment" all,dev,docs
 python="$environment/bin/python"
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
 lint() { "$python" -m ruff check . && "$python" -m ruff format --check .; }
 types() { "$python" -m mypy; }
+docs() { "$python" -m sphinx --quiet --fresh-env --fail-on-warning --keep-going -c docs . docs/_build; }
 run_pytest() { "$python" -m pytest --durations 5 "$@"; }
 quick() { run_pytest -n 2 --dist loadfile -m "not slow" --ignore tests/tutorials monai_fewshot tests; }
 tutorials() { run_pytest tests/tutorials; }

@@ -1,0 +1,67 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What a reader can find. Sphinx itself, ``./runtests.sh --docs``, checks references and headings."""
+
+from __future__ import annotations
+
+import ast
+import os
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+
+import monai_fewshot
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+GUIDES = [page for page in sorted(DOCS.glob("*.md")) if page.name not in {"README.md", "index.md"}]
+BUNDLES = sorted(ROOT.glob("bundles/*/docs/README.md"))
+TUTORIALS = sorted(ROOT.glob("tutorials/*.ipynb"))
+MARKDOWN = [*ROOT.glob("*.md"), *DOCS.glob("*.md"), *BUNDLES, *(ROOT / "monai_fewshot").rglob("*.md")]
+ROOMS = sorted(item.name for item in pkgutil.walk_packages(monai_fewshot.__path__, "monai_fewshot.") if item.ispkg)
+
+
+def linked(page):
+    """The files of the project that a Markdown file links to or shows."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    targets = re.findall(r"\]\(([^)\s]+)\)", text)
+    paths = [target.partition("#")[0] for target in targets if not re.match(r"\w+:", target)]
+    return {Path(os.path.normpath(page.parent / path)) for path in paths if path}
+
+
+def listed():
+    """The files in the tables of contents of the built documentation."""
+    blocks = re.findall(r"^```\{toctree\}\n(.*?)^```", (DOCS / "index.md").read_text(), re.DOTALL | re.MULTILINE)
+    lines = [line for block in blocks for line in block.splitlines() if line and not line.startswith(":")]
+    names = [re.sub(r".*<(.+)>$", r"\1", line) for line in lines]
+    kinds = (".md", ".rst", ".ipynb")
+    return {Path(os.path.normpath(file)) for name in names for kind in kinds for file in DOCS.glob(name + kind)}
+
+
+@pytest.mark.parametrize("page", MARKDOWN, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files(page):
+    assert sorted(str(path) for path in linked(page) if not path.exists()) == []
+
+
+def test_every_page_is_in_the_list_of_pages_and_in_the_built_documentation():
+    pages = {*GUIDES, *BUNDLES, *TUTORIALS}
+    assert len(BUNDLES) > 5
+    assert sorted(map(str, pages - linked(DOCS / "README.md"))) == []
+    assert sorted(map(str, {*pages, *MARKDOWN} - listed() - {DOCS / "index.md"})) == []
+
+
+def test_every_bundle_and_tutorial_is_in_the_readme():
+    assert sorted(map(str, {*BUNDLES, *TUTORIALS} - linked(ROOT / "README.md"))) == []
+
+
+def test_every_tutorial_is_executed():
+    tree = ast.parse((ROOT / "tests/tutorials/test_tutorials.py").read_text())
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "execute"]
+    assert sorted(call.args[0].value for call in calls) == [tutorial.name for tutorial in TUTORIALS]
+
+
+def test_every_room_is_in_the_api_reference():
+    assert sorted(re.findall(r"^   (monai_fewshot\S+)$", (DOCS / "api.rst").read_text(), re.MULTILINE)) == ROOMS
