@@ -18,10 +18,15 @@ from .matrix import Matrix, Row
 from .published import PUBLISHED
 from .significance import Comparison, compare_paired
 
-__all__ = ["Board", "Figure", "Standing", "boards"]
+__all__ = ["Board", "Figure", "Standing", "boards", "scope_of"]
 
 Metric = Literal["dice", "hd95_mm"]
-WHOLE = "whole_volume"
+IN_RANGE, WHOLE = "in range", "whole volume"
+
+
+def scope_of(score: ScanScore) -> str:
+    """What a score is of: the slices between the first and the last of its class, or all."""
+    return WHOLE if score.protocol == "whole_volume" else IN_RANGE
 
 
 @dataclass(frozen=True)
@@ -65,25 +70,25 @@ class Standing:
                 self.scores[key] = [_numbered(score, numbers, key[1]) for score in scores]
 
     @property
-    def protocols(self) -> list[str]:
-        """Protocols of the scores, those in range first."""
-        found = dict.fromkeys(score.protocol for scores in self.scores.values() for score in scores)
-        return sorted(found, key=lambda name: name == WHOLE)
+    def scopes(self) -> list[str]:
+        """What there are scores of."""
+        found = {scope_of(score) for scores in self.scores.values() for score in scores}
+        return sorted(found)
 
     @cached_property
     def _means(self) -> dict[tuple[str, int | None, int, int], tuple[float, float, int]]:
-        """Dice, HD95 and how many of these are undefined, by protocol, class (None: all), seed and fold."""
+        """Dice, HD95 and how many of these are undefined, by scope, class (None: all), seed and fold."""
         return {
             (row.protocol, row.class_number, *key): (100 * row.dice, row.hd95_mm, row.undefined_hd95)
             for key, scores in self.scores.items()
-            for row in summarize(scores)
+            for row in summarize([replace(score, protocol=scope_of(score)) for score in scores])
             if row.fold is not None
         }
 
-    def figure(self, protocol: str, metric: Metric, class_number: int | None = None) -> Figure:
+    def figure(self, scope: str, metric: Metric, class_number: int | None = None) -> Figure:
         """Mean and spreads of a class, or of all."""
         place = 0 if metric == "dice" else 1
-        values = {key: self._means.get((protocol, class_number, *key)) for key in self.scores}
+        values = {key: self._means.get((scope, class_number, *key)) for key in self.scores}
         found = {key: value[place] for key, value in values.items() if value is not None}
         folds = [mean_of_defined(v for (_, fold), v in found.items() if fold == one) for one in self._parts(1)]
         seeds = [mean_of_defined(v for (seed, _), v in found.items() if seed == one) for one in self._parts(0)]
@@ -92,16 +97,16 @@ class Standing:
     def _parts(self, place: int) -> list[int]:
         return sorted({key[place] for key in self.scores})
 
-    def undefined_hd95(self, protocol: str) -> int:
+    def undefined_hd95(self, scope: str) -> int:
         """How many scans and classes have no HD95."""
-        return sum(means[2] for key, means in self._means.items() if key[0] == protocol and key[1] is None)
+        return sum(means[2] for key, means in self._means.items() if key[0] == scope and key[1] is None)
 
-    def by_scan(self, protocol: str) -> dict[str, float]:
+    def by_scan(self, scope: str) -> dict[str, float]:
         """Dice in percent of every scan, averaged over classes, then seeds."""
         by_seed: dict[str, dict[int, list[float]]] = {}
         for (seed, fold), scores in self.scores.items():
             for score in scores:
-                if score.protocol == protocol:
+                if scope_of(score) == scope:
                     by_seed.setdefault(f"{fold}/{score.scan}", {}).setdefault(seed, []).append(100 * score.dice)
         return {
             scan: mean_of_defined(mean_of_defined(values) for values in seeds.values())
@@ -157,21 +162,20 @@ class Board:
 
     @property
     def ranked(self) -> list[Standing]:
-        """Rows that have a figure, the highest Dice by the first protocol first."""
+        """Rows that have a figure, the highest Dice in the first scope first."""
         there = [standing for standing in self.standings if standing.scores]
-        return sorted(there, key=lambda standing: -standing.figure(standing.protocols[0], "dice").mean)
+        return sorted(there, key=lambda standing: -standing.figure(standing.scopes[0], "dice").mean)
 
     @property
-    def protocols(self) -> list[str]:
+    def scopes(self) -> list[str]:
         """Protocols of all rows, those in range first."""
-        found = dict.fromkeys(name for standing in self.standings for name in standing.protocols)
-        return sorted(found, key=lambda name: name == WHOLE)
+        return sorted({scope for standing in self.standings for scope in standing.scopes})
 
-    def compare(self, standing: Standing, protocol: str) -> Comparison | None:
+    def compare(self, standing: Standing, scope: str) -> Comparison | None:
         """Compare a row with the reference; None with itself, or where either has nothing."""
         if self.reference is None or standing is self.reference or not self.reference.scores or not standing.scores:
             return None
-        return compare_paired(standing.by_scan(protocol), self.reference.by_scan(protocol))
+        return compare_paired(standing.by_scan(scope), self.reference.by_scan(scope))
 
 
 def boards(matrix: Matrix) -> list[Board]:

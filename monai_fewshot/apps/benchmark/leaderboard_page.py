@@ -14,8 +14,8 @@ from matplotlib.figure import Figure as Picture
 from monai_fewshot.metrics import ScanScore
 from monai_fewshot.visualize import Panel, SliceCase, box_figure, overlay_figure, read_cases, render_page
 
-from .leaderboard import Board, Standing
-from .leaderboard_text import class_rows, leaderboard_header, leaderboard_rows, notes, scope
+from .leaderboard import Board, Standing, scope_of
+from .leaderboard_text import class_rows, leaderboard_header, leaderboard_rows, notes
 from .matrix import Matrix
 
 __all__ = ["leaderboard_page"]
@@ -49,7 +49,7 @@ def _section(board: Board, colors: Mapping[str, str]) -> dict[str, Any]:
         "rows": leaderboard_rows(board),
         "class_header": ["Method", "", *board.row.classes],
         "class_rows": class_rows(board),
-        "boxes": {scope(protocol): _boxes(board, protocol, colors) for protocol in board.protocols} if ranked else {},
+        "boxes": {scope: _boxes(board, scope, colors) for scope in board.scopes} if ranked else {},
         "gallery": _gallery(board, colors),
         "waiting": [standing.row.method.title for standing in board.standings if not standing.scores],
         "failures": {name: why for standing in board.standings for name, why in standing.failures().items()},
@@ -62,14 +62,14 @@ def _colors(titles: Sequence[str]) -> dict[str, str]:
     return {title: to_hex(cycle(place % cycle.N)) for place, title in enumerate(titles)}
 
 
-def _boxes(board: Board, protocol: str, colors: Mapping[str, str]) -> Picture:
+def _boxes(board: Board, scope: str, colors: Mapping[str, str]) -> Picture:
     """Box plots by class, methods beside one another."""
     scores = [
         replace(score, protocol=standing.row.method.title)
         for standing in board.ranked
         for group in standing.scores.values()
         for score in group
-        if score.protocol == protocol
+        if scope_of(score) == scope
     ]
     shown = {standing.row.method.title: colors[standing.row.method.title] for standing in board.ranked}
     return box_figure(scores, board.row.classes, shown)
@@ -79,7 +79,7 @@ def _gallery(board: Board, colors: Mapping[str, str]) -> dict[str, list[dict[str
     """Of each class cases that all methods have, by their mean Dice."""
     ranked = board.ranked
     stores = {standing.row.method.title: _cases(standing) for standing in ranked}
-    scores = {standing.row.method.title: _dice(standing, board.protocols[0]) for standing in ranked}
+    scores = {standing.row.method.title: _dice(standing, board.scopes[0]) for standing in ranked}
     gallery: dict[str, list[dict[str, Any]]] = {}
     for class_name in board.row.classes:
         keys = [key for key in _shared(list(stores.values())) if key[2] == class_name.casefold()]
@@ -109,18 +109,18 @@ def _cases(standing: Standing) -> dict[Key, SliceCase]:
     return {(case.fold, case.scan, case.class_name.casefold()): case for case in cases}
 
 
-def _dice(standing: Standing, protocol: str) -> dict[Key, ScanScore]:
+def _dice(standing: Standing, scope: str) -> dict[Key, ScanScore]:
     seed = min(seed for seed, _ in standing.scores)
     return {
         (score.fold, score.scan, score.class_name.casefold()): score
         for (one, _), scores in standing.scores.items()
         for score in scores
-        if one == seed and score.protocol == protocol and score.dice == score.dice
+        if one == seed and scope_of(score) == scope and score.dice == score.dice
     }
 
 
 def _panels(cases: Mapping[str, SliceCase], dice: Mapping[str, float], colors: Mapping[str, str]) -> Picture:
-    """The slice once a method, with the outlines of the ground truth and of what the first protocol found."""
+    """The slice once a method, with the outlines of the ground truth and of what was found in range."""
     panels = [
         Panel(
             case.image,

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 from .figures import markdown_table
-from .leaderboard import WHOLE, Board, Figure, Standing
+from .leaderboard import Board, Figure, Standing
 from .matrix import Matrix
 from .published import SOURCES
 from .significance import Comparison
@@ -23,13 +23,7 @@ __all__ = [
     "leaderboard_markdown",
     "leaderboard_rows",
     "notes",
-    "scope",
 ]
-
-
-def scope(protocol: str) -> str:
-    """What a protocol's scores are called."""
-    return "whole volume" if protocol == WHOLE else "in range"
 
 
 def cases_csv(found: Sequence[Board]) -> str:
@@ -117,10 +111,10 @@ def _markdown(row: TableRow) -> list[str]:
 def leaderboard_header(board: Board) -> list[str]:
     """Names of the columns of a table."""
     header = ["method", "learns from"]
-    for protocol in board.protocols:
-        header += [f"Dice {scope(protocol)}", f"HD95 {scope(protocol)}"]
+    for scope in board.scopes:
+        header += [f"Dice {scope}", f"HD95 {scope}"]
     if board.reference is not None:
-        header += [f"gain {scope(protocol)}" for protocol in board.protocols]
+        header += [f"gain {scope}" for scope in board.scopes]
     return [*header, "training min", "test min", "memory", "cells"]
 
 
@@ -138,15 +132,15 @@ def leaderboard_rows(board: Board) -> list[TableRow]:
 def _line(board: Board, standing: Standing) -> list[str]:
     method = standing.row.method
     cells = [method.title, str(method.learns_from).replace("_", " ")]
-    for protocol in board.protocols:
-        undefined = standing.undefined_hd95(protocol)
-        text = figure_text(standing.figure(protocol, "hd95_mm"))
+    for scope in board.scopes:
+        undefined = standing.undefined_hd95(scope)
+        text = figure_text(standing.figure(scope, "hd95_mm"))
         cells += [
-            figure_text(standing.figure(protocol, "dice")),
+            figure_text(standing.figure(scope, "dice")),
             text + (f" ({undefined} undefined)" * bool(undefined)),
         ]
     if board.reference is not None:
-        cells += [comparison_text(board.compare(standing, protocol)) for protocol in board.protocols]
+        cells += [comparison_text(board.compare(standing, scope)) for scope in board.scopes]
     memory, of_gpu = standing.memory_mb()
     cells += [_number(standing.minutes("training")), _number(standing.minutes("evaluation"))]
     done = f"{len(standing.done)} of {len(standing.cells)}"
@@ -154,13 +148,13 @@ def _line(board: Board, standing: Standing) -> list[str]:
 
 
 def class_rows(board: Board) -> list[TableRow]:
-    """Dice of each class under each protocol, and the published ones."""
+    """Dice of each class in each scope, and the published ones."""
     classes = board.row.classes
     rows = []
     for standing in board.ranked:
-        for protocol in standing.protocols:
-            figures = (standing.figure(protocol, "dice", number) for number, _ in enumerate(classes, 1))
-            rows.append(TableRow([standing.row.method.title, scope(protocol), *map(figure_text, figures)]))
+        for scope in standing.scopes:
+            figures = (standing.figure(scope, "dice", number) for number, _ in enumerate(classes, 1))
+            rows.append(TableRow([standing.row.method.title, scope, *map(figure_text, figures)]))
     for name, by_class in board.published.items() if rows else ():
         if set(by_class) & set(classes):
             figures_there = [f"{by_class[key]:.1f}" if key in by_class else "-" for key in classes]

@@ -260,6 +260,8 @@ def _check_together(root: Entry, matrix: Matrix) -> None:
                     entry.note(key, f"there is no data set {name!r}{did_you_mean(name, names)}")
         for data in matrix.datasets:
             on_it = method.datasets is None or data.name in method.datasets
+            if on_it and 2 in data.settings and method.train is not None and not method.sees_tested_classes:
+                _check_settings(entry, "train", matrix.bundles / method.bundle, method.train, ["exclude_classes"])
             if on_it and method.learns_from == LearnsFrom.OTHER_CLASSES and len(data.groups) < 2:
                 root.problems.append(
                     f"datasets.{data.name}.groups: {method.name} learns from other classes than the tested ones, so at "

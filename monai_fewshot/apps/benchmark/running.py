@@ -149,20 +149,22 @@ class CellRunner:
         return None
 
     def _iterations(self, cell: MatrixCell, work: _Work) -> int | None:
-        """Iterations of the budget; where it is of minutes, the same for all cells of a method on a data set."""
-        budget = cell.row.method.budget
+        """Iterations of the budget; where it is of minutes, the same for all cells that are trained alike."""
+        method, data = cell.row.method, cell.row.train.name
+        budget = method.budget
         if budget.minutes is None:
             return budget.iterations
-        folder = self.matrix.output_dir / "speed" / f"{cell.row.method.name}_{cell.row.train.name}"
+        of_its_own = method.for_dataset.get(data, {}).get("train")
+        folder = self.matrix.output_dir / "speed" / (f"{method.name}_{data}" if of_its_own else method.name)
         with self._probing:
             speed = read_json(folder / "speed.json") or self._probe(cell, folder, work)
         return max(budget.epochs, round(60 * budget.minutes / speed["seconds_per_iteration"]))
 
     def _probe(self, cell: MatrixCell, folder: Path, work: _Work) -> dict[str, Any]:
-        """Time two trainings, whose difference is that of iterations alone."""
+        """Time two trainings, whose difference is that of iterations alone, after one that fills the caches."""
         few = cell.row.method.budget.probe_iterations
         seconds = {}
-        for iterations in (few, 4 * few):
+        for iterations in (1, few, 4 * few):
             step = cell.training(iterations)
             assert step is not None
             once = {"epoch_length": iterations, "max_epochs": 1, "ckpt_dir": folder / str(iterations), "resume": False}

@@ -8,6 +8,7 @@ from .chaos import prepare_chaos
 from .dataset_description import DatasetDescription
 from .decathlon import prepare_decathlon
 from .download import RemoteFile, download_file
+from .image_sets import prepare_images
 from .mscmr import prepare_mscmr
 from .nnunet import prepare_nnunet
 from .plain_folder import prepare_folder
@@ -29,6 +30,7 @@ __all__ = [
     "prepare_dataset",
     "prepare_decathlon",
     "prepare_folder",
+    "prepare_images",
     "prepare_mscmr",
     "prepare_nnunet",
     "prepare_sabs",

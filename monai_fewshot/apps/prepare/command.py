@@ -14,6 +14,7 @@ import fire
 from .acdc import prepare_acdc
 from .chaos import prepare_chaos
 from .decathlon import prepare_decathlon
+from .image_sets import prepare_images
 from .mscmr import prepare_mscmr
 from .nnunet import prepare_nnunet
 from .plain_folder import prepare_folder
@@ -32,6 +33,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "decathlon": prepare_decathlon,
     "nnunet": prepare_nnunet,
     "folder": prepare_folder,
+    "images": prepare_images,
 }
 
 

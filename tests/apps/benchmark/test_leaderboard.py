@@ -36,43 +36,43 @@ def written(config):
     return matrix.output_dir
 
 
-def value(board, name, fold, seed, class_name, protocol="alpnet"):
+def value(board, name, fold, seed, class_name, scope="in range"):
     (standing,) = [standing for standing in board.standings if standing.row.method.name == name]
     (cell, *_) = [c for c in standing.cells if (c.fold, c.seed) == (fold, seed) and class_name in c.tested]
-    return 100 * statistics.fmean(dice_of(cell, n, class_name) - 0.2 * (protocol != "alpnet") for n in range(2))
+    return 100 * statistics.fmean(dice_of(cell, n, class_name) - 0.2 * (scope != "in range") for n in range(2))
 
 
-@pytest.mark.parametrize(("name", "protocol"), itertools.product(["images", "others"], ["alpnet", "whole_volume"]))
-def test_means_and_spreads_are_those_of_a_plain_computation(name, protocol, config):
+@pytest.mark.parametrize(("name", "scope"), itertools.product(["images", "others"], ["in range", "whole volume"]))
+def test_means_and_spreads_are_those_of_a_plain_computation(name, scope, config):
     for board in boards(read_matrix(config))[:2]:
         (standing,) = [standing for standing in board.standings if standing.row.method.name == name]
         table = {
-            (fold, seed): [value(board, name, fold, seed, c, protocol) for c in CLASSES]
+            (fold, seed): [value(board, name, fold, seed, c, scope) for c in CLASSES]
             for fold in (0, 1)
             for seed in (0, 1)
         }
         cells = {key: statistics.fmean(values) for key, values in table.items()}
         folds = [statistics.fmean(cells[fold, seed] for seed in (0, 1)) for fold in (0, 1)]
         seeds = [statistics.fmean(cells[fold, seed] for fold in (0, 1)) for seed in (0, 1)]
-        figure = standing.figure(protocol, "dice")
+        figure = standing.figure(scope, "dice")
         assert figure.mean == pytest.approx(statistics.fmean(folds))
         assert figure.over_folds == pytest.approx(statistics.stdev(folds))
         assert figure.over_seeds == pytest.approx(statistics.stdev(seeds))
         for number, _ in enumerate(CLASSES, 1):
             expected = statistics.fmean(values[number - 1] for values in table.values())
-            assert standing.figure(protocol, "dice", number).mean == pytest.approx(expected)
-        assert standing.undefined_hd95(protocol) == (8 if protocol == "whole_volume" else 0)
+            assert standing.figure(scope, "dice", number).mean == pytest.approx(expected)
+        assert standing.undefined_hd95(scope) == (8 if scope == "whole volume" else 0)
 
 
 def test_rows_are_compared_on_the_same_scans(config):
     board = boards(read_matrix(config))[0]
     images, others = board.standings[:2]
-    found = board.compare(others, "alpnet")
+    found = board.compare(others, "in range")
     assert found.pairs == 4
-    assert found.gain == pytest.approx(others.figure("alpnet", "dice").mean - images.figure("alpnet", "dice").mean)
+    assert found.gain == pytest.approx(others.figure("in range", "dice").mean - images.figure("in range", "dice").mean)
     assert found.p_value == pytest.approx(2 / 2**4)
-    assert board.compare(images, "alpnet") is None
-    assert board.compare(board.standings[3], "alpnet") is None
+    assert board.compare(images, "in range") is None
+    assert board.compare(board.standings[3], "in range") is None
 
 
 def test_a_fold_counts_when_all_classes_are_there(tmp_path):

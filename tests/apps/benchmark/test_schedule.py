@@ -104,13 +104,22 @@ def test_a_failure_stops_no_other_and_is_tried_again(tmp_path, stub, monkeypatch
     assert all(cell.failure() is None for cell in again.cells)
 
 
-def test_minutes_become_iterations_that_are_the_same_for_all_folds(tmp_path, stub):
+def test_minutes_become_iterations_that_are_the_same_for_all_cells(tmp_path, stub):
     methods = {"images": {"learns_from": "images", "budget": {"minutes": 5, "epochs": 4, "probe_iterations": 10}}}
-    schedule(tmp_path, only="/ct/", methods=methods).run(lambda: None)
+    schedule(tmp_path, methods=methods).run(lambda: None)
     probes = [line for line in commands(stub) if line[0].startswith("speed/")]
-    assert [line[2:] for line in probes] == [["1", "10"], ["1", "40"]]
+    assert [line[2:] for line in probes] == [["1", "1"], ["1", "10"], ["1", "40"]]
     trainings = [line for line in commands(stub) if line[0].endswith("train_usage.json") and line not in probes]
-    assert [line[2:] for line in trainings] == [["4", "150"]] * 2
+    assert len(trainings) == 8
+    assert {tuple(line[2:]) for line in trainings} == {("4", "150")}
+
+
+def test_settings_of_a_data_set_are_timed_for_themselves(tmp_path, stub):
+    content = {"learns_from": "images", "budget": {"minutes": 5, "epochs": 4, "probe_iterations": 10}}
+    methods = {"images": {**content, "for_dataset": {"ct": {"train": {"image_size": [9, 9]}}}}}
+    schedule(tmp_path, methods=methods).run(lambda: None)
+    folders = {line[0].rpartition("/")[0] for line in commands(stub) if line[0].startswith("speed/")}
+    assert folders == {"speed/images", "speed/images_ct"}
 
 
 def test_devices_are_shared_out(tmp_path, stub):
