@@ -22,14 +22,14 @@ from .volume_checks import as_scans, check_query, check_scans
 
 sitk, _ = optional_import("SimpleITK")
 
-__all__ = ["LabelInterpolation", "RegistrationInferer", "ScanPlacement"]
+__all__ = ["RegistrationInferer", "ScanPlacement"]
 
 
 class ScanPlacement(StrEnum):
     """How two scans lie to one another before they are registered.
 
     - ``AXES``: their array axes are parallel, their bodies' middles coincide in a slice, and along the slice axis they
-      lie where their slices look most alike (:func:`monai_fewshot.inferers.support_choice.align_slices`).
+      lie where their slices look most alike (``monai_fewshot.inferers.support_choice.align_slices``).
     - ``SCANNER``: as their affines say, for scans of one patient in one position.
     """
 
@@ -37,35 +37,27 @@ class ScanPlacement(StrEnum):
     SCANNER = "scanner"
 
 
-class LabelInterpolation(StrEnum):
-    """How labels are read between voxels: the ``NEAREST`` one, or the class with the most weight by a ``GAUSSIAN``."""
-
-    NEAREST = "nearest"
-    GAUSSIAN = "gaussian"
-
-
 class RegistrationInferer(Inferer):
     """Segments query volumes by laying annotated support volumes on them: registration and label propagation.
 
-    Nothing is trained. Each support is registered to the query, and its labels are read where the transform points;
-    several supports vote. It gives what :class:`~monai_fewshot.inferers.FewShotVolumeInferer` gives, so that both are
-    evaluated and reported alike: channel 0 is 0, channel c the margin of class c, the share of the supports that vote
-    for it minus the highest share of any other class or the background. So ``result[:, c] > 0`` is where class c wins.
-    Beyond the supports' fields of view there is background. Protocols differ in which slices are scored, not in the
-    margins.
+    Nothing is trained. Each support is registered to the query, and its labels are read at the voxels nearest to where
+    the transform points; several supports vote. It gives what :class:`~monai_fewshot.inferers.FewShotVolumeInferer`
+    gives, so that both are evaluated and reported alike: channel 0 is 0, channel c the margin of class c, the share of
+    the supports that vote for it minus the highest share of any other class or the background. So ``result[:, c] > 0``
+    is where class c wins. Beyond the supports' fields of view there is background. Protocols differ in which slices are
+    scored, not in the margins.
 
     Args:
         protocol: a protocol or its name, or several; then the result is a dictionary from their names to the margins.
         num_classes: number of classes N in the labels.
         registration: finds the transforms; default :class:`ScanRegistration` as it is.
         placement: how scans lie to one another before.
-        interpolation: how labels are read.
 
     Raises:
         ValueError: where an argument is out of its range.
 
     Example:
-        >>> inferer = RegistrationInferer("whole_volume", 2, placement="scanner", interpolation="nearest")
+        >>> inferer = RegistrationInferer("whole_volume", 2, placement="scanner")
         >>> [protocol.name for protocol in inferer.protocols]
         ['whole_volume']
     """
@@ -76,7 +68,6 @@ class RegistrationInferer(Inferer):
         num_classes: int,
         registration: ScanRegistration | None = None,
         placement: ScanPlacement | str = ScanPlacement.AXES,
-        interpolation: LabelInterpolation | str = LabelInterpolation.NEAREST,
     ) -> None:
         if num_classes < 1:
             raise ValueError(f"num_classes must be 1 or more, got {num_classes}.")
@@ -85,7 +76,6 @@ class RegistrationInferer(Inferer):
         self.num_classes = num_classes
         self.registration = registration or ScanRegistration()
         self.placement = ScanPlacement(placement)
-        self.interpolation = LabelInterpolation(interpolation)
 
     @torch.no_grad()
     def __call__(
@@ -150,9 +140,9 @@ class RegistrationInferer(Inferer):
             from_point, to_point = _alike_points(volume, scan.image)
             start = (to_point @ place - from_point @ affine)[:3] * RAS_TO_LPS
         query, support = as_itk(volume.mean(0), affine), as_itk(scan.image.mean(0), place)
-        transform = self.registration(query, support, start.tolist())
         label = as_itk(scan.label.to(torch.int16), place)
-        found = sitk.Resample(label, query, transform, getattr(sitk, _INTERPOLATORS[self.interpolation]), 0)
+        transform = self.registration(query, support, label, start.tolist())
+        found = sitk.Resample(label, query, transform, sitk.sitkNearestNeighbor, 0)
         return torch.from_numpy(sitk.GetArrayFromImage(found).transpose()[None].copy())
 
 
@@ -161,24 +151,7 @@ def _alike_points(query: torch.Tensor, support: torch.Tensor) -> tuple[np.ndarra
     begin, end = align_slices(slice_similarity(query, support))
     heights = (query.shape[3] / 2, (begin + end) / 2)
     query_point, support_point = (
-        np.array([*_middle_of_body(image), height - 0.5, 1.0])
+        np.array([image.shape[1] / 2 - 0.5, image.shape[2] / 2 - 0.5, height - 0.5, 1.0])
         for image, height in zip((query, support), heights, strict=True)
     )
     return query_point, support_point
-
-
-def _middle_of_body(image: torch.Tensor) -> list[float]:
-    """Return the mean row and column of the voxels above the mean intensity; the middle of a uniform image."""
-    gray = image.mean(0)
-    body = (gray > gray.mean()).sum(-1).double()
-    body = body if body.any() else torch.ones_like(body)
-    return [
-        float((body.sum(1 - axis) * torch.arange(size, device=body.device)).sum() / body.sum())
-        for axis, size in enumerate(body.shape)
-    ]
-
-
-_INTERPOLATORS = {
-    LabelInterpolation.NEAREST: "sitkNearestNeighbor",
-    LabelInterpolation.GAUSSIAN: "sitkLabelGaussian",
-}

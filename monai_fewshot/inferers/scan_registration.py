@@ -15,31 +15,32 @@ sitk, has_sitk = optional_import("SimpleITK")
 __all__ = ["RAS_TO_LPS", "ScanRegistration", "as_itk"]
 
 RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
-_SPLINE_ORDER = 3
 
 
 class ScanRegistration:
-    """Finds the affine, then the deformable transform that lays one scan on another, with SimpleITK.
+    """Finds the affine transform that lays the annotated part of one scan on another scan, with SimpleITK.
 
     The transform T maximizes the mutual information (Mattes) of ``fixed(x)`` and ``moving(T(x))``, so that the scans
-    need not agree in intensities. x and T(x) are in mm, which does justice to slices farther apart than pixels. T is
-    ``affine(deformation(x))``, the deformation a cubic B-spline; both are found on coarse images first, then finer
-    ones, whose pixels are averaged along each axis by as much as brings them near the level's resolution. The
-    deformation is sampled at the finest level, which makes it fast to apply.
+    need not agree in intensities, over the places x for which T(x) is within ``margin`` of what is annotated: patients
+    differ, and what lays their chests on one another does not lay their hearts on one another. x and T(x) are in mm,
+    which does justice to slices farther apart than pixels.
+
+    The search has two beginnings: the start that is given, and the affine transform that lays the whole scans on one
+    another. From each a similarity, then an affine transform of the annotated part is found by gradient descent, and
+    the one with more mutual information is taken. Voxels are averaged along each axis by as much as brings them near
+    the resolution.
 
     Based on: Mattes et al., "PET-CT image registration in the chest using free-form deformations", IEEE Transactions on
     Medical Imaging 22(1), 2003, https://doi.org/10.1109/TMI.2003.809072, as SimpleITK has it.
 
-    The same scans and arguments give the same transform, but for the last digits.
+    Deviation: affine transforms alone. Their B-splines, and demons, made labels fit worse in pairs of training scans:
+    ``bundles/registration/docs/README.md`` has the figures.
 
     Args:
-        levels: resolution in mm of each level, coarse to fine.
-        affine_iterations: most steps of regular-step gradient descent at each level; 0 for no affine transform.
-        deformable_iterations: most steps of L-BFGS-B at each level; 0 for no deformation.
-        mesh: distance in mm between the points that move the B-spline.
+        resolution: in mm, at which scans are compared.
+        margin: distance in mm from what is annotated within which scans are compared.
+        iterations: most steps of regular-step gradient descent for each of the transforms; 0 leaves the start as it is.
         num_bins: of the joint histogram of intensities, along each side, 5 or more.
-        sampling: share of the voxels that the mutual information is computed from, above 0 and up to 1.
-        seed: of the choice of these voxels.
         num_threads: that compute; 0 for as many as SimpleITK takes.
 
     Raises:
@@ -47,49 +48,39 @@ class ScanRegistration:
         OptionalImportError: where SimpleITK is not installed.
 
     Example:
-        >>> registration = ScanRegistration(levels=[8], deformable_iterations=0)
         >>> ball = torch.linspace(-1, 1, 32)[:, None, None] ** 2 + torch.linspace(-1, 1, 32)[:, None] ** 2
-        >>> scan = as_itk((ball + torch.linspace(-1, 1, 32) ** 2).sqrt(), np.diag([2.0, 2, 2, 1]))
-        >>> registration(scan, scan).GetDimension()
+        >>> ball = (ball + torch.linspace(-1, 1, 32) ** 2).sqrt()
+        >>> scan, label = (as_itk(array, np.diag([2.0, 2, 2, 1])) for array in (ball, (ball < 0.5).to(torch.int16)))
+        >>> ScanRegistration()(scan, scan, label).GetDimension()
         3
     """
 
     def __init__(
         self,
-        levels: Sequence[float] = (8.0, 4.0),
-        affine_iterations: int = 100,
-        deformable_iterations: int = 15,
-        mesh: float = 60.0,
+        resolution: float = 8.0,
+        margin: float = 20.0,
+        iterations: int = 100,
         num_bins: int = 32,
-        sampling: float = 0.1,
-        seed: int = 0,
         num_threads: int = 1,
     ) -> None:
-        if not levels or min(levels) <= 0 or mesh <= 0 or not 0 < sampling <= 1 or num_bins < 5:
+        if resolution <= 0 or min(margin, iterations, num_threads) < 0 or num_bins < 5:
             raise ValueError(
-                "levels and mesh must be above 0, sampling above 0 and up to 1, num_bins 5 or more, got "
-                f"{list(levels)}, {mesh}, {sampling} and {num_bins}."
+                "resolution must be above 0, margin, iterations and num_threads 0 or more, num_bins 5 or more, got "
+                f"{resolution}, {margin}, {iterations}, {num_threads} and {num_bins}."
             )
-        if min(affine_iterations, deformable_iterations, num_threads) < 0:
-            raise ValueError(
-                "affine_iterations, deformable_iterations and num_threads must be 0 or more, got "
-                f"{affine_iterations}, {deformable_iterations} and {num_threads}."
-            )
-        self.levels = tuple(levels)
-        self.affine_iterations = affine_iterations
-        self.deformable_iterations = deformable_iterations
-        self.mesh = mesh
+        self.resolution = resolution
+        self.margin = margin
+        self.iterations = iterations
         self.num_bins = num_bins
-        self.sampling = sampling
-        self.seed = seed
         self.num_threads = num_threads
 
-    def __call__(self, fixed: Any, moving: Any, translation: Sequence[float] = (0.0, 0.0, 0.0)) -> Any:
+    def __call__(self, fixed: Any, moving: Any, label: Any, translation: Sequence[float] = (0.0, 0.0, 0.0)) -> Any:
         """Register two scans.
 
         Args:
             fixed: ``SimpleITK.Image`` in floating point, 3D.
             moving: the same.
+            label: integer image on the grid of ``moving``, above 0 where something is annotated.
             translation: in mm, from points of ``fixed`` to those of ``moving``; where to start.
 
         Returns:
@@ -98,57 +89,61 @@ class ScanRegistration:
         Raises:
             ValueError: where the scans do not overlap, at the start or further on.
         """
-        _check_overlap(fixed, moving, translation)
-        pyramid = [(_shrink(fixed, level), _shrink(moving, level)) for level in self.levels]
-        affine = sitk.AffineTransform(3)
-        affine.SetCenter(_center(fixed))
-        affine.SetTranslation([float(part) for part in translation])
+        start = sitk.TranslationTransform(3, [float(part) for part in translation])
+        _check_overlap(fixed, moving, start)
+        if not self.iterations:
+            return start
+        near = _surroundings(label, self.margin)
+        fixed, moving = _shrink(fixed, self.resolution), _shrink(moving, self.resolution)
         try:
-            return self._deform(pyramid, self._move(pyramid, affine))
+            whole = self._improve(start, sitk.AffineTransform(3), fixed, moving)
         except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise ValueError(
-                f"The scans cannot be registered: {reason} Do they show the same part of the body, with spacings in mm?"
-            ) from error
+            raise _failure(error) from error
+        return self._nearby([start, whole], fixed, moving, near)
 
-    def _move(self, pyramid: Sequence[tuple[Any, Any]], affine: Any) -> Any:
-        for fixed, moving in pyramid if self.affine_iterations else []:
-            method = self._method()
-            method.SetOptimizerAsRegularStepGradientDescent(
-                learningRate=1.0,
-                minStep=1e-3,
-                numberOfIterations=self.affine_iterations,
-                relaxationFactor=0.6,
-                estimateLearningRate=method.Once,
-            )
-            method.SetOptimizerScalesFromPhysicalShift()
-            method.SetInitialTransform(affine, inPlace=True)
-            method.Execute(fixed, moving)
-        return affine
+    def _nearby(self, beginnings: Sequence[Any], fixed: Any, moving: Any, near: Any) -> Any:
+        """Improve each beginning where something is annotated; return the one that is then most alike there."""
+        found = []
+        for beginning in beginnings:
+            try:
+                similar = self._improve(beginning, sitk.Similarity3DTransform(), fixed, moving, near)
+                affine = self._improve(similar, sitk.AffineTransform(3), fixed, moving, near)
+                found.append((self._unlikeness(affine, fixed, moving, near), affine))
+            except RuntimeError as error:
+                failure = _failure(error)
+        if not found:
+            raise failure
+        return min(found, key=lambda item: item[0])[1]
 
-    def _deform(self, pyramid: Sequence[tuple[Any, Any]], affine: Any) -> Any:
-        if not self.deformable_iterations:
-            return affine
-        finest = pyramid[-1][0]
-        extent = np.array(finest.GetSize()) * finest.GetSpacing()
-        cells = np.maximum(1, np.round(extent / self.mesh)).astype(int).tolist()
-        spline = sitk.BSplineTransformInitializer(finest, cells, _SPLINE_ORDER)
-        for fixed, moving in pyramid:
-            method = self._method()
-            method.SetOptimizerAsLBFGSB(numberOfIterations=self.deformable_iterations)
-            method.SetMovingInitialTransform(affine)
-            method.SetInitialTransform(spline, inPlace=True)
-            method.Execute(fixed, moving)
-        grid = finest.GetSize(), finest.GetOrigin(), finest.GetSpacing(), finest.GetDirection()
-        field = sitk.TransformToDisplacementField(spline, sitk.sitkVectorFloat64, *grid)
-        return sitk.CompositeTransform([affine, sitk.DisplacementFieldTransform(field)])
+    def _improve(self, found: Any, change: Any, fixed: Any, moving: Any, near: Any = None) -> Any:
+        """Return ``found(change(x))``, with the change of its kind that makes the scans most alike."""
+        change.SetCenter(_center(fixed))
+        method = self._method(near)
+        method.SetOptimizerAsRegularStepGradientDescent(
+            learningRate=1.0,
+            minStep=1e-3,
+            numberOfIterations=self.iterations,
+            relaxationFactor=0.6,
+            estimateLearningRate=method.Once,
+        )
+        method.SetOptimizerScalesFromPhysicalShift()
+        method.SetMovingInitialTransform(found)
+        method.SetInitialTransform(change, inPlace=True)
+        method.Execute(fixed, moving)
+        return sitk.CompositeTransform([found, change])
 
-    def _method(self) -> Any:
+    def _unlikeness(self, found: Any, fixed: Any, moving: Any, near: Any) -> float:
+        method = self._method(near)
+        method.SetInitialTransform(found)
+        return float(method.MetricEvaluate(fixed, moving))
+
+    def _method(self, near: Any) -> Any:
         method = sitk.ImageRegistrationMethod()
         method.SetMetricAsMattesMutualInformation(self.num_bins)
-        method.SetMetricSamplingStrategy(method.RANDOM if self.sampling < 1 else method.NONE)
-        method.SetMetricSamplingPercentage(self.sampling, self.seed + 1)
+        method.SetMetricSamplingStrategy(method.NONE)
         method.SetInterpolator(sitk.sitkLinear)
+        if near is not None:
+            method.SetMetricMovingMask(near)
         if self.num_threads:
             method.SetNumberOfThreads(self.num_threads)
         return method
@@ -183,8 +178,14 @@ def _center(image: Any) -> tuple[float, ...]:
     return middle
 
 
-def _check_overlap(fixed: Any, moving: Any, translation: Sequence[float]) -> None:
-    start = sitk.TranslationTransform(3, [float(part) for part in translation])
+def _surroundings(label: Any, margin: float) -> Any:
+    distance = sitk.SignedMaurerDistanceMap(
+        label > 0, insideIsPositive=False, squaredDistance=False, useImageSpacing=True
+    )
+    return distance <= margin
+
+
+def _check_overlap(fixed: Any, moving: Any, start: Any) -> None:
     everywhere = sitk.Cast(moving * 0 + 1, sitk.sitkUInt8)
     if not sitk.GetArrayFromImage(sitk.Resample(everywhere, fixed, start, sitk.sitkNearestNeighbor, 0)).any():
         centers = [np.round(_center(image)).tolist() for image in (fixed, moving)]
@@ -193,3 +194,10 @@ def _check_overlap(fixed: Any, moving: Any, translation: Sequence[float]) -> Non
             "posterior, superior). Were they taken in different positions? Lay them on one another by their axes, "
             'placement "axes".'
         )
+
+
+def _failure(error: RuntimeError) -> ValueError:
+    reason = str(error).strip().splitlines()[-1]
+    return ValueError(
+        f"The scans cannot be registered: {reason} Do they show the same part of the body, with spacings in mm?"
+    )

@@ -123,7 +123,7 @@ def test_output_folder_that_cannot_be_written(tmp_path):
 
 
 def test_an_inferer_may_need_no_network_and_know_where_supports_lie(tmp_path):
-    registration = ScanRegistration(affine_iterations=0, deformable_iterations=0)
+    registration = ScanRegistration(iterations=0)
     inferer = RegistrationInferer("whole_volume", 2, registration)
     keys = ("support_image", "support_label", "support_affine")
     names = ["first", "second"]
