@@ -86,10 +86,11 @@ html_copy_source = False
 html_additional_pages = {"index": "redirect.html"}
 
 myst_heading_anchors = 4
+myst_enable_extensions = ["linkify"]  # bare addresses are links, as on GitHub
+myst_linkify_fuzzy_links = False
 autosummary_ignore_module_all = False
 autosummary_context = {"constants": {room: constants(room) for room in rooms}}
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True  # fields of a NamedTuple are described once, in the class
-napoleon_custom_sections = [("Based on", "notes"), ("Deviation", "notes")]

@@ -6,14 +6,17 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import pkgutil
 import re
 from pathlib import Path
 
 import pytest
+import torch
 
 import monai_fewshot
+from monai_fewshot.networks.nets import ADNet, UNetEncoder
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -65,3 +68,25 @@ def test_every_tutorial_is_executed():
 
 def test_every_room_is_in_the_api_reference():
     assert sorted(re.findall(r"^   (monai_fewshot\S+)$", (DOCS / "api.rst").read_text(), re.MULTILINE)) == ROOMS
+
+
+def example(language):
+    """The first block of a language in the page on adding a method."""
+    return re.search(rf"^```{language}\n(.*?)^```", (DOCS / "add_a_method.md").read_text(), re.DOTALL | re.MULTILINE)[1]
+
+
+def test_the_example_of_adding_a_method_is_adnet():
+    namespace = {}
+    exec(example("python"), namespace)
+    theirs, ours = namespace["ADNet"](2, UNetEncoder(), num_classes=2), ADNet(2, UNetEncoder(), num_classes=2)
+    theirs.load_state_dict(ours.state_dict())
+    episode = (torch.rand(2, 1, 32, 32), torch.rand(2, 1, 1, 32, 32), torch.randint(0, 3, (2, 1, 1, 32, 32)))
+    torch.testing.assert_close(theirs(*episode), ours(*episode), rtol=0, atol=0)
+    torch.testing.assert_close(theirs.eval()(*episode), ours.eval()(*episode), rtol=0, atol=0)
+
+
+def test_the_example_of_adding_a_bundle_is_that_of_adnet():
+    config = json.loads((ROOT / "bundles/adnet/configs/train.json").read_text())
+    shown = json.loads(example("json"))
+    assert shown == {key: config[key] for key in shown}
+    assert example("yaml") in (ROOT / "benchmarks/full.yaml").read_text()
