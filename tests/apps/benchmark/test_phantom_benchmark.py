@@ -17,6 +17,8 @@ import yaml
 
 from monai_fewshot.apps.benchmark import BUNDLES
 from monai_fewshot.apps.benchmark.matrix_reading import read_matrix
+from monai_fewshot.apps.phantom import make_phantom_lesions
+from monai_fewshot.apps.prepare import prepare_images
 
 CONFIG = BUNDLES.parent / "benchmarks" / "phantom.yaml"
 
@@ -54,7 +56,20 @@ def test_the_whole_benchmark_runs_at_toy_budget(tmp_path):
     assert "Nothing is left to do." in again.stdout
 
 
-def test_the_full_benchmark_is_one_that_can_be_run(data_dir, monkeypatch):
-    monkeypatch.setenv("DATA", str(data_dir))
-    matrix = read_matrix(CONFIG.with_name("full.yaml"))
-    assert {method.bundle for method in matrix.methods} >= {"ssl_alpnet", "panet", "se_net", "elsnet"}
+def test_the_full_benchmark_is_one_that_can_be_run(data_dir, tmp_path, monkeypatch):
+    for folder in ("chaos_t2", "mscmr_bssfp", "sabs_ct", "acdc"):
+        (tmp_path / folder).symlink_to(data_dir / folder)
+    images = make_phantom_lesions(tmp_path / "images", num_images=6, size=24)
+    for folder, class_name in (("ph2", "lesion"), ("kvasir_seg", "polyp")):
+        prepare_images(images, tmp_path / folder, class_names=[class_name], size=24, workers=0)
+    monkeypatch.setenv("DATA", str(tmp_path))
+    full = read_matrix(CONFIG.with_name("full.yaml"))
+    assert {data.title for data in full.datasets if data.all_classes == ("lesion",)} == {"PH2 dermoscopy, gray"}
+
+
+def test_all_methods_are_in_both_benchmarks():
+    full, toy = (yaml.safe_load(CONFIG.with_name(name).read_text())["methods"] for name in ("full.yaml", CONFIG.name))
+    bundles = {method.get("bundle", name) for name, method in full.items()}
+    of_images_alone = {"surrogate_fewshot"}
+    assert bundles == {path.parent.name for path in BUNDLES.glob("*/configs")} - of_images_alone
+    assert toy.keys() == full.keys()
