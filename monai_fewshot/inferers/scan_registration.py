@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,32 +15,44 @@ sitk, has_sitk = optional_import("SimpleITK")
 __all__ = ["RAS_TO_LPS", "ScanRegistration", "as_itk"]
 
 RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
+_HISTOGRAM_LEVELS, _MATCH_POINTS = 128, 10
+
+
+class _Pair(NamedTuple):
+    """Two scans, and where in the moving one they are compared; everywhere for None."""
+
+    fixed: Any
+    moving: Any
+    near: Any = None
 
 
 class ScanRegistration:
-    """Finds the affine transform that lays the annotated part of one scan on another scan, with SimpleITK.
+    """Finds the transform that lays the annotated part of one scan on another scan, affine, then deformable.
 
-    The transform T maximizes the mutual information (Mattes) of ``fixed(x)`` and ``moving(T(x))``, so that the scans
-    need not agree in intensities, over the places x for which T(x) is within ``margin`` of what is annotated: patients
-    differ, and what lays their chests on one another does not lay their hearts on one another. x and T(x) are in mm,
-    which does justice to slices farther apart than pixels.
+    Patients differ, and what lays their bodies on one another does not lay their hearts on one another: scans are
+    compared over the places x for which T(x) is within ``margin`` of what is annotated. There T, from places of the
+    fixed scan to places of the moving one, in mm, maximizes the mutual information (Mattes) of ``fixed(x)`` and
+    ``moving(T(x))``, for which the scans need not agree in intensities. Voxels are averaged along each axis by as much
+    as brings them near a resolution in mm, which does justice to slices farther apart than pixels.
 
-    The search has two beginnings: the start that is given, and the affine transform that lays the whole scans on one
-    another. From each a similarity, then an affine transform of the annotated part is found by gradient descent, and
-    the one with more mutual information is taken. Voxels are averaged along each axis by as much as brings them near
-    the resolution.
+    - The search has two beginnings: the start that is given, and the affine transform that lays the whole scans on one
+      another. From each a similarity, then an affine transform is found by gradient descent.
+    - That of the two with more mutual information is deformed by demons, once intensities have been matched by their
+      histograms. Where this adds no mutual information, as between scans of different contrasts, it is left out.
 
     Based on: Mattes et al., "PET-CT image registration in the chest using free-form deformations", IEEE Transactions on
-    Medical Imaging 22(1), 2003, https://doi.org/10.1109/TMI.2003.809072, as SimpleITK has it.
-
-    Deviation: affine transforms alone. Their B-splines, and demons, made labels fit worse in pairs of training scans:
-    ``bundles/registration/docs/README.md`` has the figures.
+    Medical Imaging 22(1), 2003, https://doi.org/10.1109/TMI.2003.809072; Vercauteren et al., "Insight
+    into efficient image registration techniques and the demons algorithm", IPMI 2007; as
+    SimpleITK has them.
 
     Args:
         resolution: in mm, at which scans are compared.
         margin: distance in mm from what is annotated within which scans are compared.
         iterations: most steps of regular-step gradient descent for each of the transforms; 0 leaves the start as it is.
         num_bins: of the joint histogram of intensities, along each side, 5 or more.
+        deformation_levels: resolution in mm of each level of the demons, coarse to fine; none for affine transforms.
+        deformation_iterations: of the demons at each level.
+        smoothing: standard deviation in voxels of the Gaussian that smooths the displacements after each iteration.
         num_threads: that compute; 0 for as many as SimpleITK takes.
 
     Raises:
@@ -61,17 +73,28 @@ class ScanRegistration:
         margin: float = 20.0,
         iterations: int = 100,
         num_bins: int = 32,
+        deformation_levels: Sequence[float] = (8.0, 4.0),
+        deformation_iterations: int = 30,
+        smoothing: float = 2.0,
         num_threads: int = 1,
     ) -> None:
-        if resolution <= 0 or min(margin, iterations, num_threads) < 0 or num_bins < 5:
+        if min(resolution, smoothing, *deformation_levels) <= 0 or num_bins < 5:
             raise ValueError(
-                "resolution must be above 0, margin, iterations and num_threads 0 or more, num_bins 5 or more, got "
-                f"{resolution}, {margin}, {iterations}, {num_threads} and {num_bins}."
+                "resolution, deformation_levels and smoothing must be above 0, num_bins 5 or more, got "
+                f"{resolution}, {list(deformation_levels)}, {smoothing} and {num_bins}."
+            )
+        if min(margin, iterations, deformation_iterations, num_threads) < 0:
+            raise ValueError(
+                "margin, iterations, deformation_iterations and num_threads must be 0 or more, got "
+                f"{margin}, {iterations}, {deformation_iterations} and {num_threads}."
             )
         self.resolution = resolution
         self.margin = margin
         self.iterations = iterations
         self.num_bins = num_bins
+        self.deformation_levels = tuple(deformation_levels)
+        self.deformation_iterations = deformation_iterations
+        self.smoothing = smoothing
         self.num_threads = num_threads
 
     def __call__(self, fixed: Any, moving: Any, label: Any, translation: Sequence[float] = (0.0, 0.0, 0.0)) -> Any:
@@ -93,32 +116,34 @@ class ScanRegistration:
         _check_overlap(fixed, moving, start)
         if not self.iterations:
             return start
-        near = _surroundings(label, self.margin)
-        fixed, moving = _shrink(fixed, self.resolution), _shrink(moving, self.resolution)
+        whole = _Pair(_shrink(fixed, self.resolution), _shrink(moving, self.resolution))
+        pair = whole._replace(near=_surroundings(label, self.margin))
         try:
-            whole = self._improve(start, sitk.AffineTransform(3), fixed, moving)
+            beginnings = [start, self._improve(start, sitk.AffineTransform(3), whole)]
+            return self._deform(self._nearby(beginnings, pair), fixed, moving, pair)
         except RuntimeError as error:
-            raise _failure(error) from error
-        return self._nearby([start, whole], fixed, moving, near)
+            reason = str(error).strip().splitlines()[-1]
+            raise ValueError(
+                f"The scans cannot be registered: {reason} Do they show the same part of the body, with spacings in mm?"
+            ) from error
 
-    def _nearby(self, beginnings: Sequence[Any], fixed: Any, moving: Any, near: Any) -> Any:
-        """Improve each beginning where something is annotated; return the one that is then most alike there."""
-        found = []
+    def _nearby(self, beginnings: Sequence[Any], pair: _Pair) -> Any:
+        """Improve each beginning where the scans are compared; return the one that is then most alike there."""
+        found, failures = [], []
         for beginning in beginnings:
             try:
-                similar = self._improve(beginning, sitk.Similarity3DTransform(), fixed, moving, near)
-                affine = self._improve(similar, sitk.AffineTransform(3), fixed, moving, near)
-                found.append((self._unlikeness(affine, fixed, moving, near), affine))
+                similar = self._improve(beginning, sitk.Similarity3DTransform(), pair)
+                found.append(self._improve(similar, sitk.AffineTransform(3), pair))
             except RuntimeError as error:
-                failure = _failure(error)
+                failures.append(error)
         if not found:
-            raise failure
-        return min(found, key=lambda item: item[0])[1]
+            raise failures[0]
+        return max(found, key=lambda transform: self._likeness(transform, pair))
 
-    def _improve(self, found: Any, change: Any, fixed: Any, moving: Any, near: Any = None) -> Any:
+    def _improve(self, found: Any, change: Any, pair: _Pair) -> Any:
         """Return ``found(change(x))``, with the change of its kind that makes the scans most alike."""
-        change.SetCenter(_center(fixed))
-        method = self._method(near)
+        change.SetCenter(_center(pair.fixed))
+        method = self._method(found, change, pair.near)
         method.SetOptimizerAsRegularStepGradientDescent(
             learningRate=1.0,
             minStep=1e-3,
@@ -127,21 +152,40 @@ class ScanRegistration:
             estimateLearningRate=method.Once,
         )
         method.SetOptimizerScalesFromPhysicalShift()
-        method.SetMovingInitialTransform(found)
-        method.SetInitialTransform(change, inPlace=True)
-        method.Execute(fixed, moving)
+        method.Execute(pair.fixed, pair.moving)
         return sitk.CompositeTransform([found, change])
 
-    def _unlikeness(self, found: Any, fixed: Any, moving: Any, near: Any) -> float:
-        method = self._method(near)
-        method.SetInitialTransform(found)
-        return float(method.MetricEvaluate(fixed, moving))
+    def _deform(self, affine: Any, fixed: Any, moving: Any, pair: _Pair) -> Any:
+        """Return ``affine(x + displacement(x))`` where this is more alike than ``affine(x)``, which it is otherwise."""
+        field = None
+        for level in self.deformation_levels:
+            still, carried = _shrink(fixed, level), _shrink(moving, level)
+            lowest = float(sitk.GetArrayViewFromImage(carried).min())
+            carried = sitk.Resample(carried, still, affine, sitk.sitkLinear, lowest)
+            carried = sitk.HistogramMatching(carried, still, _HISTOGRAM_LEVELS, _MATCH_POINTS)
+            demons = sitk.FastSymmetricForcesDemonsRegistrationFilter()
+            demons.SetNumberOfIterations(self.deformation_iterations)
+            demons.SetStandardDeviations(self.smoothing)
+            if self.num_threads:
+                demons.SetNumberOfThreads(self.num_threads)
+            begun = [] if field is None else [sitk.Resample(field, still)]
+            field = demons.Execute(still, carried, *begun)
+        if field is None:
+            return affine
+        deformed = sitk.CompositeTransform([affine, sitk.DisplacementFieldTransform(field)])
+        return max((affine, deformed), key=lambda transform: self._likeness(transform, pair))
 
-    def _method(self, near: Any) -> Any:
+    def _likeness(self, found: Any, pair: _Pair) -> float:
+        method = self._method(found, sitk.TranslationTransform(3), pair.near)
+        return -float(method.MetricEvaluate(pair.fixed, pair.moving))
+
+    def _method(self, found: Any, change: Any, near: Any) -> Any:
         method = sitk.ImageRegistrationMethod()
         method.SetMetricAsMattesMutualInformation(self.num_bins)
         method.SetMetricSamplingStrategy(method.NONE)
         method.SetInterpolator(sitk.sitkLinear)
+        method.SetMovingInitialTransform(found)
+        method.SetInitialTransform(change, inPlace=True)
         if near is not None:
             method.SetMetricMovingMask(near)
         if self.num_threads:
@@ -194,10 +238,3 @@ def _check_overlap(fixed: Any, moving: Any, start: Any) -> None:
             "posterior, superior). Were they taken in different positions? Lay them on one another by their axes, "
             'placement "axes".'
         )
-
-
-def _failure(error: RuntimeError) -> ValueError:
-    reason = str(error).strip().splitlines()[-1]
-    return ValueError(
-        f"The scans cannot be registered: {reason} Do they show the same part of the body, with spacings in mm?"
-    )

@@ -32,6 +32,12 @@ def atlas(**grid):
     return centered(label_at(places(**grid)), grid.get("spacing", SPACING))
 
 
+def bent(points):
+    """Waves of 6 and 5 mm, 90 mm long."""
+    x, y, _ = np.moveaxis(points, -1, 0)
+    return points + np.stack([6 * np.sin(y / 14), 5 * np.cos(x / 14), 0 * x], axis=-1)
+
+
 def errors(found, transform):
     """Distances in mm from where the annotated points of the fixed scan belong."""
     points = places()[label_at(transform(places())) > 0]
@@ -55,10 +61,24 @@ class TestRecovery:
             return points + beyond[..., None] * np.array([12.0, 0.0, 0.0])
 
         fixed = centered(image_at(torn(places())))
-        near = ScanRegistration(margin=10)(fixed, scan(), atlas())
-        everywhere = ScanRegistration(margin=1000)(fixed, scan(), atlas())
+        near = ScanRegistration(margin=10, deformation_levels=())(fixed, scan(), atlas())
+        everywhere = ScanRegistration(margin=1000, deformation_levels=())(fixed, scan(), atlas())
         assert errors(near, lambda points: points).max() < SPACING.min()
         assert errors(everywhere, lambda points: points).max() > SPACING.min()
+
+    def test_a_deformation_better_than_the_best_of_affine_transforms_can(self):
+        points = places()[label_at(bent(places())) > 0]
+        columns = np.concatenate([points, np.ones((len(points), 1))], axis=1)
+        best_affine = columns @ np.linalg.lstsq(columns, bent(points), rcond=None)[0]
+        least = np.linalg.norm(best_affine - bent(points), axis=1).mean()
+        found = ScanRegistration()(scan(bent), scan(), atlas())
+        assert errors(found, bent).mean() < least
+
+    def test_scans_of_different_contrast_are_not_deformed(self):
+        """Demons look for equal intensities, which lowers the mutual information of these."""
+        pair, point = (scan(moved), scan(contrast=other_contrast), atlas()), (10.0, -12.0, 6.0)
+        affine, default = ScanRegistration(deformation_levels=())(*pair), ScanRegistration()(*pair)
+        assert default.TransformPoint(point) == pytest.approx(affine.TransformPoint(point), abs=1e-6)
 
     def test_the_start_is_taken_over(self):
         found = ScanRegistration(iterations=0)(scan(), scan(), atlas(), (3, -2, 6))
@@ -93,7 +113,14 @@ class TestRefusals:
         with pytest.raises(ValueError, match=r"cannot be registered: .*same part of the body, with spacings in mm"):
             ScanRegistration()(scan(), scan(), atlas(), (extent - SPACING).tolist())
 
-    @pytest.mark.parametrize("options", [{"resolution": 0}, {"margin": -1}, {"iterations": -1}, {"num_bins": 4}])
+    @pytest.mark.parametrize(
+        "options", [{"resolution": 0}, {"deformation_levels": [8, 0]}, {"smoothing": 0}, {"num_bins": 4}]
+    )
     def test_arguments_out_of_range(self, options):
-        with pytest.raises(ValueError, match=r"resolution must be above 0, .*, num_bins 5 or more, got"):
+        with pytest.raises(ValueError, match=r"smoothing must be above 0, num_bins 5 or more, got"):
             ScanRegistration(**options)
+
+    @pytest.mark.parametrize("option", ["margin", "iterations", "deformation_iterations", "num_threads"])
+    def test_negative_numbers(self, option):
+        with pytest.raises(ValueError, match=r"num_threads must be 0 or more, got .*-1"):
+            ScanRegistration(**{option: -1})
