@@ -168,7 +168,7 @@ class ScanRegistration:
             demons.SetStandardDeviations(self.smoothing)
             if self.num_threads:
                 demons.SetNumberOfThreads(self.num_threads)
-            begun = [] if field is None else [sitk.Resample(field, still)]
+            begun: list[Any] = [] if field is None else [sitk.Resample(field, still)]
             field = demons.Execute(still, carried, *begun)
         if field is None:
             return affine
