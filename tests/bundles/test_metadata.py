@@ -15,7 +15,8 @@ import monai_fewshot
 
 ROOT = Path(__file__).parents[2]
 FEW_SHOT = ("ssl_alpnet", "panet", "adnet", "se_net", "surrogate_fewshot", "masksplit", "meta_learning")
-BUNDLES = (*FEW_SHOT, "elsnet")
+NETWORKS = (*FEW_SHOT, "elsnet", "supervised")
+BUNDLES = (*NETWORKS, "registration")
 
 TEXT, OBJECT, LIST_OF_TEXT = {"type": "string"}, {"type": "object"}, {"type": "array", "items": {"type": "string"}}
 REQUIRED = {
@@ -115,11 +116,19 @@ def test_versions_are_those_tested(metadata):
     assert packages == {name: pins[name] for name in packages}
 
 
+@pytest.mark.parametrize("configs", NETWORKS, indirect=True)
 def test_inputs_are_the_arguments_of_the_network(configs, metadata):
     support = ["support_image", "support_label"] if configs.parent.name in FEW_SHOT else []
     assert list(metadata["network_data_format"]["inputs"]) == ["image", *support]
 
 
+@pytest.mark.parametrize("configs", ["registration"], indirect=True)
+def test_inputs_are_the_arguments_of_the_inferer_that_needs_no_network(configs, metadata):
+    evaluation = json.loads((configs / "evaluate.json").read_text())["evaluation"]
+    assert list(metadata["network_data_format"]["inputs"]) == ["image", *evaluation["inferer_keys"]]
+
+
+@pytest.mark.parametrize("configs", NETWORKS, indirect=True)
 def test_the_network_takes_and_gives_what_is_described(configs, metadata, monkeypatch):
     monkeypatch.chdir(configs.parent)
     support = {
