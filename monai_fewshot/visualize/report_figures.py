@@ -18,6 +18,7 @@ from .overlay import COLORS, Panel, draw_panel
 
 __all__ = ["box_figure", "case_figure", "protocol_colors"]
 
+LEGEND_COLUMNS = 4
 PROTOCOL_COLORS = ("#e8553d", "#2f8fe0", "#8e5bd0", "#3aa76d", "#c26a9a")
 
 
@@ -44,7 +45,8 @@ def box_figure(
         unit: of HD95.
     """
     distances = _values(scores, "hd95_mm")
-    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    legend_rows = math.ceil(len(colors) / LEGEND_COLUMNS)
+    figure = Figure(figsize=(11, 3.4 + 0.2 * legend_rows), layout="constrained")
     dice_axes, *hd95_axes = figure.subplots(1, 2 if distances else 1, squeeze=False)[0]
     dice = {key: [100 * value for value in values] for key, values in _values(scores, "dice").items()}
     _boxes(dice_axes, dice, class_names, colors)
@@ -54,7 +56,8 @@ def box_figure(
         axes.set_ylim(bottom=0)
         axes.set_ylabel(f"HD95 ({unit}), lower is better")
     handles = [dice_axes.plot([], [], "s", color=color, label=name)[0] for name, color in colors.items()]
-    legend = figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False, fontsize=9)
+    columns = math.ceil(len(colors) / legend_rows)
+    legend = figure.legend(handles=handles, loc="outside upper center", ncols=columns, frameon=False, fontsize=9)
     for text in legend.get_texts():
         text.set_parse_math(False)
     return figure

@@ -31,6 +31,18 @@ def test_boxes_show_the_defined_values_of_each_class_and_protocol():
     assert figure_to_array(figure).std() > 0
 
 
+def test_a_legend_of_many_stays_on_the_figure():
+    colors = {f"A method with a long name, {n}": f"#{n:02d}8080" for n in range(13)}
+    figure = box_figure([score("0", 1, name, 0.5, 3.0) for name in colors], ["organ $_1"], colors)
+    figure_to_array(figure)
+    (legend,) = figure.legends
+    inside = figure.bbox
+    box = legend.get_window_extent()
+    assert inside.x0 <= box.x0 < box.x1 <= inside.x1
+    assert inside.y0 <= box.y0 < box.y1 <= inside.y1
+    assert {text.get_text() for text in legend.get_texts()} == set(colors)
+
+
 @pytest.mark.parametrize("protocols", [("whole_volume",), ("alpnet", "whole_volume")])
 @pytest.mark.parametrize("where", [(slice(0, 3), slice(50, 60)), (slice(30, 31), slice(2, 3)), (slice(None),) * 2])
 def test_cases_are_cut_to_what_is_outlined_wherever_it_lies(protocols, where):

@@ -12,6 +12,7 @@ from pathlib import Path
 import fire
 
 from monai_fewshot.utils import Provenance, write_atomically
+from monai_fewshot.visualize import figure_to_png
 
 from .leaderboard import Board, boards
 from .leaderboard_page import leaderboard_page
@@ -19,12 +20,15 @@ from .leaderboard_text import cases_csv, leaderboard_markdown
 from .marked_text import marked_text, replace_between
 from .matrix import Matrix
 from .matrix_reading import read_matrix
+from .overview import method_colors, overview_figure, overview_markdown
 from .schedule import Schedule
 
 __all__ = ["main", "run_benchmark", "write_leaderboard"]
 
 INTERRUPTED = 130
-MARKER = "benchmark"
+HEAD_ROWS = 6
+ALL_TABLES, HEAD = "benchmark", "leaderboard"
+"""Names of the marker lines in Markdown files."""
 
 
 def run_benchmark(
@@ -33,7 +37,7 @@ def run_benchmark(
     only: str | None = None,
     plan_only: bool = False,
     report_only: bool = False,
-    results: str | None = None,
+    results: str = "",
 ) -> int:
     """Run a matrix of methods, data sets, settings, folds and seeds, and make tables of it.
 
@@ -46,8 +50,9 @@ def run_benchmark(
         only: part of the names of the cells to run, such as ``ssl_alpnet/chaos_t2/setting1``; default: all.
         plan_only: tell what would be run and how long it would take.
         report_only: write the tables of what has been run.
-        results: Markdown file with the lines ``<!-- benchmark:begin -->`` and ``<!-- benchmark:end -->``, between
-            which the tables are written too.
+        results: Markdown files to write to, with commas between. Between the lines ``<!-- benchmark:begin -->`` and
+            ``<!-- benchmark:end -->`` come all tables, between ``<!-- leaderboard:begin -->`` and
+            ``<!-- leaderboard:end -->`` the head of the table of all tables.
 
     Returns:
         0, or 1 where cells failed.
@@ -60,27 +65,27 @@ def run_benchmark(
     matrix = read_matrix(Path(config))
     if output_dir is not None:
         matrix = replace(matrix, output_dir=Path(output_dir).expanduser().absolute())
-    target = None if results is None else Path(results)
-    if target is not None:
-        marked_text(target, MARKER, "")
+    targets = [Path(file) for file in filter(None, results.split(","))]
+    for target in targets:
+        _markers(target)
     schedule = Schedule(matrix, only)
     if plan_only:
         print(schedule.plan())
         return 0
-    failures = {} if report_only else schedule.run(lambda: _write_tables(matrix, boards(matrix), target))
-    write_leaderboard(matrix, target)
+    failures = {} if report_only else schedule.run(lambda: _write_tables(matrix, boards(matrix), targets))
+    write_leaderboard(matrix, targets)
     for name, reason in failures.items():
         print(f"FAILED {name}: {reason}", file=sys.stderr)
     print(f"Leaderboard: {matrix.output_dir / 'leaderboard.html'}")
     return 1 if failures else 0
 
 
-def write_leaderboard(matrix: Matrix, results: Path | None = None) -> None:
-    """Write ``benchmark.json``, ``cases.csv``, ``leaderboard.md`` and ``leaderboard.html``.
+def write_leaderboard(matrix: Matrix, results: Sequence[Path] = ()) -> None:
+    """Write ``benchmark.json``, ``cases.csv``, ``leaderboard.md``, ``leaderboard.html`` and ``overview.png``.
 
     Args:
         matrix: what was asked for.
-        results: Markdown file with the marker lines.
+        results: Markdown files with the marker lines.
     """
     found = boards(matrix)
     _write_tables(matrix, found, results)
@@ -88,14 +93,27 @@ def write_leaderboard(matrix: Matrix, results: Path | None = None) -> None:
     provenance = Provenance("", **settings).state_dict()
     write_atomically(matrix.output_dir / "benchmark.json", json.dumps(provenance, indent=1))
     write_atomically(matrix.output_dir / "leaderboard.html", leaderboard_page(found, matrix, provenance))
+    if any(board.ranked for board in found):
+        picture = figure_to_png(overview_figure(found, method_colors(matrix)))
+        write_atomically(matrix.output_dir / "overview.png", picture)
 
 
-def _write_tables(matrix: Matrix, found: Sequence[Board], results: Path | None) -> None:
+def _write_tables(matrix: Matrix, found: Sequence[Board], results: Sequence[Path]) -> None:
     text = leaderboard_markdown(found, matrix)
     write_atomically(matrix.output_dir / "cases.csv", cases_csv(found))
     write_atomically(matrix.output_dir / "leaderboard.md", f"# {matrix.title}\n\n{text}\n")
-    if results is not None:
-        replace_between(results, MARKER, text)
+    for file in results:
+        for marker in _markers(file):
+            replace_between(file, marker, text if marker == ALL_TABLES else overview_markdown(found, HEAD_ROWS))
+
+
+def _markers(file: Path) -> list[str]:
+    """Which marker lines a Markdown file has."""
+    text = file.read_text(encoding="utf-8")
+    found = [marker for marker in (ALL_TABLES, HEAD) if f"<!-- {marker}:" in text]
+    for marker in found or [ALL_TABLES]:
+        marked_text(file, marker, "")
+    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

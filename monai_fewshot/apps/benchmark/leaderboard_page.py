@@ -7,16 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from matplotlib import colormaps
-from matplotlib.colors import to_hex
 from matplotlib.figure import Figure as Picture
 
 from monai_fewshot.metrics import ScanScore
 from monai_fewshot.visualize import Panel, SliceCase, box_figure, overlay_figure, read_cases, render_page
 
 from .leaderboard import Board, Standing, scope_of
-from .leaderboard_text import class_rows, leaderboard_header, leaderboard_rows, notes
+from .leaderboard_text import TableRow, class_rows, leaderboard_header, leaderboard_rows, notes
 from .matrix import Matrix
+from .overview import method_colors, overview_figure, overview_header, overview_rows
 
 __all__ = ["leaderboard_page"]
 
@@ -35,10 +34,15 @@ def leaderboard_page(found: Sequence[Board], matrix: Matrix, provenance: Mapping
     Returns:
         The page.
     """
-    colors = _colors([method.title for method in matrix.methods])
+    colors = method_colors(matrix)
     sections = [_section(board, colors) for board in found]
     explained = list(notes(found, matrix))
-    return render_page("benchmark.html", provenance, title=matrix.title, sections=sections, notes=explained)
+    overview = {
+        "overview": overview_figure(found, colors) if any(board.ranked for board in found) else None,
+        "overview_header": overview_header(found),
+        "overview_rows": [TableRow(cells) for cells in overview_rows(found)],
+    }
+    return render_page("benchmark.html", provenance, title=matrix.title, sections=sections, notes=explained, **overview)
 
 
 def _section(board: Board, colors: Mapping[str, str]) -> dict[str, Any]:
@@ -54,12 +58,6 @@ def _section(board: Board, colors: Mapping[str, str]) -> dict[str, Any]:
         "waiting": [standing.row.method.title for standing in board.standings if not standing.scores],
         "failures": {name: why for standing in board.standings for name, why in standing.failures().items()},
     }
-
-
-def _colors(titles: Sequence[str]) -> dict[str, str]:
-    """A color for every method, the same on all plots of a page."""
-    cycle = colormaps["tab10" if len(titles) <= 10 else "tab20"]
-    return {title: to_hex(cycle(place % cycle.N)) for place, title in enumerate(titles)}
 
 
 def _boxes(board: Board, scope: str, colors: Mapping[str, str]) -> Picture:

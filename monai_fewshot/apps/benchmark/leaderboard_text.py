@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from .figures import markdown_table
 from .leaderboard import Board, Figure, Standing
 from .matrix import Matrix
+from .overview import overview_markdown
 from .published import SOURCES
 from .significance import Comparison
 
@@ -47,6 +48,8 @@ def cases_csv(found: Sequence[Board]) -> str:
 def leaderboard_markdown(found: Sequence[Board], matrix: Matrix) -> str:
     """All tables, and what their figures mean."""
     parts = [part for board in found for part in _parts(board)]
+    if overview := overview_markdown(found):
+        parts = ["### All tables", "Mean Dice on the whole volume, and in brackets in range.", overview, *parts]
     return "\n\n".join([*parts, *(f"- {note}" for note in notes(found, matrix))]).replace("\n\n- ", "\n- ")
 
 

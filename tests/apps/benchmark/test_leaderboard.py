@@ -17,6 +17,13 @@ from benchmark_cells import CLASSES, dice_of, fill, make_config
 from monai_fewshot.apps.benchmark.command import main, write_leaderboard
 from monai_fewshot.apps.benchmark.leaderboard import boards
 from monai_fewshot.apps.benchmark.matrix_reading import read_matrix
+from monai_fewshot.apps.benchmark.overview import (
+    method_colors,
+    overview_figure,
+    overview_header,
+    overview_markdown,
+    overview_rows,
+)
 from monai_fewshot.apps.benchmark.schedule import Schedule
 
 
@@ -88,8 +95,8 @@ def test_a_fold_counts_when_all_classes_are_there(tmp_path):
 def test_tables_stand_in_markdown(written):
     text = (written / "leaderboard.md").read_text()
     titles = re.findall(r"^### (.*)$", text, re.M)
-    assert titles == ["mr, setting 1", "mr, setting 2", "ct, setting 1", "Trained on ct, tested on mr"]
-    first = text.split("### ")[1]
+    assert titles == ["All tables", "mr, setting 1", "mr, setting 2", "ct, setting 1", "Trained on ct, tested on mr"]
+    first = text.split("### ")[2]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in first.splitlines() if line[:1] == "|"]
     header, _, *lines = rows[: rows.index(next(row for row in rows if row[0] == "Dice by class"))]
     ours = [dict(zip(header, line, strict=True)) for line in lines if "published" not in line[1]]
@@ -107,7 +114,7 @@ def test_tables_stand_in_markdown(written):
     published = [line for line in lines if "published" in line[1]]
     assert ["*SSL-ALPNet*", "*published*", "*78.8*"] in [line[:3] for line in published]
     assert "Not run yet: plain." in first
-    assert "published" not in text.split("### ")[4].partition("\n- ")[0]
+    assert "published" not in text.split("### ")[5].partition("\n- ")[0]
     assert "A pair is a scan" in text
     assert "Wilcoxon" in text
 
@@ -125,7 +132,7 @@ def test_every_case_stands_in_one_table(written):
 def test_the_page_needs_nothing_else_and_shows_the_same_cases_of_all_methods(written):
     html = (written / "leaderboard.html").read_text()
     assert not re.search(r'(?:src|href)="(?!data:|#)', html)
-    assert html.count("<h2 id=") == 4
+    assert html.count("<h2 id=") == 1 + 4
     assert html.count("Box plots of Dice and HD95") == 8
     assert html.count("of scan0 by all methods") + html.count("of scan1 by all methods") >= 4 * 2
     assert "SSL-ALPNet" in html
@@ -153,12 +160,46 @@ def test_the_command_plans_and_reports(config, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "| others | mr | 2 | 8 | 8 | 0 | - |" in out
     assert "  plain/mr/any_setting/all/fold0_seed0/on_mr" in out
-    results = tmp_path / "results.md"
+    results, readme = tmp_path / "results.md", tmp_path / "README.md"
     results.write_text("<!-- benchmark:begin -->\n<!-- benchmark:end -->")
+    readme.write_text("before <!-- leaderboard:begin -->\n<!-- leaderboard:end --> after")
     with pytest.raises(SystemExit) as ended:
-        main(["--config", str(config), "--report_only", "--results", str(results)])
+        main(["--config", str(config), "--report_only", "--results", f"{results},{readme}"])
     assert ended.value.code == 0
     assert "### mr, setting 1" in results.read_text()
+    assert "### mr" not in readme.read_text()
+    assert "| method | learns from | mr, setting 1 |" in readme.read_text()
+
+
+def test_the_overview_has_the_means_of_all_tables_and_its_head_the_first_rows(config):
+    found = boards(read_matrix(config))
+    header, rows = overview_header(found), overview_rows(found)
+    assert header == ["method", "learns from", *(board.title for board in found)]
+    assert len(rows) == len({row[0] for row in rows}) == 3
+    for place, board in enumerate(found, 2):
+        for standing in board.ranked:
+            (row,) = [row for row in rows if row[0] == standing.row.method.title]
+            whole, in_range = (standing.figure(scope, "dice").mean for scope in ("whole volume", "in range"))
+            assert row[place] == f"{whole:.1f} ({in_range:.1f})"
+        without = {standing.row.method.title for standing in board.standings} - {
+            s.row.method.title for s in board.ranked
+        }
+        assert all(row[place] == "-" for row in rows if row[0] in without)
+    first = [float(row[2].split()[0]) for row in rows]
+    assert first == sorted(first, reverse=True)
+    assert overview_markdown([]) == ""
+    assert overview_markdown(found, 2).splitlines() == overview_markdown(found).splitlines()[:4]
+
+
+def test_bars_of_the_overview_are_as_long_as_dice(config):
+    matrix = read_matrix(config)
+    found = boards(matrix)
+    figure = overview_figure(found, method_colors(matrix))
+    shown = [axes for axes in figure.axes if axes.get_title()]
+    assert [axes.get_title() for axes in shown] == [board.title for board in found]
+    for axes, board in zip(shown, found, strict=True):
+        expected = [standing.figure("whole volume", "dice").mean for standing in board.ranked]
+        assert sorted(bar.get_width() for bar in axes.patches) == pytest.approx(sorted(expected))
 
 
 def test_the_command_refuses_in_words(config, tmp_path):

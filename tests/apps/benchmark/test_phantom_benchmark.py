@@ -41,7 +41,7 @@ def test_the_whole_benchmark_runs_at_toy_budget(tmp_path):
     text = (output / "leaderboard.md").read_text()
     assert "Failed" not in text
     assert "Not run yet" not in text
-    assert len(re.findall("^### ", text, re.M)) == 4
+    assert len(re.findall("^### ", text, re.M)) == 5
     with open(output / "cases.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert {(row["trained_on"], row["tested_on"]) for row in rows} == {
