@@ -80,6 +80,7 @@ templates_path = ["docs/_templates", "_templates"]  # autosummary looks below th
 nitpicky = True
 nitpick_ignore_regex = [("py:(class|exc)", ".*")]  # types of other packages, and words in the place of a type
 
+highlight_language = "sh"  # commands, where nothing else is said
 html_theme = "furo"
 html_title = f"monai_fewshot {release}"
 html_copy_source = False
