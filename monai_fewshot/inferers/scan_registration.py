@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from monai.utils import optional_import
+from monai.utils import OptionalImportError, optional_import
 
 sitk, has_sitk = optional_import("SimpleITK")
 
@@ -78,6 +78,10 @@ class ScanRegistration:
         smoothing: float = 2.0,
         num_threads: int = 1,
     ) -> None:
+        if not has_sitk:
+            raise OptionalImportError(
+                "registration needs SimpleITK, which is not installed: pip install 'monai_fewshot[registration]'"
+            )
         if min(resolution, smoothing, *deformation_levels) <= 0 or num_bins < 5:
             raise ValueError(
                 "resolution, deformation_levels and smoothing must be above 0, num_bins 5 or more, got "

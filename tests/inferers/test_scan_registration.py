@@ -8,6 +8,7 @@ import pytest
 import SimpleITK
 import torch
 from itk_geometry import itk_image
+from monai.utils import OptionalImportError
 from moved_patients import SPACING, image_at, label_at, moved, other_contrast, places
 
 from monai_fewshot.inferers.scan_registration import ScanRegistration, as_itk
@@ -124,3 +125,8 @@ class TestRefusals:
     def test_negative_numbers(self, option):
         with pytest.raises(ValueError, match=r"num_threads must be 0 or more, got .*-1"):
             ScanRegistration(**{option: -1})
+
+    def test_without_simpleitk_it_says_what_to_install(self, monkeypatch):
+        monkeypatch.setattr("monai_fewshot.inferers.scan_registration.has_sitk", False)
+        with pytest.raises(OptionalImportError, match=r"pip install 'monai_fewshot\[registration\]'"):
+            ScanRegistration()
