@@ -16,6 +16,7 @@ __all__ = ["RAS_TO_LPS", "ScanRegistration", "as_itk"]
 
 RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
 _HISTOGRAM_LEVELS, _MATCH_POINTS = 128, 10
+_LEAST_VOXELS = 4
 
 
 class _Pair(NamedTuple):
@@ -114,12 +115,14 @@ class ScanRegistration:
             ``SimpleITK.Transform`` from points of ``fixed`` to points of ``moving``.
 
         Raises:
-            ValueError: where the scans do not overlap, at the start or further on.
+            ValueError: where a scan has fewer than 4 voxels along an axis, or the scans do not overlap, at the start or
+                further on.
         """
         start = sitk.TranslationTransform(3, [float(part) for part in translation])
         _check_overlap(fixed, moving, start)
         if not self.iterations:
             return start
+        _check_size(fixed, moving)
         whole = _Pair(_shrink(fixed, self.resolution), _shrink(moving, self.resolution))
         pair = whole._replace(near=_surroundings(label, self.margin))
         try:
@@ -167,17 +170,20 @@ class ScanRegistration:
             lowest = float(sitk.GetArrayViewFromImage(carried).min())
             carried = sitk.Resample(carried, still, affine, sitk.sitkLinear, lowest)
             carried = sitk.HistogramMatching(carried, still, _HISTOGRAM_LEVELS, _MATCH_POINTS)
-            demons = sitk.FastSymmetricForcesDemonsRegistrationFilter()
-            demons.SetNumberOfIterations(self.deformation_iterations)
-            demons.SetStandardDeviations(self.smoothing)
-            if self.num_threads:
-                demons.SetNumberOfThreads(self.num_threads)
             begun: list[Any] = [] if field is None else [sitk.Resample(field, still)]
-            field = demons.Execute(still, carried, *begun)
+            field = self._demons().Execute(still, carried, *begun)
         if field is None:
             return affine
         deformed = sitk.CompositeTransform([affine, sitk.DisplacementFieldTransform(field)])
         return max((affine, deformed), key=lambda transform: self._likeness(transform, pair))
+
+    def _demons(self) -> Any:
+        demons = sitk.FastSymmetricForcesDemonsRegistrationFilter()
+        demons.SetNumberOfIterations(self.deformation_iterations)
+        demons.SetStandardDeviations(self.smoothing)
+        if self.num_threads:
+            demons.SetNumberOfThreads(self.num_threads)
+        return demons
 
     def _likeness(self, found: Any, pair: _Pair) -> float:
         method = self._method(found, sitk.TranslationTransform(3), pair.near)
@@ -217,7 +223,8 @@ def as_itk(volume: torch.Tensor, affine: np.ndarray) -> Any:
 
 
 def _shrink(image: Any, resolution: float) -> Any:
-    factors = np.clip(np.round(resolution / np.array(image.GetSpacing())), 1, image.GetSize())
+    most = np.array(image.GetSize()) // _LEAST_VOXELS
+    factors = np.clip(np.round(resolution / np.array(image.GetSpacing())), 1, most)
     return sitk.BinShrink(image, [int(factor) for factor in factors])
 
 
@@ -231,6 +238,15 @@ def _surroundings(label: Any, margin: float) -> Any:
         label > 0, insideIsPositive=False, squaredDistance=False, useImageSpacing=True
     )
     return distance <= margin
+
+
+def _check_size(fixed: Any, moving: Any) -> None:
+    sizes = fixed.GetSize(), moving.GetSize()
+    if min(map(min, sizes)) < _LEAST_VOXELS:
+        raise ValueError(
+            f"Scans have {_LEAST_VOXELS} voxels or more along each axis where they are registered, got {sizes[0]} and "
+            f"{sizes[1]}. For images take a method that segments slices."
+        )
 
 
 def _check_overlap(fixed: Any, moving: Any, start: Any) -> None:

@@ -39,9 +39,14 @@ def bent(points):
     return points + np.stack([6 * np.sin(y / 14), 5 * np.cos(x / 14), 0 * x], axis=-1)
 
 
-def errors(found, transform):
+def sheared(points):
+    """In the plane alone."""
+    return points @ np.array([[1.05, 0.06, 0.0], [0.0, 0.96, 0.0], [0.0, 0.0, 1.0]]).T + np.array([7.0, -6.0, 0.0])
+
+
+def errors(found, transform, **grid):
     """Distances in mm from where the annotated points of the fixed scan belong."""
-    points = places()[label_at(transform(places())) > 0]
+    points = places(**grid)[label_at(transform(places(**grid))) > 0]
     reached = np.array([found.TransformPoint(point.tolist()) for point in points])
     return np.linalg.norm(reached - transform(points), axis=1)
 
@@ -81,6 +86,12 @@ class TestRecovery:
         affine, default = ScanRegistration(deformation_levels=())(*pair), ScanRegistration()(*pair)
         assert default.TransformPoint(point) == pytest.approx(affine.TransformPoint(point), abs=1e-6)
 
+    def test_few_thin_slices_are_not_averaged_away(self):
+        """Six slices of 3 mm, at 8 mm, would be two."""
+        thin = {"shape": (56, 52, 6), "spacing": np.array([2.0, 2.0, 3.0])}
+        found = ScanRegistration()(scan(sheared, **thin), scan(**thin), atlas(**thin))
+        assert errors(found, sheared, **thin).max() < SPACING.min()
+
     def test_the_start_is_taken_over(self):
         found = ScanRegistration(iterations=0)(scan(), scan(), atlas(), (3, -2, 6))
         assert found.TransformPoint((1.0, 2.0, 3.0)) == pytest.approx((4, 0, 9))
@@ -108,6 +119,11 @@ class TestRefusals:
         moving.SetOrigin(np.add(moving.GetOrigin(), (400, 0, 0)).tolist())
         with pytest.raises(ValueError, match=r"do not overlap: their centers lie at .*0.0\] and .*\[400.0, .*axes"):
             ScanRegistration()(scan(), moving, atlas())
+
+    def test_images(self):
+        slices = {"shape": (56, 52, 3)}
+        with pytest.raises(ValueError, match=r"4 voxels or more along each axis .*, got \(56, 52, 3\) and"):
+            ScanRegistration()(scan(**slices), scan(**slices), atlas(**slices))
 
     def test_scans_that_are_lost_on_the_way(self):
         extent = np.array(scan().GetSize()) * SPACING
