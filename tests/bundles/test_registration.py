@@ -65,13 +65,14 @@ def test_evaluation_recovers_the_transform_to_a_pixel(data, tmp_path):
     assert settings["classes"] == ["liver", "spleen"]
 
 
-def test_a_mask_lies_where_a_transform_can_put_it_that_errs_by_a_pixel(data, tmp_path):
+@pytest.mark.parametrize("supports", [1, 2])
+def test_a_mask_lies_where_transforms_can_put_it_that_err_by_a_pixel(supports, data, tmp_path):
     made = workflow(
         "registration",
         "inference",
         dataset_dir=str(data / "imagesTr" / "moved.nii.gz"),
-        support_image=str(data / "imagesTr" / "atlas.nii.gz"),
-        support_label=str(data / "labelsTr" / "atlas.nii.gz"),
+        support_image=[str(data / "imagesTr" / "atlas.nii.gz")] * supports,
+        support_label=[str(data / "labelsTr" / "atlas.nii.gz")] * supports,
         output_dir=str(tmp_path),
     )
     assert made.check_properties() == []
