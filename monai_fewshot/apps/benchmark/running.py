@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -69,7 +70,7 @@ class CellRunner:
     """
 
     matrix: Matrix
-    _probing: threading.Lock = field(default_factory=threading.Lock)
+    _probing: dict[Path, threading.Lock] = field(default_factory=lambda: defaultdict(threading.Lock))
 
     def __post_init__(self) -> None:
         places = [device for device in self.matrix.devices or (None,) for _ in range(self.matrix.parallel)]
@@ -156,7 +157,7 @@ class CellRunner:
             return budget.iterations
         of_its_own = method.for_dataset.get(data, {}).get("train")
         folder = self.matrix.output_dir / "speed" / (f"{method.name}_{data}" if of_its_own else method.name)
-        with self._probing:
+        with self._probing[folder]:
             speed = read_json(folder / "speed.json") or self._probe(cell, folder, work)
         return max(budget.epochs, round(60 * budget.minutes / speed["seconds_per_iteration"]))
 
