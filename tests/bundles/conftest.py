@@ -138,6 +138,12 @@ def dataset_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def nine_scans(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of nine annotated scans: in three folds each has three queries, one support and five to train on."""
+    return str(Scans.data_set(tmp_path_factory.mktemp("nine"), 9))
+
+
+@pytest.fixture(scope="session")
 def lesions(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Folder of a set of phantom lesions."""
     return str(make_phantom_lesions(tmp_path_factory.mktemp("lesions"), 10, 48))

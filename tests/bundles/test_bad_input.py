@@ -10,6 +10,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from image_bundles import refusal
 from PIL import Image
 
 from monai_fewshot.networks.nets import ALPNet, UNetEncoder
@@ -339,3 +340,10 @@ def test_inference_paths(options, pattern, bundle, small_set, tmp_path, weights)
     _assert_told(
         lambda: bundle.run("inference", checkpoint=weights, **options), pattern, r"(ValueError|FileNotFoundError)"
     )
+
+
+@pytest.mark.parametrize("name", ["evaluate", "inference"])
+@pytest.mark.parametrize("bundle", ["elsnet", "supervised"])
+def test_a_network_of_its_classes_is_missing(bundle, name, dataset_dir, tmp_path):
+    options = {"dataset_dir": str(dataset_dir), "checkpoint": str(tmp_path / "absent.pt")}
+    assert refusal(bundle, name, **options).endswith("absent.pt: train first, or name an existing one.")

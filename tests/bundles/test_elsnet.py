@@ -227,11 +227,6 @@ class TestRefusals:
         )
         assert text.endswith("other.pt does not tell its classes: it is not of a training of this kind.")
 
-    def test_no_checkpoint(self, dataset_dir, tmp_path):
-        options = {"dataset_dir": str(dataset_dir), "checkpoint": str(tmp_path / "absent.pt")}
-        for name in ("evaluate", "inference"):
-            assert refusal("elsnet", name, **options).endswith("absent.pt: train first, or name an existing one.")
-
 
 def test_the_bundle_has_what_the_others_have():
     names = {file.name for file in (BUNDLES / "elsnet" / "configs").iterdir()}

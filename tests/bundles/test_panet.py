@@ -24,21 +24,15 @@ CONFIGS = BUNDLES / "panet" / "configs"
 
 
 @pytest.fixture(scope="module")
-def data(scans, tmp_path_factory):
-    """Nine annotated scans: in three folds each has three queries, one support and five to train on."""
-    return str(scans.data_set(tmp_path_factory.mktemp("annotated"), 9))
-
-
-@pytest.fixture(scope="module")
-def trained(data, tmp_path_factory):
+def trained(nine_scans, tmp_path_factory):
     """Folder of a 2-way 2-shot training of fold 0."""
     folder = tmp_path_factory.mktemp("models")
-    run("panet", "train", "annotated", dataset_dir=data, ckpt_dir=str(folder), ways=2, shots=2, **ANNOTATED)
+    run("panet", "train", "annotated", dataset_dir=nine_scans, ckpt_dir=str(folder), ways=2, shots=2, **ANNOTATED)
     return folder
 
 
-def test_training_on_superpixels(data, tmp_path):
-    made = workflow("panet", "train", dataset_dir=data, bundle_root=str(tmp_path), shots=2, **SUPERPIXELS)
+def test_training_on_superpixels(nine_scans, tmp_path):
+    made = workflow("panet", "train", dataset_dir=nine_scans, bundle_root=str(tmp_path), shots=2, **SUPERPIXELS)
     assert made.check_properties() == []
     made.run()
     episode = made.parser.get_parsed_content("train#dataset")[0]
@@ -47,9 +41,9 @@ def test_training_on_superpixels(data, tmp_path):
     assert load(tmp_path / "models" / "fold0" / "model.pt")["provenance"]["settings"]["iterations"] == 2
 
 
-def test_training_on_annotated_classes(trained, data, tmp_path):
+def test_training_on_annotated_classes(trained, nine_scans, tmp_path):
     assert load(trained / "model.pt")["provenance"]["settings"]["trained_classes"] == ["liver", "spleen"]
-    options = {"dataset_dir": data, "ckpt_dir": str(tmp_path), **ANNOTATED}
+    options = {"dataset_dir": nine_scans, "ckpt_dir": str(tmp_path), **ANNOTATED}
     made = workflow("panet", "train", "annotated", ways=2, shots=2, **options)
     episode = made.parser.get_parsed_content("train#dataset")[0]
     assert episode["support_image"].shape == (4, 1, 32, 32)
@@ -61,8 +55,8 @@ def test_training_on_annotated_classes(trained, data, tmp_path):
     assert text == "3-way episodes need as many classes, got [1, 2]."
 
 
-def test_a_network_of_two_ways_is_evaluated_class_by_class(trained, data, tmp_path):
-    options = {"dataset_dir": data, "checkpoint": str(trained / "model.pt"), "output_dir": str(tmp_path), **FOLD}
+def test_a_network_of_two_ways_is_evaluated_class_by_class(trained, nine_scans, tmp_path):
+    options = {"dataset_dir": nine_scans, "checkpoint": str(trained / "model.pt"), "output_dir": str(tmp_path), **FOLD}
     run("panet", "evaluate", **options)
     with open(tmp_path / "results.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -73,17 +67,17 @@ def test_a_network_of_two_ways_is_evaluated_class_by_class(trained, data, tmp_pa
     assert settings["classes"] == ["liver", "spleen"]
 
 
-def test_masks_have_the_support_s_class_numbers_and_the_scan_s_grid(trained, data, tmp_path):
+def test_masks_have_the_support_s_class_numbers_and_the_scan_s_grid(trained, nine_scans, tmp_path):
     run(
         "panet",
         "inference",
-        dataset_dir=f"{data}/imagesTr/scan_0.nii.gz",
-        support_image=f"{data}/imagesTr/scan_5.nii.gz",
-        support_label=f"{data}/labelsTr/scan_5.nii.gz",
+        dataset_dir=f"{nine_scans}/imagesTr/scan_0.nii.gz",
+        support_image=f"{nine_scans}/imagesTr/scan_5.nii.gz",
+        support_label=f"{nine_scans}/labelsTr/scan_5.nii.gz",
         checkpoint=str(trained / "model.pt"),
         output_dir=str(tmp_path),
     )
-    mask, scan = nibabel.load(tmp_path / "scan_0_seg.nii.gz"), nibabel.load(f"{data}/imagesTr/scan_0.nii.gz")
+    mask, scan = nibabel.load(tmp_path / "scan_0_seg.nii.gz"), nibabel.load(f"{nine_scans}/imagesTr/scan_0.nii.gz")
     np.testing.assert_allclose(mask.affine, scan.affine, atol=1e-4)
     assert mask.shape == scan.shape
     assert set(np.unique(np.asarray(mask.dataobj))) == {0, 1, 2}
@@ -92,7 +86,7 @@ def test_masks_have_the_support_s_class_numbers_and_the_scan_s_grid(trained, dat
 @pytest.mark.parametrize(
     ("override", "encoder", "channels"), [("paper", VGG16Encoder, 512), ("resnet", DilatedResNetEncoder, 256)]
 )
-def test_encoders_of_the_papers(override, encoder, channels, data, tmp_path):
+def test_encoders_of_the_papers(override, encoder, channels, nine_scans, tmp_path):
     depth = {"encoder#depth": 18} if override == "resnet" else {}
     for name in ("train", "evaluate", "inference"):
         made = workflow("panet", name, override, initialize=[], **depth)
@@ -101,8 +95,8 @@ def test_encoders_of_the_papers(override, encoder, channels, data, tmp_path):
         assert (network.encoder.out_channels, network.encoder.stride) == (channels, 8)
 
 
-def test_the_published_settings(data, tmp_path):
-    made = workflow("panet", "train", "paper", dataset_dir=data, ckpt_dir=str(tmp_path), **FOLD)
+def test_the_published_settings(nine_scans, tmp_path):
+    made = workflow("panet", "train", "paper", dataset_dir=nine_scans, ckpt_dir=str(tmp_path), **FOLD)
     values = {
         key: made.parser.get_parsed_content(key) for key in ("max_epochs", "epoch_length", "loss", "lr_scheduler")
     }

@@ -26,16 +26,10 @@ CONFIGS = BUNDLES / "se_net" / "configs"
 
 
 @pytest.fixture(scope="module")
-def data(scans, tmp_path_factory):
-    """Nine annotated scans: in three folds each has three queries, one support and five to train on."""
-    return str(scans.data_set(tmp_path_factory.mktemp("annotated"), 9))
-
-
-@pytest.fixture(scope="module")
-def trained(data, tmp_path_factory):
+def trained(nine_scans, tmp_path_factory):
     """Folder of a training of fold 0 on livers alone."""
     folder = tmp_path_factory.mktemp("models")
-    run("se_net", "train", dataset_dir=data, ckpt_dir=str(folder), classes=["liver"], **TRAINING, **FOLD)
+    run("se_net", "train", dataset_dir=nine_scans, ckpt_dir=str(folder), classes=["liver"], **TRAINING, **FOLD)
     return folder
 
 
@@ -46,13 +40,13 @@ class TestTrain:
         assert model["provenance"]["settings"]["iterations"] == 4
         assert (trained / "checkpoint_epoch=2.pt").is_file()
 
-    def test_the_same_seed_gives_the_same_weights(self, trained, data, tmp_path):
-        run("se_net", "train", dataset_dir=data, ckpt_dir=str(tmp_path), classes=["liver"], **TRAINING, **FOLD)
+    def test_the_same_seed_gives_the_same_weights(self, trained, nine_scans, tmp_path):
+        run("se_net", "train", dataset_dir=nine_scans, ckpt_dir=str(tmp_path), classes=["liver"], **TRAINING, **FOLD)
         one, other = (load(folder / "checkpoint_epoch=2.pt")["model"] for folder in (trained, tmp_path))
         assert all(torch.equal(one[name], other[name]) for name in one)
 
-    def test_tested_classes_are_neither_trained_on_nor_seen(self, data, tmp_path):
-        options = {"dataset_dir": data, "ckpt_dir": str(tmp_path), **TRAINING, **FOLD}
+    def test_tested_classes_are_neither_trained_on_nor_seen(self, nine_scans, tmp_path):
+        options = {"dataset_dir": nine_scans, "ckpt_dir": str(tmp_path), **TRAINING, **FOLD}
         made = workflow("se_net", "train", exclude_classes=["spleen"], **options)
         assert made.parser.get_parsed_content("trained_classes") == [1]
         assert not made.parser.get_parsed_content("train#stack").label.any(), "livers show beside spleens alone"
@@ -69,8 +63,8 @@ class TestTrain:
         text = refusal("se_net", "train", dataset_dir=str(tmp_path / "data"), ckpt_dir=str(tmp_path / "m"))
         assert "dataset.json" in text
 
-    def test_the_published_settings(self, data, tmp_path):
-        options = {"dataset_dir": data, "ckpt_dir": str(tmp_path), **FOLD, "num_val_scans": 2}
+    def test_the_published_settings(self, nine_scans, tmp_path):
+        options = {"dataset_dir": nine_scans, "ckpt_dir": str(tmp_path), **FOLD, "num_val_scans": 2}
         made = workflow("se_net", "train", "paper", image_size=[32, 32], **options)
         optimizer = made.parser.get_parsed_content("optimizer")
         assert isinstance(optimizer, torch.optim.SGD)
@@ -78,13 +72,13 @@ class TestTrain:
         assert made.parser.get_parsed_content("lr_scheduler").step_size == 1000
         assert made.parser.get_parsed_content("train#dataset").augmentation is None
         assert len(made.parser.get_parsed_content("network_def").segmenter.down[0].conv.weight) == 64
-        made = workflow("se_net", "evaluate", "paper", dataset_dir=data, **FOLD)
+        made = workflow("se_net", "evaluate", "paper", dataset_dir=nine_scans, **FOLD)
         protocols = made.parser.get_parsed_content("inferer").protocols
         assert [protocol.name for protocol in protocols] == ["senet", "whole_volume"]
 
 
-def test_dice_is_that_of_a_plain_computation(trained, data, tmp_path):
-    options = {"dataset_dir": data, "checkpoint": str(trained / "model.pt"), "output_dir": str(tmp_path), **FOLD}
+def test_dice_is_that_of_a_plain_computation(trained, nine_scans, tmp_path):
+    options = {"dataset_dir": nine_scans, "checkpoint": str(trained / "model.pt"), "output_dir": str(tmp_path), **FOLD}
     run("se_net", "evaluate", classes=["spleen"], **options)
     with open(tmp_path / "results.csv", newline="") as file:
         rows = {(row["scan"], row["protocol"]): float(row["dice"]) for row in csv.DictReader(file)}
@@ -92,11 +86,13 @@ def test_dice_is_that_of_a_plain_computation(trained, data, tmp_path):
     scans = sorted({scan for scan, _ in rows})
     network = FewShotSENet(2, conditioner_channels=3, channels=4).eval()
     network.load_state_dict(load(trained / "model.pt")["model"])
-    fold = load_folds(data, 3)[0]
+    fold = load_folds(nine_scans, 3)[0]
     assert scans == sorted(fold.query)
 
     def read(name):
-        image, label = (LoadImage()(f"{data}/{part}/{name}.nii.gz").as_tensor() for part in ("imagesTr", "labelsTr"))
+        image, label = (
+            LoadImage()(f"{nine_scans}/{part}/{name}.nii.gz").as_tensor() for part in ("imagesTr", "labelsTr")
+        )
         return ((image - image.mean()) / image.std(correction=0))[None, None], (label == 2).float()[None, None]
 
     support = [part[None] for part in read(fold.support[0])]
@@ -110,18 +106,18 @@ def test_dice_is_that_of_a_plain_computation(trained, data, tmp_path):
         assert rows[name, "whole_volume"] == pytest.approx(expected, abs=1e-3)
 
 
-def test_masks_have_the_support_s_class_numbers_and_the_scan_s_grid(trained, data, tmp_path):
+def test_masks_have_the_support_s_class_numbers_and_the_scan_s_grid(trained, nine_scans, tmp_path):
     run(
         "se_net",
         "inference",
-        dataset_dir=f"{data}/imagesTr/scan_0.nii.gz",
-        support_image=f"{data}/imagesTr/scan_5.nii.gz",
-        support_label=f"{data}/labelsTr/scan_5.nii.gz",
+        dataset_dir=f"{nine_scans}/imagesTr/scan_0.nii.gz",
+        support_image=f"{nine_scans}/imagesTr/scan_5.nii.gz",
+        support_label=f"{nine_scans}/labelsTr/scan_5.nii.gz",
         checkpoint=str(trained / "model.pt"),
         output_dir=str(tmp_path),
         measurements=True,
     )
-    mask, scan = nibabel.load(tmp_path / "scan_0_seg.nii.gz"), nibabel.load(f"{data}/imagesTr/scan_0.nii.gz")
+    mask, scan = nibabel.load(tmp_path / "scan_0_seg.nii.gz"), nibabel.load(f"{nine_scans}/imagesTr/scan_0.nii.gz")
     np.testing.assert_allclose(mask.affine, scan.affine, atol=1e-4)
     assert mask.shape == scan.shape
     assert set(np.unique(np.asarray(mask.dataobj))) <= {0, 1, 2}

@@ -186,11 +186,6 @@ class TestRefusals:
         text = refusal("supervised", "train", dataset_dir=str(data), ckpt_dir=str(tmp_path / "model"), **FOLD)
         assert text.startswith("No annotated slice shows class 3 of 1 to 3")
 
-    def test_no_checkpoint(self, dataset_dir, tmp_path):
-        options = {"dataset_dir": str(dataset_dir), "checkpoint": str(tmp_path / "absent.pt")}
-        for name in ("evaluate", "inference"):
-            assert refusal("supervised", name, **options).endswith("absent.pt: train first, or name an existing one.")
-
 
 def test_the_bundle_has_what_the_others_have():
     others = {file.name for file in (BUNDLES / "elsnet" / "configs").iterdir()} - {"paper.json"}
