@@ -9,10 +9,11 @@ usage() {
     cat <<'HELP'
 Check the project in an environment of its own, with the tested versions of all packages.
 
-usage: ./runtests.sh [--clean] [--lint] [--types] [--docs] [--quick] [--tutorials] [--unit [PYTEST ARGUMENT ...]]
+usage: ./runtests.sh [--clean] [--lint] [--types] [--docs] [--quick] [--benchmark] [--tutorials]
+                     [--unit [PYTEST ARGUMENT ...]]
 
-With none of the parts named, all of them run: lint, types, documentation, unit tests and
-tutorials.
+With none of the parts named, all of them run: lint, types, documentation, unit tests, the
+benchmark on phantoms and tutorials.
 
   --lint         ruff: rules and format
   --types        mypy
@@ -20,6 +21,7 @@ tutorials.
   --unit ...     unit tests and the examples in docstrings; what follows goes to pytest,
                  for example: ./runtests.sh --unit tests/data -k folds
   --quick        unit tests and examples, without those marked as slow
+  --benchmark    the whole benchmark on phantoms, at toy budget
   --tutorials    execute the notebooks
   --clean        make the environment anew
   --help         this text
@@ -40,7 +42,7 @@ while [ $# -gt 0 ]; do
     case $1 in
         --help | -h) usage && exit 0 ;;
         --clean) clean=true ;;
-        --lint | --types | --docs | --quick | --tutorials) parts+=("${1#--}") ;;
+        --lint | --types | --docs | --quick | --benchmark | --tutorials) parts+=("${1#--}") ;;
         --unit)
             parts+=(unit)
             shift
@@ -55,24 +57,27 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-[ ${#parts[@]} -gt 0 ] || parts=(lint types docs unit tutorials)
+[ ${#parts[@]} -gt 0 ] || parts=(lint types docs unit benchmark tutorials)
 
 if $clean; then rm -rf "$environment"; fi
 scripts/make_environment.sh "$environment" all,dev,docs
 python="$environment/bin/python"
+benchmark=tests/apps/benchmark/test_phantom_benchmark.py
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
 lint() { "$python" -m ruff check . && "$python" -m ruff format --check .; }
 types() { "$python" -m mypy; }
 docs() { "$python" -m sphinx --quiet --fresh-env --fail-on-warning --keep-going -c docs . docs/_build; }
 run_pytest() { "$python" -m pytest --durations 5 "$@"; }
-quick() { run_pytest -n 2 --dist loadfile -m "not slow" --ignore tests/tutorials monai_fewshot tests; }
+run_units() { run_pytest -n 2 --dist loadfile --ignore tests/tutorials --ignore "$benchmark" "$@" monai_fewshot tests; }
+quick() { run_units -m "not slow"; }
+benchmark() { run_pytest "$benchmark"; }
 tutorials() { run_pytest tests/tutorials; }
 unit() {
     if [ ${#unit_arguments[@]} -gt 0 ]; then
         run_pytest "${unit_arguments[@]}"
     else
-        run_pytest -n 2 --dist loadfile --ignore tests/tutorials monai_fewshot tests
+        run_units
     fi
 }
 
