@@ -158,7 +158,7 @@ class Board:
         row = self.row
         if row.train is not row.test:
             return f"Trained on {row.train.title}, tested on {row.test.title}"
-        return f"{row.test.title}, setting {row.setting}"
+        return row.test.title + f", setting {row.setting}" * (len(row.test.settings) > 1)
 
     @property
     def ranked(self) -> list[Standing]:

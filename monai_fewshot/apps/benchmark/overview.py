@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 
 from matplotlib import colormaps
@@ -16,7 +17,7 @@ from .matrix import Matrix
 
 __all__ = ["method_colors", "overview_figure", "overview_header", "overview_markdown", "overview_rows"]
 
-COLUMNS = 4
+COLUMNS, TITLE_WIDTH = 4, 34
 
 
 def overview_header(found: Sequence[Board]) -> list[str]:
@@ -86,7 +87,7 @@ def overview_figure(found: Sequence[Board], colors: Mapping[str, str]) -> Figure
                 whole, in_range = (standings[title].figure(scope, "dice").mean for scope in (WHOLE, board.scopes[0]))
                 axes.barh(place, whole, color=colors[title], height=0.7)
                 axes.plot([in_range], [place], "|", color="black", markersize=9)
-        axes.set_title(board.title, fontsize=9, parse_math=False)
+        axes.set_title(textwrap.fill(board.title, TITLE_WIDTH), fontsize=9, parse_math=False)
         axes.set(xlim=(0, 100), yticks=range(len(names)))
         axes.grid(axis="x", color="#e3e7ec")
         axes.set_axisbelow(True)

@@ -64,7 +64,7 @@ def test_the_full_benchmark_is_one_that_can_be_run(data_dir, tmp_path, monkeypat
         prepare_images(images, tmp_path / folder, class_names=[class_name], size=24, workers=0)
     monkeypatch.setenv("DATA", str(tmp_path))
     full = read_matrix(CONFIG.with_name("full.yaml"))
-    assert {data.title for data in full.datasets if data.all_classes == ("lesion",)} == {"PH2 dermoscopy, gray"}
+    assert {data.title for data in full.datasets if data.all_classes == ("lesion",)} == {"PH2"}
 
 
 def test_all_methods_are_in_both_benchmarks():
