@@ -107,13 +107,6 @@ def test_the_papers_settings(dataset_dir, tmp_path):
         assert found.parser.get_parsed_content("network_def").encoder.out_channels == 256
 
 
-def test_the_page_on_adding_a_method_shows_what_the_bundle_has():
-    page = (BUNDLES.parent / "docs" / "add_a_method.md").read_text()
-    shown = json.loads("{" + page.split("```json")[1].split("```")[0] + "}")
-    train = json.loads((CONFIGS / "train.json").read_text())
-    assert shown == {key: train[key] for key in shown}
-
-
 def test_the_bundle_has_what_the_others_have():
     others = {file.name for file in (BUNDLES / "ssl_alpnet" / "configs").iterdir()} - {"annotated.json"}
     assert {file.name for file in CONFIGS.iterdir()} == others
