@@ -72,7 +72,7 @@ run_pytest() { "$python" -m pytest --durations 5 "$@"; }
 run_units() { run_pytest -n 2 --dist loadfile --ignore tests/tutorials --ignore "$benchmark" "$@" monai_fewshot tests; }
 quick() { run_units -m "not slow"; }
 benchmark() { run_pytest "$benchmark"; }
-tutorials() { run_pytest tests/tutorials; }
+tutorials() { run_pytest -n 2 tests/tutorials; }
 unit() {
     if [ ${#unit_arguments[@]} -gt 0 ]; then
         run_pytest "${unit_arguments[@]}"

@@ -158,7 +158,7 @@ class Board:
         row = self.row
         if row.train is not row.test:
             return f"Trained on {row.train.title}, tested on {row.test.title}"
-        return row.test.title + f", setting {row.setting}" * (len(row.test.settings) > 1)
+        return row.test.title + f", setting {row.setting}" * (row.test.settings != (1,))
 
     @property
     def ranked(self) -> list[Standing]:
