@@ -89,10 +89,11 @@ def overview_figure(found: Sequence[Board], colors: Mapping[str, str]) -> Figure
                 axes.plot([in_range], [place], "|", color="black", markersize=9)
         axes.set_title(textwrap.fill(board.title, TITLE_WIDTH), fontsize=9, parse_math=False)
         axes.set(xlim=(0, 100), yticks=range(len(names)))
+        axes.tick_params(labelsize=9)
         axes.grid(axis="x", color="#e3e7ec")
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
-    for label in grid[0].set_yticklabels(names, fontsize=9):
+    for label in grid[0].set_yticklabels(names):
         label.set_parse_math(False)
     grid[0].invert_yaxis()
     for axes in grid[len(shown) :]:
