@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import fire
-
+from monai_fewshot.apps.fire_calls import fire_calls
 from monai_fewshot.utils import Provenance, write_atomically
 from monai_fewshot.visualize import figure_to_png
 
@@ -126,9 +125,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         SystemExit: with code 2 for arguments that are not understood, 1 and the reason where something fails, 130 where
             it is interrupted.
     """
-    words = list(arguments) if arguments is not None else None
+    (call,) = fire_calls(run_benchmark, arguments, "monai_fewshot.apps.benchmark")
     try:
-        code = fire.Fire(run_benchmark, words, "monai_fewshot.apps.benchmark", serialize=lambda _: None)
+        code = call()
     except (ValueError, OSError) as error:
         sys.exit(str(error))
     except KeyboardInterrupt:

@@ -3,13 +3,11 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import fire
+from monai_fewshot.apps.fire_calls import fire_calls
 
 from .acdc import prepare_acdc
 from .chaos import prepare_chaos
@@ -40,9 +38,6 @@ COMMANDS: dict[str, Callable[..., Any]] = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prepare a data set from a shell; ``python -m monai_fewshot.apps.prepare --help`` lists the data sets.
 
-    Fire calls a function with the options that it knows and complains about the others afterwards; here the call waits
-    until all are understood, so that a misspelled option does nothing.
-
     Args:
         arguments: of the command. Defaults to None, those of the process.
 
@@ -50,10 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         SystemExit: with code 2 for arguments that are not understood, 1 and the reason where the preparation fails, 130
             where it is interrupted.
     """
-    calls: list[Callable[[], Any]] = []
-    commands = {name: _noted(function, calls) for name, function in COMMANDS.items()}
-    fire.Fire(commands, list(arguments) if arguments is not None else None, "monai_fewshot.apps.prepare")
-    for call in calls:
+    for call in fire_calls(COMMANDS, arguments, "monai_fewshot.apps.prepare"):
         try:
             result = call()
         except (ValueError, OSError) as error:
@@ -62,18 +54,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print("Interrupted. Run the same command again to go on.", file=sys.stderr)
             sys.exit(INTERRUPTED)
         print(*(result if isinstance(result, list) else [result]), sep="\n")
-
-
-def _noted(function: Callable[..., Any], calls: list[Callable[[], Any]]) -> Callable[..., None]:
-    """A function of the same arguments and help that notes the call instead of making it.
-
-    Fire makes numbers of words that look like them; folders stay words.
-    """
-
-    @functools.wraps(function)
-    def note(*arguments: Any, **options: Any) -> None:
-        bound: dict[str, Any] = dict(inspect.signature(function).bind(*arguments, **options).arguments)
-        bound |= {name: str(bound[name]) for name in ("source", "output_dir") if name in bound}
-        calls.append(functools.partial(function, **bound))
-
-    return note
