@@ -187,6 +187,17 @@ def test_slices_of_scans_are_images_too(dataset_dir, scans, tmp_path):
     assert [file.name for file in (tmp_path / "masks").iterdir()] == ["scan_0_seg.nii.gz"]
 
 
+def test_slices_of_scans_that_show_tested_classes_are_left_out(dataset_dir, tmp_path):
+    options = {"dataset_dir": str(dataset_dir), "num_folds": 3, "fold": 0, "ckpt_dir": str(tmp_path)}
+    found = workflow("masksplit", "train", "volumes", exclude_classes=["liver", "Spleen"], **options).parser
+    everything = workflow("masksplit", "train", "volumes", **options).parser
+    for part in ("train", "validate"):
+        left, all_slices = (parser.get_parsed_content(f"{part}#stack").image for parser in (found, everything))
+        ends = [n for n in range(len(all_slices)) if n % 6 in (0, 5)]
+        assert torch.equal(left, all_slices[ends]), "of six slices the first and the last show no organ"
+    assert found.get_parsed_content("provenance").settings["exclude_classes"] == ["liver", "Spleen"]
+
+
 def test_bad_input_ends_before_training(tmp_path, lesions, shapes, saliency):
     Image.new("L", (48, 48)).save(tmp_path / "gray.jpg")
     gray = refusal("masksplit", "saliency", dataset_dir=str(tmp_path), output_dir=str(tmp_path / "out"))

@@ -151,6 +151,18 @@ def test_classes_of_scans_are_pools_too(dataset_dir, tmp_path):
     assert [file.name for file in (tmp_path / "masks").iterdir()] == ["scan_0_seg.nii.gz"]
 
 
+def test_slices_of_scans_that_show_tested_classes_are_left_out(dataset_dir, tmp_path):
+    options = {"dataset_dir": str(dataset_dir), "num_folds": 6, "fold": 0, "ckpt_dir": str(tmp_path)}
+    settings = {**options, "shots": 1, "queries": 1, "num_val_scans": 2}
+    names = (BUNDLE, "train", "first_order", "volumes")
+    found, everything = (workflow(*names, exclude_classes=c, **settings).parser for c in (["spleen"], []))
+    assert (found.get_parsed_content("pools"), everything.get_parsed_content("pools")) == ([1], [1, 2])
+    for part in ("train", "validate"):
+        left, all_slices = (parser.get_parsed_content(f"{part}#stack").image for parser in (found, everything))
+        ends = [n for n in range(len(all_slices)) if n % 6 in (0, 5)]
+        assert torch.equal(left, all_slices[ends]), "livers show beside spleens alone"
+
+
 def test_the_papers_settings_and_set_ups(pools, lesions, tmp_path):
     for name, composition in (("exclusive", "exclusive"), ("mixed", "mixed"), ("same_class", "mixed")):
         folders = {"ph2_dir": lesions, "kvasir_dir" if name != "same_class" else "isic_dir": pools}

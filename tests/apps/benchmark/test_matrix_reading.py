@@ -112,6 +112,10 @@ def test_rows_are_of_all_that_belongs_together(folder):
             lambda c: c["datasets"]["mr"].update(folds=[0, 7]),
             "datasets.mr.folds: there is no fold [7]; the data set has",
         ),
+        (
+            lambda c: c["methods"]["images"].update(train={"configs": ["evaluate"]}),
+            "methods.images.train: images has no setting 'exclude_classes' in evaluate.json",
+        ),
         (lambda c: c["datasets"]["mr"].update(settings=[3]), "datasets.mr.settings: there is no setting [3]"),
         (lambda c: c["datasets"]["ct"].update(settings=[2]), "datasets.ct.groups: setting 2 needs them"),
         (
