@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from monai.data import MetaTensor, decollate_batch
-from monai.utils import CommonKeys, convert_to_numpy, ensure_tuple
+from monai.utils import CommonKeys, convert_to_numpy
 
-from monai_fewshot.inferers import Protocol, get_protocol
+from monai_fewshot.inferers import Protocol, get_protocols
 from monai_fewshot.metrics import ScanScore, score_volume, summarize
 from monai_fewshot.utils import pixels_per_slice
 from monai_fewshot.visualize import SliceCase, capture_case
@@ -61,7 +61,7 @@ class VolumeScores:
         fold: int = 0,
         postprocessing: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
-        self.protocols = tuple(get_protocol(item) for item in ensure_tuple(protocols))
+        self.protocols = get_protocols(protocols)
         self.class_names = tuple(class_names)
         self.fold = fold
         self.postprocessing = postprocessing

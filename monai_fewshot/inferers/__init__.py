@@ -12,6 +12,7 @@ from .protocol import (
     ScanReduction,
     SupportChoice,
     get_protocol,
+    get_protocols,
 )
 from .registration_inferer import RegistrationInferer, ScanPlacement
 from .scan_registration import ScanRegistration
@@ -32,4 +33,5 @@ __all__ = [
     "ScanRegistration",
     "SupportChoice",
     "get_protocol",
+    "get_protocols",
 ]

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 from monai.inferers import Inferer
-from monai.utils import convert_to_dst_type, ensure_tuple
+from monai.utils import convert_to_dst_type
 from torch import nn
 
 from monai_fewshot.utils import autocast, resize_slices
 
-from .protocol import Protocol, get_protocol
+from .protocol import Protocol, get_protocols
 from .volume_checks import check_query
 
 __all__ = ["ClassVolumeInferer", "winning_margins"]
@@ -40,7 +40,7 @@ class ClassVolumeInferer(Inferer):
             :class:`~monai_fewshot.inferers.AutocastInferer`.
 
     Raises:
-        ValueError: where an argument is out of its range.
+        ValueError: where an argument is out of its range or two protocols have the same name.
 
     Example:
         >>> inferer = ClassVolumeInferer("whole_volume", num_classes=2)
@@ -58,7 +58,7 @@ class ClassVolumeInferer(Inferer):
     ) -> None:
         if num_classes < 1 or batch_size < 1:
             raise ValueError(f"num_classes and batch_size must be 1 or more, got {num_classes} and {batch_size}.")
-        self.protocols = tuple(get_protocol(item) for item in ensure_tuple(protocol))
+        self.protocols = get_protocols(protocol)
         self.single = isinstance(protocol, (Protocol, str))
         self.num_classes = num_classes
         self.image_size = None if image_size is None else tuple(image_size)

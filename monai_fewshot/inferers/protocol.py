@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from monai.utils import StrEnum
+from monai.utils import StrEnum, ensure_tuple
 
 __all__ = [
     "PROTOCOLS",
@@ -19,6 +19,7 @@ __all__ = [
     "ScanReduction",
     "SupportChoice",
     "get_protocol",
+    "get_protocols",
 ]
 
 
@@ -239,3 +240,23 @@ def get_protocol(protocol: Protocol | str) -> Protocol:
     if protocol not in PROTOCOLS:
         raise ValueError(f"There is no protocol {protocol!r}. Choose one of {sorted(PROTOCOLS)}, or pass a Protocol.")
     return PROTOCOLS[protocol]
+
+
+def get_protocols(protocols: Protocol | str | Sequence[Protocol | str]) -> tuple[Protocol, ...]:
+    """Look up one or several protocols that stand side by side and are told apart by their names.
+
+    Args:
+        protocols: a name in :data:`PROTOCOLS` or a protocol, or several of them.
+
+    Raises:
+        ValueError: where there is no protocol of a name, none is given, or two have the same name.
+
+    Example:
+        >>> [protocol.num_chunks for protocol in get_protocols(["alpnet", "senet"])]
+        [3, 10]
+    """
+    found = tuple(get_protocol(item) for item in ensure_tuple(protocols))
+    names = [protocol.name for protocol in found]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"One or several protocols of different names are needed, got {names}.")
+    return found

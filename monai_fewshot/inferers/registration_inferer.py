@@ -11,10 +11,10 @@ import torch
 from monai.data import MetaTensor
 from monai.inferers import Inferer
 from monai.networks.utils import one_hot
-from monai.utils import StrEnum, convert_to_dst_type, ensure_tuple, optional_import
+from monai.utils import StrEnum, convert_to_dst_type, optional_import
 
 from .class_inferer import winning_margins
-from .protocol import Protocol, get_protocol
+from .protocol import Protocol, get_protocols
 from .scan_registration import RAS_TO_LPS, ScanRegistration, as_itk
 from .support_choice import align_slices, slice_similarity
 from .support_encoding import SupportScan
@@ -54,7 +54,7 @@ class RegistrationInferer(Inferer):
         placement: how scans lie to one another before.
 
     Raises:
-        ValueError: where an argument is out of its range.
+        ValueError: where an argument is out of its range or two protocols have the same name.
 
     Example:
         >>> inferer = RegistrationInferer("whole_volume", 2, placement="scanner")
@@ -71,7 +71,7 @@ class RegistrationInferer(Inferer):
     ) -> None:
         if num_classes < 1:
             raise ValueError(f"num_classes must be 1 or more, got {num_classes}.")
-        self.protocols = tuple(get_protocol(item) for item in ensure_tuple(protocol))
+        self.protocols = get_protocols(protocol)
         self.single = isinstance(protocol, (Protocol, str))
         self.num_classes = num_classes
         self.registration = registration or ScanRegistration()

@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from monai.inferers import Inferer
-from monai.utils import convert_to_dst_type, ensure_tuple
+from monai.utils import convert_to_dst_type
 from torch.utils._pytree import tree_map
 from tqdm import tqdm
 
 from monai_fewshot.networks.nets import FewShotSegmenter
 from monai_fewshot.utils import autocast, pixels_per_slice, resize_slices
 
-from .protocol import Protocol, get_protocol
+from .protocol import Protocol, get_protocols
 from .support_choice import ScanPairing, choose_chunks, slice_similarity
 from .support_encoding import EncodedSupport, SupportEncoder, SupportEpisode, SupportScan, chunk_shots
 from .volume_checks import as_scans, check_query, check_query_label, check_scans
@@ -82,11 +82,8 @@ class FewShotVolumeInferer(Inferer):
         threshold: float = 0.0,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.protocols = tuple(get_protocol(item) for item in ensure_tuple(protocol))
+        self.protocols = get_protocols(protocol)
         self.single = isinstance(protocol, (Protocol, str))
-        names = [item.name for item in self.protocols]
-        if not names or len(set(names)) < len(names):
-            raise ValueError(f"protocol must name one or several different protocols, got {names}.")
         if num_classes < 1 or batch_size < 1:
             raise ValueError(f"num_classes and batch_size must be 1 or more, got {num_classes} and {batch_size}.")
         if image_size is not None and (len(image_size) != 2 or min(image_size) < 1):

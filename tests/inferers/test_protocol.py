@@ -9,7 +9,15 @@ import json
 import numpy as np
 import pytest
 
-from monai_fewshot.inferers import PROTOCOLS, Protocol, get_protocol
+from monai_fewshot.handlers import VolumeScores
+from monai_fewshot.inferers import (
+    PROTOCOLS,
+    ClassVolumeInferer,
+    FewShotVolumeInferer,
+    Protocol,
+    RegistrationInferer,
+    get_protocol,
+)
 from monai_fewshot.inferers.support_choice import ScanPairing, choose_chunks
 
 
@@ -126,6 +134,28 @@ def test_a_protocol_is_data():
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(ValueError, match=r"'alpnett'.*adnet_ep1.*alpnet.*whole_volume"):
         get_protocol("alpnett")
+
+
+@pytest.mark.parametrize(
+    ("protocols", "message"),
+    [
+        ("alp", "no protocol 'alp'"),
+        ([], r"protocols of different names are needed, got \[\]"),
+        (["alpnet", PROTOCOLS["alpnet"]], r"different names are needed, got \['alpnet', 'alpnet'\]"),
+    ],
+)
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda protocols: FewShotVolumeInferer(protocols, 2),
+        lambda protocols: ClassVolumeInferer(protocols, 2),
+        lambda protocols: RegistrationInferer(protocols, 2),
+        lambda protocols: VolumeScores(protocols, ["liver", "spleen"]),
+    ],
+)
+def test_protocols_that_cannot_be_told_apart_are_refused(use, protocols, message):
+    with pytest.raises(ValueError, match=message):
+        use(protocols)
 
 
 @pytest.mark.parametrize(

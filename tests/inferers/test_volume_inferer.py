@@ -573,9 +573,6 @@ def test_a_network_of_several_classes_is_refused(network):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"protocol": "alp"}, "no protocol 'alp'"),
-        ({"protocol": []}, "one or several different protocols"),
-        ({"protocol": ["alpnet", "alpnet"]}, "different protocols, got .'alpnet', 'alpnet'"),
         ({"protocol": "alpnet", "num_classes": 0}, "num_classes and batch_size must be 1 or more, got 0 and 16"),
         ({"protocol": "alpnet", "batch_size": 0}, "got 3 and 0"),
         ({"protocol": "alpnet", "image_size": (0, 256)}, r"image_size .*\(0, 256\)"),
