@@ -11,7 +11,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from image_bundles import BUNDLES, load, run, workflow
+from image_bundles import BUNDLES, classes_of_mask, load, run, workflow
 
 from monai_fewshot.losses import EpisodeLoss
 from monai_fewshot.networks.nets import DilatedResNetEncoder
@@ -81,16 +81,7 @@ def test_every_scan_and_class_is_scored(training, dataset_dir, folder, tmp_path)
 
 
 def test_a_scan_is_segmented_after_another(training, dataset_dir, folder, tmp_path):
-    run(
-        "adnet",
-        "inference",
-        dataset_dir=str(dataset_dir / "imagesTr" / "scan_0.nii.gz"),
-        support_image=str(dataset_dir / "imagesTr" / "scan_5.nii.gz"),
-        support_label=str(dataset_dir / "labelsTr" / "scan_5.nii.gz"),
-        checkpoint=str(folder / "model.pt"),
-        output_dir=str(tmp_path),
-    )
-    assert (tmp_path / "scan_0_seg.nii.gz").is_file()
+    assert classes_of_mask("adnet", dataset_dir, folder / "model.pt", tmp_path) <= {0, 1, 2}
 
 
 def test_the_papers_settings(dataset_dir, tmp_path):

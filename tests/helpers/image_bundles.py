@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigWorkflow
@@ -61,3 +63,22 @@ def refusal(bundle, *names, **settings):
 
 def load(path):
     return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def classes_of_mask(bundle, dataset_dir, checkpoint, output_dir, **settings):
+    """Segment one scan after another one, see that the mask has the scan's grid, and return what numbers it holds."""
+    scan = Path(dataset_dir) / "imagesTr" / "scan_0.nii.gz"
+    run(
+        bundle,
+        "inference",
+        dataset_dir=str(scan),
+        support_image=str(scan.with_name("scan_5.nii.gz")),
+        support_label=str(Path(dataset_dir) / "labelsTr" / "scan_5.nii.gz"),
+        checkpoint=str(checkpoint),
+        output_dir=str(output_dir),
+        **settings,
+    )
+    mask, scan = nibabel.load(Path(output_dir) / "scan_0_seg.nii.gz"), nibabel.load(scan)
+    np.testing.assert_allclose(mask.affine, scan.affine, atol=1e-4)
+    assert mask.shape == scan.shape
+    return set(np.unique(np.asarray(mask.dataobj)))

@@ -6,14 +6,11 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import sys
-import threading
-import time
 
 import pytest
 from benchmark_cells import USAGE, fill, make_config
+from interruptions import interrupted_when
 
 from monai_fewshot.apps.benchmark import running
 from monai_fewshot.apps.benchmark.matrix_reading import read_matrix
@@ -153,19 +150,8 @@ def test_a_part_of_a_name_that_no_cell_has_is_refused(tmp_path):
 def test_an_interruption_ends_what_runs_and_is_no_failure(tmp_path, stub):
     (tmp_path / "wait").touch()
     work = schedule(tmp_path, only="images/")
-
-    def interrupt():
-        while not stub.exists():
-            time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    thread = threading.Thread(target=interrupt, daemon=True)
-    started = time.monotonic()
-    thread.start()
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted_when(stub.exists):
         work.run(lambda: None)
-    thread.join()
-    assert time.monotonic() - started < 30
     assert len(commands(stub)) == 1
     assert all(cell.failure() is None and cell.results() is None for cell in work.cells)
     (tmp_path / "wait").unlink()
