@@ -17,7 +17,7 @@ from .matrix import Matrix
 
 __all__ = ["method_colors", "overview_figure", "overview_header", "overview_markdown", "overview_rows"]
 
-COLUMNS, TITLE_WIDTH = 4, 34
+MOST_COLUMNS, TITLE_WIDTH = 5, 34
 
 
 def overview_header(found: Sequence[Board]) -> list[str]:
@@ -77,7 +77,8 @@ def overview_figure(found: Sequence[Board], colors: Mapping[str, str]) -> Figure
     """
     shown = [board for board in found if board.ranked]
     names = [title for title in colors if any(title in _by_title(board) for board in shown)]
-    rows, columns = math.ceil(len(shown) / COLUMNS), min(COLUMNS, len(shown))
+    rows = math.ceil(len(shown) / MOST_COLUMNS)
+    columns = math.ceil(len(shown) / rows)
     figure = Figure(figsize=(3.0 * columns + 2, rows * (0.7 + 0.22 * len(names))), layout="constrained")
     grid = figure.subplots(rows, columns, sharey=True, sharex=True, squeeze=False).ravel()
     for axes, board in zip(grid, shown, strict=False):
@@ -96,6 +97,8 @@ def overview_figure(found: Sequence[Board], colors: Mapping[str, str]) -> Figure
     for label in grid[0].set_yticklabels(names):
         label.set_parse_math(False)
     grid[0].invert_yaxis()
+    for axes in grid[len(shown) - columns : len(shown)]:
+        axes.tick_params(labelbottom=True)
     for axes in grid[len(shown) :]:
         axes.set_axis_off()
     figure.supxlabel("Dice (%): bar on the whole volume, tick in range", fontsize=9)

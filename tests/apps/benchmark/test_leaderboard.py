@@ -202,6 +202,16 @@ def test_bars_of_the_overview_are_as_long_as_dice(config):
         assert sorted(bar.get_width() for bar in axes.patches) == pytest.approx(sorted(expected))
 
 
+@pytest.mark.parametrize(("tables", "columns"), [(1, 1), (5, 5), (7, 4), (9, 5), (11, 4)])
+def test_the_overview_has_rows_of_equal_length_and_numbers_below_each_column(config, tables, columns):
+    matrix = read_matrix(config)
+    figure = overview_figure((boards(matrix) * tables)[:tables], method_colors(matrix))
+    assert figure.axes[0].get_gridspec().ncols == columns
+    labeled = [axes.xaxis.get_tick_params()["labelbottom"] for axes in figure.axes[:tables]]
+    assert all(labeled[-columns:])
+    assert not any(labeled[:-columns])
+
+
 def test_the_command_refuses_in_words(config, tmp_path):
     for words, reason in (
         (["--config", str(tmp_path / "no.yaml")], "There is no file"),
