@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -10,9 +11,15 @@ import torch
 
 __all__ = ["autocast", "default_dtype"]
 
+VARIABLE = "MONAI_FEWSHOT_DTYPE"
+CHOICES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
 
 def default_dtype(device: torch.device | str) -> torch.dtype:
     """Choose the type that a device multiplies fastest without a loss scale.
+
+    The environment variable ``MONAI_FEWSHOT_DTYPE``, ``float32`` or ``bfloat16``, overrides the choice, for this
+    process and those it starts. bfloat16 works on every device, but is slow where the hardware does not multiply it.
 
     Args:
         device: the device.
@@ -20,7 +27,17 @@ def default_dtype(device: torch.device | str) -> torch.dtype:
     Returns:
         bfloat16 for GPUs and processors that multiply it in hardware (NVIDIA since Ampere, Intel and AMD with AVX-512
         BF16 or AMX), else float32.
+
+    Raises:
+        ValueError: where the variable holds anything else.
     """
+    if wanted := os.environ.get(VARIABLE):
+        if wanted not in CHOICES:
+            raise ValueError(
+                f"The environment variable {VARIABLE} is {wanted!r}: set it to {' or '.join(CHOICES)}, or unset it to "
+                "choose by the hardware."
+            )
+        return CHOICES[wanted]
     if torch.device(device).type == "cuda":
         native = torch.cuda.get_device_capability(device) >= (8, 0)
     else:

@@ -3,10 +3,21 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
 from monai_fewshot.utils import default_dtype
+
+VARIABLE = "MONAI_FEWSHOT_DTYPE"
+
+
+@pytest.fixture(autouse=True)
+def _not_forced(monkeypatch):
+    monkeypatch.delenv(VARIABLE, raising=False)
 
 
 @pytest.mark.parametrize(
@@ -22,3 +33,51 @@ def test_processors_with_bfloat16_instructions_use_them(monkeypatch, avx512, amx
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     assert default_dtype(torch.device("cpu")) == (torch.bfloat16 if avx512 or amx else torch.float32)
+
+
+@pytest.mark.parametrize("hardware", [False, True])
+@pytest.mark.parametrize("wanted", ["float32", "bfloat16"])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_the_environment_overrides_the_hardware(monkeypatch, device, wanted, hardware):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0) if hardware else (7, 5))
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: hardware)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: hardware)
+    monkeypatch.setenv(VARIABLE, wanted)
+    assert default_dtype(device) == getattr(torch, wanted)
+    monkeypatch.setenv(VARIABLE, "")
+    assert default_dtype(device) == (torch.bfloat16 if hardware else torch.float32)
+
+
+@pytest.mark.parametrize("wanted", ["float16", "torch.float32", "BFLOAT16", "1"])
+def test_another_value_is_refused_with_those_that_work(monkeypatch, wanted):
+    monkeypatch.setenv(VARIABLE, wanted)
+    with pytest.raises(ValueError, match=f"{VARIABLE} is '{wanted}': set it to float32 or bfloat16, or unset it"):
+        default_dtype("cpu")
+
+
+STEP = """
+import torch
+from monai_fewshot.networks.nets import ALPNet, UNetEncoder
+from monai_fewshot.utils import autocast, default_dtype
+
+torch.manual_seed(0)
+network = ALPNet(2, UNetEncoder(2, 1, channels=(4, 8), out_channels=8, norm="instance"), train_window=4, eval_window=2)
+images, mask = torch.rand(2, 1, 32, 32), torch.zeros(1, 1, 1, 32, 32)
+mask[..., 8:20, 8:20] = 1
+
+def step(dtype):
+    with autocast("cpu", dtype):
+        logits = network(images[:1], images[None, 1:], mask)[0]
+    return logits, *torch.autograd.grad(logits.square().mean(), network.encoder.project.parameters())
+
+for exact, rough in zip(step(torch.float32), step(default_dtype("cpu"))):
+    difference = ((rough - exact).norm() / exact.norm()).item()
+    assert 0 < difference < 0.05, difference
+"""
+
+
+def test_bfloat16_is_right_without_its_instructions():
+    limits = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", VARIABLE: "bfloat16"}
+    words = [sys.executable, "-c", STEP]
+    done = subprocess.run(words, env={**os.environ, **limits}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
