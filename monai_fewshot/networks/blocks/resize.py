@@ -4,29 +4,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 __all__ = ["linear_resize", "linear_resize_adjoint"]
 
+FEW_CHANNELS = 16
+"""With fewer channels, matrix products over channels that lie innermost are too narrow to be fast."""
+
 
 def linear_resize(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-    """Bring a batch to another size by linear interpolation, without aligning corners.
+    r"""Resize a batch by linear interpolation, without aligning corners.
 
-    ``torch.nn.functional.interpolate`` as one opaque operator: ``torch.compile`` would otherwise rewrite its gradient
-    as scattered additions, which its code generator fuses wrongly (pytorch issue 185509; a U-Net in training received
-    zero gradients above its last upsampling, torch 2.13 on a CPU).
+    The values of ``torch.nn.functional.interpolate``, as one matrix product for each spatial axis:
+
+    .. math::
+        (A f)_i = \sum_j \max(0, 1 - |p_i - j|) \, f_j, \qquad
+        p_i = \mathrm{clamp}\left(\tfrac{n}{m} (i + \tfrac12) - \tfrac12, 0, n - 1\right)
+
+    for an axis of n elements that becomes one of m. Gradients are matrix products too. ``interpolate`` adds them up by
+    scattering, which differs from run to run on a GPU, and which ``torch.compile`` gets wrong in the U-Net (torch 2.13
+    on a CPU; a similar report is pytorch issue 185509).
 
     Args:
         x: (B, C, *S), with 2 or 3 spatial dimensions.
         size: the new spatial size.
 
     Returns:
-        (B, C, *size).
+        (B, C, *size), in the precision of ``x`` under any autocast.
     """
-    return x if tuple(x.shape[2:]) == tuple(size) else _resize(x, list(size))
+    return _multiply(x, [_weights(old, new, x) for old, new in zip(x.shape[2:], size, strict=True)])
 
 
 def linear_resize_adjoint(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
@@ -43,51 +50,34 @@ def linear_resize_adjoint(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
         size: spatial size of what is interpolated to S.
 
     Returns:
-        (B, C, *size), of the same sum.
+        (B, C, *size), of the same sum, in the precision of ``x`` under any autocast.
 
     Example:
         >>> linear_resize_adjoint(torch.ones(1, 1, 8, 8), (2, 2))
         tensor([[[[16., 16.],
                   [16., 16.]]]])
     """
-    return x if tuple(x.shape[2:]) == tuple(size) else _resize_backward(x, list(size))
+    return _multiply(x, [_weights(new, old, x).T for old, new in zip(x.shape[2:], size, strict=True)])
 
 
-@torch.library.custom_op("monai_fewshot::linear_resize", mutates_args=())
-def _resize(x: torch.Tensor, size: list[int]) -> torch.Tensor:
-    return F.interpolate(x, size=size, mode="bilinear" if x.ndim == 4 else "trilinear", align_corners=False)
+def _weights(old: int, new: int, x: torch.Tensor) -> torch.Tensor:
+    """Make the interpolation matrix (new, old) of an axis."""
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    source, target = (torch.arange(n, device=x.device, dtype=dtype) for n in (old, new))
+    position = ((target + 0.5) * (old / new) - 0.5).clamp(0, old - 1)
+    return (1 - (position[:, None] - source).abs()).clamp(min=0).to(x.dtype)
 
 
-@torch.library.custom_op("monai_fewshot::linear_resize_backward", mutates_args=())
-def _resize_backward(gradient: torch.Tensor, size: list[int]) -> torch.Tensor:
-    output_size, input_size = gradient.shape[2:], [*gradient.shape[:2], *size]
-    if gradient.ndim == 4:
-        return torch.ops.aten.upsample_bilinear2d_backward(gradient, output_size, input_size, False)
-    return torch.ops.aten.upsample_trilinear3d_backward(gradient, output_size, input_size, False)
-
-
-def _shape_of_result(x: torch.Tensor, size: list[int]) -> torch.Tensor:
-    result = x.new_empty((*x.shape[:2], *size))
-    return result.to(memory_format=torch.channels_last) if _channels_last(x) else result
-
-
-def _channels_last(x: torch.Tensor) -> bool:
-    return x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-
-
-def _remember(ctx: Any, inputs: tuple[torch.Tensor, list[int]], output: torch.Tensor) -> None:
-    ctx.size = list(inputs[0].shape[2:])
-
-
-def _backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
-    return _resize_backward(gradient, ctx.size), None
-
-
-def _backward_of_adjoint(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
-    return _resize(gradient, ctx.size), None
-
-
-_resize.register_fake(_shape_of_result)
-_resize_backward.register_fake(_shape_of_result)
-_resize.register_autograd(_backward, setup_context=_remember)
-_resize_backward.register_autograd(_backward_of_adjoint, setup_context=_remember)
+def _multiply(x: torch.Tensor, matrices: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Multiply each spatial axis of x (B, C, *S) by its matrix; channels-last tensors stay so."""
+    if all(matrix.shape[0] == matrix.shape[1] for matrix in matrices):
+        return x
+    channels_last = x.stride(1) == 1 and x.shape[1] >= FEW_CHANNELS
+    out = x.movedim(1, -1) if channels_last else x
+    with torch.autocast(x.device.type, enabled=False):
+        for axis, matrix in enumerate(matrices, start=1 if channels_last else 2):
+            if axis == out.ndim - 1:
+                out = out @ matrix.T
+            else:
+                out = (matrix @ out.flatten(axis + 1)).unflatten(-1, out.shape[axis + 1 :])
+    return out.movedim(-1, 1) if channels_last else out
