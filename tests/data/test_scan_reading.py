@@ -14,9 +14,10 @@ import time
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
+from interruptions import PATIENCE, wait_until
 from monai.data import Dataset
 from monai.transforms import Compose, Lambdad
+from process_groups import TOLD, error_of, in_two_processes
 
 from monai_fewshot.data import SliceStack, prepare_scans, read_scans
 from monai_fewshot.transforms import SuperpixelLabels, SuperpixelLabelsd
@@ -64,7 +65,7 @@ def test_no_workers_read_in_the_calling_thread():
 
 
 def test_workers_work_at_the_same_time():
-    barrier = threading.Barrier(3, timeout=20)
+    barrier = threading.Barrier(3, timeout=PATIENCE)
     assert sorted(read_scans(Dataset([0] * 6, lambda _: barrier.wait()), num_workers=3)) == [0, 0, 1, 1, 2, 2]
 
 
@@ -126,14 +127,12 @@ def test_progress_goes_to_standard_error(capsys):
 def test_a_killed_run_keeps_what_it_has_done(tmp_path, computed, num_workers):
     def slowly(scan):
         if scan["name"] == "scan3":
-            time.sleep(60)
+            time.sleep(PATIENCE)
         return labeled(tmp_path).transform(scan)
 
     process = FORK.Process(target=lambda: list(read_scans(scans(slowly), num_workers)))
     process.start()
-    deadline = time.monotonic() + 60
-    while len(list(tmp_path.glob("*.npz"))) < 3 and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until(lambda: len(list(tmp_path.glob("*.npz"))) >= 3)
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     done = len(list(tmp_path.glob("*.npz")))
@@ -147,12 +146,13 @@ def test_a_killed_run_keeps_what_it_has_done(tmp_path, computed, num_workers):
 
 def slowly(number, folder):
     (folder / f"begun{number}").touch()
-    for _ in range(6000):
+    for _ in range(int(100 * PATIENCE)):
         time.sleep(0.01)
     (folder / f"done{number}").touch()
 
 
-def test_an_interrupt_ends_promptly(tmp_path):
+@pytest.mark.usefixtures("interruptible")
+def test_an_interrupt_ends_what_the_threads_do(tmp_path):
     def work():
         try:
             list(read_scans(Dataset(list(range(9)), lambda number: slowly(number, tmp_path)), num_workers=2))
@@ -161,46 +161,57 @@ def test_an_interrupt_ends_promptly(tmp_path):
 
     process = FORK.Process(target=work)
     process.start()
-    while not (tmp_path / "begun1").exists():
-        time.sleep(0.01)
+    wait_until(lambda: len(list(tmp_path.iterdir())) == 2)
     os.kill(process.pid, signal.SIGINT)
-    process.join(20)
+    process.join()
     assert process.exitcode == 130
     assert sorted(path.name for path in tmp_path.iterdir()) == ["begun0", "begun1"]
 
 
-def test_an_error_ends_promptly_what_the_other_threads_do(tmp_path):
+def test_an_error_ends_what_the_other_threads_do(tmp_path):
     def read(number):
         if number == 0:
-            while not (tmp_path / "begun1").exists():
-                time.sleep(0.01)
+            wait_until((tmp_path / "begun1").exists)
             raise OSError("truncated")
         slowly(number, tmp_path)
 
-    start = time.monotonic()
     with pytest.raises(ValueError, match="Scan 0 cannot be read: OSError: truncated"):
         list(read_scans(Dataset(list(range(9)), read), num_workers=2))
-    assert time.monotonic() - start < 30
+    assert [path.name for path in tmp_path.iterdir()] == ["begun1"]
     assert not any(thread.name.startswith("ThreadPoolExecutor") for thread in threading.enumerate())
 
 
-def work_as_rank(rank, folder):
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+def prepare_in_processes(rank, folder):
+    def is_done_by_0():
+        return len(list(folder.glob("*_read_by_0"))) == NUM_SCANS // 2
 
-    def transform(scan):
+    def read(scan):
+        if rank == 1:
+            wait_until(is_done_by_0)
         (folder / f"{scan['name']}_read_by_{rank}").touch()
         return scan
 
-    prepare_scans(scans(transform), num_workers=1)
-    (folder / f"all_{rank}").write_text(str(len(list(folder.glob("scan*")))))
-    dist.destroy_process_group()
+    def read_all_but_one(scan):
+        if scan["name"] == "scan5":
+            raise OSError("truncated")
+        return scan
+
+    prepare_scans(scans(read), num_workers=1)
+    return sorted(path.name for path in folder.glob("scan*")), error_of(prepare_scans, scans(read_all_but_one), 1)
 
 
-def test_ranks_share_the_scans_and_wait_for_each_other(tmp_path):
-    torch.multiprocessing.start_processes(work_as_rank, (tmp_path,), nprocs=2, start_method="fork")
-    read = sorted(path.name for path in tmp_path.glob("scan*"))
-    assert read == [f"scan{n}_read_by_{n % 2}" for n in range(NUM_SCANS)]
-    assert [(tmp_path / f"all_{rank}").read_text() for rank in range(2)] == [str(NUM_SCANS)] * 2
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    return in_two_processes(prepare_in_processes, tmp_path_factory.mktemp("prepared"))
+
+
+def test_ranks_share_the_scans_and_wait_for_each_other(prepared):
+    assert [read for read, _ in prepared] == [[f"scan{n}_read_by_{n % 2}" for n in range(NUM_SCANS)]] * 2
+
+
+def test_a_scan_that_one_rank_cannot_read_ends_all_ranks(prepared):
+    reason = "ValueError: Scan scan5 cannot be read: OSError: truncated"
+    assert [error for _, error in prepared] == [TOLD.format(1, reason), reason]
 
 
 @pytest.mark.parametrize(("ranks", "workers"), [(None, 6), ("4", 1), ("2", 3), ("8", 1)])
@@ -209,8 +220,13 @@ def test_ranks_of_one_machine_share_its_cores(monkeypatch, ranks, workers):
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     if ranks is not None:
         monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks)
-    threads = set(read_scans(Dataset([0] * 60, lambda _: time.sleep(0.01) or threading.get_ident())))
-    assert len(threads) == workers
+    barrier = threading.Barrier(workers, timeout=PATIENCE)
+
+    def thread(scan):
+        barrier.wait()
+        return threading.get_ident()
+
+    assert len(set(read_scans(Dataset([0] * 60, thread)))) == workers
 
 
 def test_one_process_prepares_nothing(computed):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from interruptions import PATIENCE
 from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, MapTransform
 
 from monai_fewshot.apps.prepare.cases import Case
@@ -57,7 +58,7 @@ def load_or_die(case: Case) -> dict:
         raise ValueError("is not what it should be; draw it anew.")
     if case.name.startswith("slow"):
         (case.image[0].parent / f"begun_{case.name}").write_text(str(os.getpid()))
-        time.sleep(60)
+        time.sleep(PATIENCE)
     return load_case(case)
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 import ast
 import importlib
 import json
-import os
+import re
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from interruptions import interrupted_when
+from interruptions import PATIENCE, interrupted_when, is_alive
 from monai.bundle import ConfigParser
 
 from monai_fewshot.apps.benchmark import ChildProcesses, Step, replace_between
@@ -97,13 +98,14 @@ def test_a_cell_does_its_steps_in_order_and_keeps_the_overall_results(bundles, c
         "a", "import os; print('first', os.environ['OMP_NUM_THREADS'], flush=True)", WRITE + "; print('second')"
     )
     assert made.results() is None
+    start = time.perf_counter()
     result = made.run(2, ChildProcesses())
     assert result["overall"] == SUMMARY[4]
     assert result["by_class"] == {"lesion": SUMMARY[2], "polyp": SUMMARY[3]}
     assert result["evaluations"]["eval"]["b"] == {"lesion": SUMMARY[5], "mean": SUMMARY[6]}
     assert bundles.overall(result, "eval") == SUMMARY[4]
     assert bundles.overall(result, "eval", "b") == SUMMARY[6]
-    assert 0 < result["minutes"] < 1
+    assert 0 < 60 * result["minutes"] < time.perf_counter() - start
     assert made.results() == result
     assert (made.folder / "log.txt").read_text().split() == ["first", "2", "second"]
 
@@ -126,7 +128,7 @@ def test_finished_cells_are_skipped(bundles, cell, capsys):
     assert not (done.folder / "log.txt").exists()
     first, second = capsys.readouterr().out.splitlines()
     assert first == "1 of 2 are done"
-    assert second.startswith("1/1 waiting: Dice 50.0, IoU 37.5, 0.0 min")
+    assert re.match(r"1/1 waiting: Dice 50\.0, IoU 37\.5, \d+\.\d min", second)
     assert bundles.run_cells([done, waiting], 1, 1, lambda: calls.append(False)) == {}
     assert calls == [True]
 
@@ -146,13 +148,12 @@ def test_a_cell_that_fails_is_reported_and_stops_no_other(parallel, bundles, cel
 
 
 def test_an_interruption_ends_running_cells_and_begins_no_more(bundles, cell):
-    wait = "import os, pathlib, time; pathlib.Path('pid').write_text(str(os.getpid())); time.sleep(60)"
+    wait = f"import os, pathlib, time; pathlib.Path('pid').write_text(str(os.getpid())); time.sleep({PATIENCE})"
     cells = [cell("running", wait), cell("later", WRITE)]
     pid = cells[0].folder / "pid"
     with interrupted_when(lambda: pid.exists() and pid.read_text()):
         bundles.run_cells(cells, 1, 1, lambda: None)
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(pid.read_text()), 0)
+    assert not is_alive(int(pid.read_text()))
     assert cells[1].results() is None
 
 

@@ -23,7 +23,7 @@ device = os.environ.get("CUDA_VISIBLE_DEVICES", "-")
 open(log, "a").write(f"{where} {device} {settings.get('max_epochs')} {settings.get('epoch_length')}\\n")
 print("began", where)
 if (pathlib.Path(log).parent / "wait").exists():
-    time.sleep(60)
+    time.sleep(600)
 if any(word in where for word in os.environ.get("BREAK", "nothing").split(",")):
     sys.exit("MemoryError: no room")
 if usage.name == "evaluate_usage.json":

@@ -9,12 +9,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from interruptions import PATIENCE, is_alive, wait_until
 from made_cases import AFFINE, CLASS_NAMES, SIZE, Halve, load_case, load_or_die, make_case
 
 from monai_fewshot.apps.prepare.cases import Case, Problem
@@ -260,6 +260,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_run_ends_its_processes_and_keeps_what_is_done(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(INTERRUPTED)
@@ -267,17 +268,13 @@ def test_an_interrupted_run_ends_its_processes_and_keeps_what_is_done(tmp_path):
     environment = {**os.environ, "PYTHONPATH": f"{root}:{root / 'tests' / 'helpers'}", "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([sys.executable, script, tmp_path], env=environment, stderr=subprocess.PIPE, text=True)
     begun = [tmp_path / "source" / f"begun_{name}" for name in ("slow", "slower")]
-    deadline = time.time() + 60
-    while not all(file.exists() and file.read_text() for file in begun) and time.time() < deadline:
-        time.sleep(0.05)
+    wait_until(lambda: process.poll() is not None or all(file.exists() and file.read_text() for file in begun))
     children = [int(file.read_text()) for file in begun]
     process.send_signal(signal.SIGINT)
-    error = process.communicate(timeout=20)[1]
+    error = process.communicate(timeout=PATIENCE)[1]
     assert error.rstrip().endswith("KeyboardInterrupt")
     assert error.count("Traceback") == 1
-    for child in children:
-        with pytest.raises(ProcessLookupError):
-            os.kill(child, 0)
+    wait_until(lambda: not any(map(is_alive, children)))
     assert {file.name for file in (tmp_path / "out").rglob("*") if file.is_file()} == {"a.nii.gz", "a.json"}
 
 
