@@ -1,13 +1,21 @@
 # Copyright (c) monai_fewshot contributors
 # SPDX-License-Identifier: Apache-2.0
-"""How fast the methods for color images train in batches, beside one episode at a time; for throughput.py.
+"""How fast the methods for color images train, beside the plain way of MaskSplit; for throughput.py.
 
-Networks, losses and transforms are those of the bundles' configs/train.json. The plain way transforms the images of one
-episode one by one on the CPU, with the transforms of single images, and trains on it alone in float32.
+Networks, losses and transforms are those of the bundles' configs/train.json.
+
+The plain way is that of src/dataset/dataset.py and src/lightning_models/simpleNetwork.py of MaskSplit's authors,
+https://github.com/AhmetSencan/MaskSplit-Self-supervised-Meta-learning-for-Few-shot-Semantic-Segmentation. Alike: four
+loader processes split one mask at a time and transform the image with either half; the network is trained on batches
+of episodes in float32. Kinder than the original: images lie decoded in memory, and support and query pass the encoder
+as one batch. Harsher: the transforms of single images are this package's, the original's albumentations'.
+
+We found no code of the method with surrogate tasks; it is compared with nothing.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,21 +23,26 @@ import numpy as np
 import torch
 from monai.bundle import ConfigParser
 from monai.transforms import NormalizeIntensity
+from plain_training import LOADER_PROCESSES, PREFETCHED
 from step_timing import WARM_UP, timed_steps
+from torch.utils.data import DataLoader, Dataset
 
 from monai_fewshot.apps.benchmark import BUNDLES
 from monai_fewshot.apps.phantom import make_phantom_lesions, make_phantom_shapes
-from monai_fewshot.data import AnnotatedEpisodes, Episodes, MaskSplitEpisodes, SurrogateEpisodes
+from monai_fewshot.data import MaskSplitEpisodes
 from monai_fewshot.engines import PrepareBatchEpisode
 from monai_fewshot.transforms import NormalizeChannels
 from monai_fewshot.utils import EpisodeKeys
 
+METHOD_BATCH = 8
+
 
 class ImageMethod(NamedTuple):
-    """A bundle, and the entries of its configuration that name the data."""
+    """A bundle, the entries of its configuration that name the data, and whether its authors published code."""
 
     bundle: str
     data: dict[str, str]
+    published: bool
 
 
 def phantom_methods(folder: Path, num_images: int = 20) -> list[ImageMethod]:
@@ -37,20 +50,20 @@ def phantom_methods(folder: Path, num_images: int = 20) -> list[ImageMethod]:
     lesions = make_phantom_lesions(folder / "lesions", num_images)
     shapes = make_phantom_shapes(folder / "shapes", num_images // 5, 5)
     return [
-        ImageMethod("masksplit", {"dataset_dir": str(lesions), "masks_dir": str(lesions / "masks")}),
-        ImageMethod("surrogate_fewshot", {"dataset_dir": str(shapes)}),
+        ImageMethod("masksplit", {"dataset_dir": str(lesions), "masks_dir": str(lesions / "masks")}, True),
+        ImageMethod("surrogate_fewshot", {"dataset_dir": str(shapes)}, False),
     ]
 
 
-def configuration(settings: dict[str, Any], method: ImageMethod, batch_size: int, plain: bool) -> ConfigParser:
-    """Read the training of a bundle, with stacks on the CPU where it is the plain one."""
+def configuration(settings: dict[str, Any], method: ImageMethod, plain: bool) -> ConfigParser:
+    """Read the training of a bundle, with the stack on the CPU where it is the plain one."""
     parser = ConfigParser()
     parser.read_config(BUNDLES / method.bundle / "configs" / "train.json")
     changed: dict[str, Any] = {
         **method.data,
         "image_size": [settings["method_size"]] * 2,
-        "batch_size": batch_size,
-        "epoch_length": settings["steps"] + WARM_UP,
+        "batch_size": METHOD_BATCH,
+        "epoch_length": settings["steps"] + WARM_UP + PREFETCHED,
         "device": settings["device"],
         "dtype": "$torch.float32" if plain else f"$torch.{settings['dtype']}",
         "channels_last": False if plain else settings["channels_last"],
@@ -58,28 +71,25 @@ def configuration(settings: dict[str, Any], method: ImageMethod, batch_size: int
     }
     if plain:
         changed["train#stack#device"] = "cpu"
-        if "unlabeled" in parser["train"]:
-            changed["train#unlabeled#device"] = "cpu"
     parser.update(changed)
     return parser
 
 
-def image_method_cell(settings: dict[str, Any], method: ImageMethod, batch_size: int, plain: bool) -> dict[str, float]:
+def image_method_cell(settings: dict[str, Any], method: ImageMethod, plain: bool) -> dict[str, float]:
     """Time the training steps of a method, in this process."""
     torch.set_num_threads(settings["threads"])
     torch.manual_seed(0)
     device, prepare = settings["device"], PrepareBatchEpisode()
-    parser = configuration(settings, method, batch_size, plain)
-    network, optimizer, loss, inferer, dataset = (
-        parser.get_parsed_content(key) for key in ("network", "optimizer", "loss", "train#inferer", "train#dataset")
+    parser = configuration(settings, method, plain)
+    network, optimizer, loss, inferer, dataset, loader = (
+        parser.get_parsed_content(key)
+        for key in ("network", "optimizer", "loss", "train#inferer", "train#dataset", "train#dataloader")
     )
+    if plain:
+        pinned = torch.device(device).type == "cuda"
+        loader = DataLoader(PlainMaskSplit(dataset), METHOD_BATCH, num_workers=LOADER_PROCESSES, pin_memory=pinned)
     network.train()
-    batches, random = iter(parser.get_parsed_content("train#dataloader")), np.random.RandomState(0)
-
-    def make() -> Any:
-        if not plain:
-            return prepare(next(batches), device)
-        return prepare({key: value[None] for key, value in plain_image_episode(dataset, random).items()}, device)
+    batches = iter(loader)
 
     def step(batch: Any) -> None:
         image, target, inputs, _ = batch
@@ -87,17 +97,20 @@ def image_method_cell(settings: dict[str, Any], method: ImageMethod, batch_size:
         loss(inferer(image, network, *inputs), target).backward()
         optimizer.step()
 
-    return timed_steps(make, step, settings["steps"] * (4 if plain else 1), device, batch_size)
+    return timed_steps(lambda: prepare(next(batches), device), step, settings["steps"], device, METHOD_BATCH)
 
 
-def plain_image_episode(
-    dataset: MaskSplitEpisodes | SurrogateEpisodes, random: np.random.RandomState
-) -> dict[str, torch.Tensor]:
-    """Make an episode image by image."""
-    if isinstance(dataset, MaskSplitEpisodes):
-        return plain_mask_split(dataset, random)
-    assert isinstance(dataset.episodes, AnnotatedEpisodes)
-    return {**plain_annotated(dataset.episodes, random), **plain_surrogate(dataset, random)}
+@dataclass
+class PlainMaskSplit(Dataset):
+    """Episodes made image by image."""
+
+    dataset: MaskSplitEpisodes
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return plain_mask_split(self.dataset, np.random.RandomState(index))
 
 
 def plain_mask_split(dataset: MaskSplitEpisodes, random: np.random.RandomState) -> dict[str, torch.Tensor]:
@@ -105,41 +118,18 @@ def plain_mask_split(dataset: MaskSplitEpisodes, random: np.random.RandomState) 
     place, values = dataset.choices[random.randint(len(dataset.choices))]
     mask = dataset.stack.label[place] == values[random.randint(len(values))]
     dataset.split.set_random_state(state=random)
-    return _transformed(dataset, [place, place], list(dataset.split(mask.float())), random)
-
-
-def plain_annotated(dataset: AnnotatedEpisodes, random: np.random.RandomState) -> dict[str, torch.Tensor]:
-    """Transform annotated images of one class."""
-    places, values = dataset.draw_slices(random)
-    return _transformed(dataset, places, [(dataset.stack.label[p] == values[0]).float() for p in places], random)
-
-
-def plain_surrogate(dataset: SurrogateEpisodes, random: np.random.RandomState) -> dict[str, torch.Tensor]:
-    """Corrupt images without annotations."""
-    places = random.choice(len(dataset.unlabeled.image), dataset.num_unlabeled, replace=False)
-    dataset.task.set_random_state(state=random)
-    normalize = _normalize_one(dataset.normalize)
-    targets = [dataset.unlabeled.image[place].float() / 255 for place in places]
-    return {
-        EpisodeKeys.SURROGATE_IMAGE: torch.stack([normalize(dataset.task(target)) for target in targets]),
-        EpisodeKeys.SURROGATE_TARGET: torch.stack(targets),
-    }
-
-
-def _transformed(
-    dataset: Episodes, places: list[int], labels: list[torch.Tensor], random: np.random.RandomState
-) -> dict[str, torch.Tensor]:
-    """Transform the images (C, H, W) of an episode with their labels (1, H, W), the query last, each with its draw."""
     assert dataset.augmentation is not None
     geometry, color = dataset.augmentation.geometry, dataset.augmentation.color
     assert geometry is not None
     assert color is not None
     geometry.set_random_state(state=random)
     color.set_random_state(state=random)
-    normalize = _normalize_one(dataset.normalize)
+    assert isinstance(dataset.normalize, NormalizeChannels)
+    normalize = NormalizeIntensity(dataset.normalize.mean, dataset.normalize.std, channel_wise=True)
+    image = dataset.stack.image[place].float() / 255
     images, moved = [], []
-    for place, label in zip(places, labels, strict=True):
-        images.append(normalize(color(geometry(dataset.stack.image[place].float() / 255))))
+    for label in dataset.split(mask.float()):
+        images.append(normalize(color(geometry(image))))
         moved.append(geometry(label, "nearest", randomize=False))
     return {
         EpisodeKeys.IMAGE: images[-1],
@@ -147,8 +137,3 @@ def _transformed(
         EpisodeKeys.SUPPORT_IMAGE: torch.stack(images[:-1]),
         EpisodeKeys.SUPPORT_LABEL: torch.stack(moved[:-1]),
     }
-
-
-def _normalize_one(normalize: Any) -> NormalizeIntensity:
-    assert isinstance(normalize, NormalizeChannels)
-    return NormalizeIntensity(normalize.mean, normalize.std, channel_wise=True)

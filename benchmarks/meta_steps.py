@@ -6,14 +6,20 @@
     python benchmarks/meta_steps.py --results docs/performance.md                    # and write the tables there
     python benchmarks/meta_steps.py --device cuda --image_size 256                   # a GPU
 
-A meta-step is one meta-gradient of a batch of random tasks for MONAI's AttentionUnet with the loss of DiceBCELoss. The
-plain loop takes one task after another, and differentiates through the inner steps by ``torch.autograd.grad(...,
-create_graph=True)``. Each row is timed in a process of its own, its variants taking turns, and the fastest turn counts,
-since what else a machine does only makes turns slower; the first is the warm-up. Each peak of memory is that of one
-meta-step in a process of its own, after a tiny one: on a CPU resident memory beyond what the process had before, with
-an allocator that gives freed blocks of 64 KiB and more back to the system at once, so that it is what lived at the same
-time; on a GPU likewise of allocated memory. Where other work takes more cores than there are, ``--threads 1
---processor_time`` leaves out what a turn waits for one.
+A meta-step is one meta-gradient of a batch of random tasks for MONAI's AttentionUnet with the loss of DiceBCELoss. Each
+row is timed in a process of its own, its variants taking turns, and the fastest turn counts, since what else a machine
+does only makes turns slower; the first is the warm-up. Each peak of memory is that of one meta-step in a process of its
+own, after a tiny one: on a CPU resident memory beyond what the process had before, with an allocator that gives freed
+blocks of 64 KiB and more back to the system at once, so that it is what lived at the same time; on a GPU likewise of
+allocated memory. Where other work takes more cores than there are, ``--threads 1 --processor_time`` leaves out what a
+turn waits for one.
+
+The plain loop is MAML as learn2learn has it, in learn2learn/algorithms/maml.py and examples/vision/ of
+https://github.com/learnables/learn2learn; we found no code of Khadka et al., whose few-shot segmentation the meta-steps
+are for, and that of iMAML, https://github.com/aravindr93/imaml_dev, loops over tasks too. Alike: one task after another
+in float32; each inner step makes new weights by ``torch.autograd.grad(..., create_graph=True)``; gradients of tasks are
+added up one by one, so that one graph lives at a time. Kinder than the original: it clones no modules and copies no
+data to the device in an inner step.
 
 The loop's meta-gradient must be ours. Where an activation lies within a rounding error of a ReLU's kink, two
 orders of summation differ by a finite jump, in the gradient of either. So the two are held to each other twice on small

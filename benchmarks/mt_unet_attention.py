@@ -6,9 +6,13 @@
     python benchmarks/mt_unet_attention.py --device cuda      # a GPU
 
 A pass is the ten attentions of MT-UNet for a batch of images, from scores and values to outputs, on grids of one token
-a window; in training with the gradients of all inputs for given ones of the outputs. The loop takes one position after
-another and makes its distances there, as the published implementation does. Outputs and gradients of both must agree in
-float64. They take turns, and the fastest turn counts, since what else a machine does only makes turns slower.
+a window; in training with the gradients of all inputs for given ones of the outputs. Outputs and gradients of both must
+agree in float64. They take turns, and the fastest turn counts, since what else a machine does only makes turns slower.
+
+The loop is that of ``GaussianTrans`` in model/MTUNet.py of the authors, https://github.com/Dootmaan/MT-UNet. Alike: one
+position after another for the whole batch; its distances are listed in Python, made a tensor on the CPU and brought to
+the device; products with the values of its row and of its column are added, then summed. Everything around it, which
+is no loop there either, is left out of both, so that the ratio is not that of the network.
 """
 
 from __future__ import annotations
@@ -31,16 +35,16 @@ TOLERANCE = 1e-9
 def loop_attention(
     value: torch.Tensor, row_score: torch.Tensor, column_score: torch.Tensor, shift: torch.Tensor, bias: torch.Tensor
 ) -> torch.Tensor:
-    """One position after another."""
+    """One position after another of a grid as high as wide."""
     height, width = value.shape[1:3]
     result = torch.zeros_like(value)
     for r in range(height):
         for c in range(width):
-            across = torch.tensor([(c - j) ** 2 for j in range(width)], device=value.device)
-            down = torch.tensor([(r - i) ** 2 for i in range(height)], device=value.device)
+            across = torch.tensor([(c - j) ** 2 for j in range(width)]).to(value.device)
+            down = torch.tensor([(r - i) ** 2 for i in range(height)]).to(value.device)
             row = torch.softmax(row_score[:, r, c] - (shift * across + bias), dim=-1)
             column = torch.softmax(column_score[:, c, r] - (shift * down + bias), dim=-1)
-            result[:, r, c] = (row[..., None] * value[:, r]).sum(1) + (column[..., None] * value[:, :, c]).sum(1)
+            result[:, r, c] = (row[..., None] * value[:, r] + column[..., None] * value[:, :, c]).sum(1)
     return result
 
 

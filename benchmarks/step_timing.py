@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import nn
 
 WARM_UP = 2
 
@@ -28,6 +29,32 @@ def median_seconds(call: Callable[[], Any], device: str, repeats: int, warm_up: 
         if index >= warm_up:
             seconds.append(synchronized(device) - start)
     return statistics.median(seconds)
+
+
+def encoder_seconds(loss: Callable[[], torch.Tensor], encoder: nn.Module, device: str, repeats: int) -> list[float]:
+    """Time a loss and its gradients: medians for the encoder, forth and back, and for the rest."""
+    marks: list[float] = []
+
+    def mark(*_: Any) -> None:
+        marks.append(synchronized(device))
+
+    def left(module: nn.Module, inputs: Any, features: torch.Tensor) -> None:
+        mark()
+        features.register_hook(mark)
+
+    hooks = encoder.register_forward_pre_hook(mark), encoder.register_forward_hook(left)
+    taken = []
+    for _ in range(WARM_UP + repeats):
+        marks.clear()
+        mark()
+        loss().backward()
+        mark()
+        start, entered, ended, returned, end = marks
+        inside = ended - entered + end - returned
+        taken.append((inside, end - start - inside))
+    for hook in hooks:
+        hook.remove()
+    return [statistics.median(seconds) for seconds in zip(*taken[WARM_UP:], strict=True)]
 
 
 def timed_steps(

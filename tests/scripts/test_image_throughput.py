@@ -44,43 +44,22 @@ def same_stream(monkeypatch):
     )
 
 
-def _dataset(method, plain=True):
-    return image_throughput.configuration(SETTINGS, method, 2, plain).get_parsed_content("train#dataset")
-
-
-def _assert_same(plain, batched):
-    assert {key: x.shape for key, x in plain.items()} == {key: batched[key].shape for key in plain}
-    for key, values in plain.items():
-        if key.endswith("label"):
-            assert torch.equal(values, batched[key])
-        else:
-            torch.testing.assert_close(values, batched[key], atol=2e-3, rtol=0, msg=key)
-
-
 def test_a_plain_episode_of_a_split_mask_is_that_of_the_batch(methods, same_stream):
-    dataset = _dataset(methods[0])
+    dataset = image_throughput.configuration(SETTINGS, methods[0], True).get_parsed_content("train#dataset")
     batch = dataset.__getitems__(range(4))
     for index, batched in enumerate(batch):
-        plain = image_throughput.plain_image_episode(dataset, same_stream(dataset.seed, index))
-        _assert_same(plain, batched)
+        plain = image_throughput.plain_mask_split(dataset, same_stream(dataset.seed, index))
+        assert {key: x.shape for key, x in plain.items()} == {key: batched[key].shape for key in plain}
+        for key, values in plain.items():
+            atol = 0 if key.endswith("label") else 2e-3
+            torch.testing.assert_close(values, batched[key], atol=atol, rtol=0, msg=key)
         assert {0, 1} <= set(plain["label"].unique().tolist()) <= {0, 1, 255}
     assert any((episode["label"] == 255).any() for episode in batch), "no mask was split"
 
 
-def test_a_plain_episode_with_a_surrogate_task_is_that_of_the_batch(methods, same_stream):
-    dataset = _dataset(methods[1])
-    for index, batched in enumerate(dataset.__getitems__(range(4))):
-        _assert_same(image_throughput.plain_annotated(dataset.episodes, same_stream(dataset.seed, index)), batched)
-        _assert_same(image_throughput.plain_surrogate(dataset, same_stream(dataset.seed, index, 1)), batched)
-    whole = image_throughput.plain_image_episode(dataset, np.random.RandomState(0))
-    assert {key: x.shape for key, x in whole.items()} == {key: x.shape for key, x in dataset[0].items()}
-
-
 @pytest.mark.parametrize(("which", "network"), [(0, MaskSplitNet), (1, SurrogateNetwork)])
 def test_networks_and_settings_are_those_of_the_bundles(methods, which, network):
-    fast, plain = (
-        image_throughput.configuration({**SETTINGS, "dtype": "bfloat16"}, methods[which], 8, p) for p in (0, 1)
-    )
+    fast, plain = (image_throughput.configuration({**SETTINGS, "dtype": "bfloat16"}, methods[which], p) for p in (0, 1))
     assert isinstance(fast.get_parsed_content("trained_def"), network)
     assert fast.get_parsed_content("train#inferer").dtype == torch.bfloat16
     assert plain.get_parsed_content("train#inferer").dtype == torch.float32
@@ -88,12 +67,22 @@ def test_networks_and_settings_are_those_of_the_bundles(methods, which, network)
     assert batch["image"].shape == (8, 3, 48, 48)
 
 
-def test_image_cells_add_up(methods, monkeypatch):
+@pytest.mark.parametrize("plain", [False, True])
+def test_image_cells_add_up(methods, plain, monkeypatch):
     monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
-    for plain, batch_size in ((False, 2), (True, 1)):
-        cell = image_throughput.image_method_cell(SETTINGS, methods[0], batch_size, plain)
-        assert cell["episodes_per_s"] == pytest.approx(batch_size / cell["step_s"])
-        assert 0 < cell["making_share"] < 1
+    monkeypatch.setattr(image_throughput, "LOADER_PROCESSES", 1)
+    cell = image_throughput.image_method_cell(SETTINGS, methods[0], plain)
+    assert cell["episodes_per_s"] == pytest.approx(8 / cell["step_s"])
+    assert 0 < cell["making_share"] < 1
+
+
+def test_an_encoder_is_told_from_what_comes_after(monkeypatch):
+    clock = iter([0, 0, 0, 0, 0] * 2 + [0, 1, 4, 9, 16, 20, 21, 24, 29, 36])
+    monkeypatch.setattr(step_timing, "synchronized", lambda device: next(clock))
+    encoder = torch.nn.Linear(2, 2)
+    seconds = step_timing.encoder_seconds(lambda: encoder(torch.ones(1, 2)).square().sum(), encoder, "cpu", 2)
+    assert seconds == [10, 6]
+    encoder(torch.ones(1, 2)).sum().backward()
 
 
 def test_steps_are_timed_after_the_warm_up(monkeypatch):
