@@ -4,9 +4,22 @@
 from .array_cache import ArrayCache, array_key
 from .atomic_write import write_atomically
 from .checkpoints import checkpoint_to_resume, latest_checkpoint, load_network, read_provenance
+from .device_settings import check_device_settings, compiler_error
+from .device_tensor import device_tensor
 from .enums import EpisodeKeys
 from .precision import autocast, default_dtype
-from .processes import gather_or_raise, num_processes, process_rank, share_of_batch
+from .processes import (
+    agree_on_file,
+    end_process_group,
+    gather_in_first,
+    num_processes,
+    process_device,
+    process_rank,
+    run_in_first,
+    run_together,
+    share_of_batch,
+    start_process_group,
+)
 from .provenance import Provenance
 from .random_state import RandomState
 from .spatial import pixels_per_slice, resize_slices
@@ -16,18 +29,27 @@ __all__ = [
     "EpisodeKeys",
     "Provenance",
     "RandomState",
+    "agree_on_file",
     "array_key",
     "autocast",
+    "check_device_settings",
     "checkpoint_to_resume",
+    "compiler_error",
     "default_dtype",
-    "gather_or_raise",
+    "device_tensor",
+    "end_process_group",
+    "gather_in_first",
     "latest_checkpoint",
     "load_network",
     "num_processes",
     "pixels_per_slice",
+    "process_device",
     "process_rank",
     "read_provenance",
     "resize_slices",
+    "run_in_first",
+    "run_together",
     "share_of_batch",
+    "start_process_group",
     "write_atomically",
 ]

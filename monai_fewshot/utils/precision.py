@@ -45,14 +45,20 @@ def default_dtype(device: torch.device | str) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
-def autocast(device: torch.device | str, dtype: torch.dtype) -> AbstractContextManager[Any]:
+def as_dtype(dtype: torch.dtype | str) -> torch.dtype | None:
+    """Read a precision, such as ``"bfloat16"``; None for one that no run can have."""
+    return CHOICES.get(str(dtype).removeprefix("torch."))
+
+
+def autocast(device: torch.device | str, dtype: torch.dtype | str) -> AbstractContextManager[Any]:
     """Make a context for mixed precision on any device.
 
     Args:
         device: the device.
-        dtype: of convolutions and matrix products; float32 changes nothing.
+        dtype: of convolutions and matrix products, or its name; float32 changes nothing.
 
     Returns:
         The context.
     """
-    return nullcontext() if dtype == torch.float32 else torch.autocast(torch.device(device).type, dtype)
+    precision = as_dtype(dtype)
+    return nullcontext() if precision == torch.float32 else torch.autocast(torch.device(device).type, precision)

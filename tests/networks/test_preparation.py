@@ -14,8 +14,9 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch._inductor.decomposition import select_decomp_table
 
 from monai_fewshot.losses import EpisodeLoss
-from monai_fewshot.networks import prepare_network
+from monai_fewshot.networks import preparation, prepare_network
 from monai_fewshot.networks.nets import ALPNet, DilatedResNetEncoder, UNetEncoder, VGG16Encoder
+from monai_fewshot.utils import compiler_error
 
 ENCODERS = {
     "unet": lambda: UNetEncoder(channels=(4, 8, 8), out_channels=6),
@@ -33,8 +34,8 @@ def _episodes(seed=0, batch=2, size=64):
     return (image, support[:, None], label[:, None]), (label, label[:, None])
 
 
-def _step(network, seed=0):
-    inputs, targets = _episodes(seed)
+def _step(network, seed=0, size=64):
+    inputs, targets = _episodes(seed, size=size)
     loss = EpisodeLoss(0.1)(network(*inputs), targets)
     loss.backward()
     return loss.item()
@@ -117,9 +118,29 @@ def test_no_gradient_is_scattered_when_compiled(encoder):
         assert (_gradients(network)[name] - gradient).norm() <= 0.02 * gradient.norm() + 1e-4, name
 
 
-def test_names_stay_when_compiled_in_place(monkeypatch):
-    compiled = []
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **options: compiled.append((self, options)))
+@pytest.mark.slow
+@pytest.mark.skipif(compiler_error(torch.device("cpu")) is not None, reason="torch.compile has no C++ compiler")
+def test_the_defaults_of_a_gpu_train_as_eagerly(monkeypatch, tmp_path):
+    """Compiled for real and with channels innermost, at the size at which scattered gradients went wrong."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    plain = ALPNet(2, UNetEncoder(2, 1, norm="instance"), train_window=8)
+    network = prepare_network(copy.deepcopy(plain), "cpu", channels_last=True, compile=True)
+    assert _step(network, size=128) == pytest.approx(_step(plain, size=128), rel=1e-4)
+    for name, gradient in _gradients(plain).items():
+        assert (_gradients(network)[name] - gradient).norm() <= 0.02 * gradient.norm() + 1e-4, name
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """Networks that were compiled, with their options."""
+    calls = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **options: calls.append((self, options)))
+    return calls
+
+
+def test_names_stay_when_compiled_in_place(compiled):
     network = _network("unet")
     names = list(network.state_dict())
     prepare_network(network, "cpu")
@@ -135,6 +156,43 @@ def test_channels_last_gives_the_same():
     weight = other.encoder.stem[1].conv.weight
     assert weight.is_contiguous(memory_format=torch.channels_last)
     assert _step(network) == pytest.approx(_step(other), abs=1e-5)
+
+
+@pytest.fixture
+def gpu(monkeypatch, compiled):
+    """A pretended GPU that can compile: networks are not moved there."""
+    monkeypatch.setattr(torch.nn.Module, "to", lambda self, device: self)
+    monkeypatch.setattr(preparation, "compiler_error", lambda device: None)
+
+
+def test_a_gpu_has_channels_last_and_compiles(gpu, compiled):
+    network = prepare_network(_network("unet"), "cuda")
+    assert all(p.is_contiguous(memory_format=torch.channels_last) for p in network.parameters() if p.ndim == 4)
+    assert compiled == [(network, {"fullgraph": True})]
+
+
+def test_a_gpu_that_cannot_compile_does_without(gpu, monkeypatch, compiled, caplog):
+    monkeypatch.setattr(preparation, "compiler_error", lambda device: "no Triton")
+    prepare_network(_network("unet"), "cuda")
+    assert compiled == []
+    assert "not compiled, which makes training slower: no Triton" in caplog.text
+
+
+def test_a_gpu_takes_3d_networks(gpu, compiled):
+    network = torch.nn.Sequential(torch.nn.Conv3d(1, 4, 3), torch.nn.Conv3d(4, 4, 3))
+    prepare_network(network, "cuda")
+    assert network[1].weight.is_contiguous()
+    assert compiled == [(network, {"fullgraph": True})]
+    prepare_network(network, "cuda", channels_last=True)
+    assert network[1].weight.is_contiguous(memory_format=torch.channels_last_3d)
+
+
+def test_synchronized_normalization_is_not_compiled_as_one_graph(gpu, compiled):
+    network = torch.nn.SyncBatchNorm.convert_sync_batchnorm(_network("unet, batch norm"))
+    prepare_network(network, "cuda")
+    assert compiled == []
+    prepare_network(network, "cuda", compile=True)
+    assert compiled == [(network, {"fullgraph": False})]
 
 
 def test_nothing_to_checkpoint():
