@@ -23,10 +23,12 @@ from monai.utils import CommonKeys
 from monai_fewshot.data import EpisodeSampler, ExemplarSamples, SliceStack
 from monai_fewshot.handlers import GlobalLoss, TrainingCheckpoints
 from monai_fewshot.utils import (
-    gather_or_raise,
+    agree_on_file,
     load_network,
     num_processes,
     process_rank,
+    run_in_first,
+    run_together,
     share_of_batch,
     write_atomically,
 )
@@ -165,13 +167,15 @@ class ExemplarTraining:
                 )
                 truth = self.unlabeled if self.has_truth else None
                 self._log("After stage %d %s", stage, describe_labels(pseudo, truth))
-        self._save(self.folder / "model.pt")
+        run_in_first(self._save, self.folder / "model.pt")
         return self.network
 
     def _train(self, folder: Path, pseudo: SliceStack | None) -> None:
         model = folder / "model.pt"
-        if self.resume and _agreed(model.is_file, folder):
-            load_network(self.network, model)
+        done = self.resume and run_together(model.is_file)
+        agree_on_file(done, folder)
+        if done:
+            run_together(load_network, self.network, model)
             self._log("%s is there: this stage is done", model)
             return
         torch.manual_seed(torch.initial_seed())
@@ -184,8 +188,7 @@ class ExemplarTraining:
         if self.provenance is not None:
             objects["provenance"] = self.provenance
         device = next(self.network.parameters()).device
-        checkpoints = TrainingCheckpoints(folder, objects, self.resume, device)
-        _agreed(lambda: checkpoints.checkpoint, folder)
+        checkpoints = TrainingCheckpoints(folder, objects, self.resume)
         trainer = SupervisedTrainer(
             device=device,
             max_epochs=self.max_epochs,
@@ -207,11 +210,9 @@ class ExemplarTraining:
             trainer.logger.setLevel(logging.WARNING)
         trainer.run()
         _take_buffers_of_the_first_process(self.network)
-        self._save(model)
+        run_in_first(self._save, model)
 
     def _save(self, path: Path) -> None:
-        if process_rank() > 0:
-            return
         content = {"model": self.network.state_dict()}
         if self.provenance is not None:
             content["provenance"] = self.provenance.state_dict()
@@ -235,17 +236,6 @@ class ExemplarTraining:
     def _log(self, text: str, *values: Any) -> None:
         if process_rank() == 0:
             logger.info(text, *values)
-
-
-def _agreed(look: Callable[[], Any], folder: Path) -> Any:
-    """What all processes see."""
-    seen = gather_or_raise(look)
-    if any(other != seen[0] for other in seen):
-        raise ValueError(
-            f"Processes see different files in {folder}: {', '.join(map(str, seen))}. Name a folder that all of them "
-            "share."
-        )
-    return seen[0]
 
 
 def _shared(network: torch.nn.Module, device: torch.device) -> torch.nn.Module:

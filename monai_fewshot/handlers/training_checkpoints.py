@@ -6,20 +6,43 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from ignite.engine import Engine
 from monai.config import PathLike
 from monai.handlers import CheckpointLoader, CheckpointSaver
 
-from monai_fewshot.utils import RandomState, checkpoint_to_resume
+from monai_fewshot.utils import RandomState, agree_on_file, checkpoint_to_resume, run_together
 
 __all__ = ["BestModelSaver", "TrainingCheckpoints"]
 
 
-class BestModelSaver(CheckpointSaver):
+class _SaverInProcesses(CheckpointSaver):
+    """MONAI's, of which all processes learn where the first one cannot write; attach it in all of them."""
+
+    def __init__(self, save_dir: str, save_dict: dict[str, Any], **settings: Any) -> None:
+        run_together(super().__init__, save_dir, save_dict, **settings)
+
+    def interval_completed(self, engine: Engine) -> None:
+        """Save, in all processes or none."""
+        run_together(super().interval_completed, engine)
+
+    def metrics_completed(self, engine: Engine) -> None:
+        """Save where the metric is the best so far, in all processes or none."""
+        run_together(super().metrics_completed, engine)
+
+
+class _LoaderInProcesses(CheckpointLoader):
+    """MONAI's, of which all processes learn where one cannot read."""
+
+    def __call__(self, engine: Engine) -> None:
+        """Load, in all processes or none."""
+        run_together(super().__call__, engine)
+
+
+class BestModelSaver(_SaverInProcesses):
     """MONAI's ``CheckpointSaver`` for the best validation, whose record of the best survives a resumed training.
 
-    Attach it to the evaluator and give it to :class:`TrainingCheckpoints` among the objects to save.
+    Attach it to the evaluator and give it to :class:`TrainingCheckpoints` among the objects to save. In a process group
+    every process has one; the first one writes, and where it cannot, all end with the reason.
 
     Args:
         save_dir: folder.
@@ -39,29 +62,24 @@ class TrainingCheckpoints:
     """Save all that a training needs to go on exactly as if it had not been interrupted, and go on from it.
 
     After every epoch the objects, the trainer's epoch and iteration and the random generators are saved; the last two
-    files are kept, so that a run killed while it writes one can go on from the other.
+    files are kept, so that a run killed while it writes one can go on from the other. In a process group every process
+    has this handler; the first one writes, and where it cannot, all end with the reason.
 
     Args:
         folder: where checkpoints are written.
         objects: network, optimizer, learning rate schedule and what else has a state, by name.
         resume: whether to go on with the newest checkpoint in the folder, where there is one.
-        map_location: device to load to.
 
     Raises:
-        ValueError: where the folder has checkpoints and ``resume`` is false, or none of them can be read.
+        ValueError: where the folder has checkpoints and ``resume`` is false, none of them can be read, or processes see
+            different ones.
     """
 
-    def __init__(
-        self,
-        folder: PathLike,
-        objects: Mapping[str, Any],
-        resume: bool = False,
-        map_location: torch.device | str = "cpu",
-    ) -> None:
+    def __init__(self, folder: PathLike, objects: Mapping[str, Any], resume: bool = False) -> None:
         self.folder = str(folder)
         self.objects = {**objects, "random_state": RandomState()}
-        self.map_location = map_location
-        self.checkpoint = checkpoint_to_resume(folder, resume)
+        self.checkpoint = run_together(checkpoint_to_resume, folder, resume)
+        agree_on_file(self.checkpoint, folder)
 
     def attach(self, engine: Engine) -> None:
         """Load when the engine starts, save when its epochs end.
@@ -72,5 +90,5 @@ class TrainingCheckpoints:
         objects = {**self.objects, "trainer": engine}
         if self.checkpoint is not None:
             loadable = {name: item for name, item in objects.items() if hasattr(item, "load_state_dict")}
-            CheckpointLoader(self.checkpoint, loadable, map_location=self.map_location).attach(engine)
-        CheckpointSaver(self.folder, objects, save_interval=1, n_saved=2).attach(engine)
+            _LoaderInProcesses(self.checkpoint, loadable, map_location="cpu").attach(engine)
+        _SaverInProcesses(self.folder, objects, save_interval=1, n_saved=2).attach(engine)

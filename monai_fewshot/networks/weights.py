@@ -66,9 +66,7 @@ class WeightReport:
         return "\n".join(lines)
 
 
-def load_encoder_weights(
-    encoder: nn.Module, source: str | Path, *, map_location: str | torch.device = "cpu"
-) -> WeightReport:
+def load_encoder_weights(encoder: nn.Module, source: str | Path) -> WeightReport:
     """Load an encoder's weights from a checkpoint, and report what matched.
 
     The checkpoint is a state dictionary, plain or under ``"state_dict"``, ``"model"`` or ``"network"``. Of the leading
@@ -82,7 +80,6 @@ def load_encoder_weights(
         encoder: network to load into, changed in place.
         source: path or URL. A download is kept in torch hub's checkpoint folder and taken from there the next time;
             a hash in its name (``resnet50-11ad3fa6.pth``) is verified.
-        map_location: device on which the checkpoint is read. Defaults to "cpu".
 
     Returns:
         The report.
@@ -99,7 +96,7 @@ def load_encoder_weights(
         >>> load_encoder_weights(nn.Linear(2, 3), f"{folder}/a.pt").missing
         ('bias',)
     """
-    found = _read_tensors(source, map_location)
+    found = _read_tensors(source)
     wanted = encoder.state_dict()
     prefix = _best_prefix(found, wanted)
     shared = {name: found[prefix + name] for name in wanted if prefix + name in found}
@@ -125,12 +122,12 @@ def load_encoder_weights(
     return report
 
 
-def _read_tensors(source: str | Path, map_location: str | torch.device) -> dict[str, torch.Tensor]:
+def _read_tensors(source: str | Path) -> dict[str, torch.Tensor]:
     path = _download(str(source)) if "://" in str(source) else Path(source).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"there is no weight file {path}; give the path or the URL of a checkpoint")
     try:
-        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ValueError(f"{path} {_why_unreadable(error)}") from error
     tensors = _state_dict(checkpoint)
