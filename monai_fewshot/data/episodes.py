@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from monai_fewshot.transforms import AugmentationDraw, EpisodeAugmentation
-from monai_fewshot.utils import EpisodeKeys
+from monai_fewshot.utils import EpisodeKeys, device_tensor
 
 from .numbered_samples import NumberedSamples, numbered_random
 from .slices import SliceStack
@@ -76,7 +76,7 @@ class Episodes(NumberedSamples):
         Returns:
             (B, K+1, 1, H, W), floating point, 0 background, 1..N the classes.
         """
-        values = torch.tensor(draws).to(label.device, non_blocking=True)
+        values = device_tensor(draws, label.device)
         classes = torch.arange(1, values.shape[1] + 1, device=label.device).view(1, 1, -1, 1, 1)
         return ((label == values[:, None, :, None, None]) * classes).sum(2, keepdim=True).float()
 
@@ -120,12 +120,13 @@ class Episodes(NumberedSamples):
     def _augment(
         self, image: torch.Tensor, label: torch.Tensor, draws: list[AugmentationDraw | None]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        chosen = [i for i, draw in enumerate(draws) if draw is not None]
         assert self.augmentation is not None
-        image[chosen], label[chosen] = self.augmentation(
-            image[chosen], label[chosen], [draw for draw in draws if draw is not None]
-        )
-        return image, label
+        drawn = [draw for draw in draws if draw is not None]
+        if len(drawn) == len(draws):
+            return self.augmentation(image, label, drawn)
+        chosen = device_tensor([i for i, draw in enumerate(draws) if draw is not None], image.device)
+        augmented = self.augmentation(image[chosen], label[chosen], drawn)
+        return image.index_copy(0, chosen, augmented[0]), label.index_copy(0, chosen, augmented[1])
 
 
 class PseudoLabelEpisodes(Episodes):

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from monai_fewshot.transforms import EpisodeAugmentation, RandMaskSplit
+from monai_fewshot.utils import device_tensor
 
 from .episodes import PseudoLabelEpisodes
 from .slices import SliceStack
@@ -61,7 +62,7 @@ class MaskSplitEpisodes(PseudoLabelEpisodes):
 
     def cut(self, label: torch.Tensor, draws: Sequence[Any]) -> torch.Tensor:
         """Split the pseudo-masks of a batch of episodes."""
-        values = torch.tensor([value for value, _ in draws]).to(label.device, non_blocking=True)
+        values = device_tensor([value for value, _ in draws], label.device)
         mask = label[:, 0] == values.view(-1, 1, 1, 1)
         support, query = self.split.apply(mask, [draw for _, draw in draws])
         return torch.cat([support.unsqueeze(1).expand(-1, self.shots, -1, -1, -1), query.unsqueeze(1)], dim=1)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from monai.utils import convert_to_tensor
 
-from monai_fewshot.utils import resize_slices
+from monai_fewshot.utils import device_tensor, resize_slices
 
 from .exclusion import slices_with_classes
 from .scan_reading import read_scans
@@ -109,7 +109,7 @@ class SliceStack:
         Returns:
             Images (B, C, H, W), float32, bytes divided by 255, and labels (B, 1, H, W).
         """
-        index = torch.tensor(slices).to(self.image.device, non_blocking=True)
+        index = device_tensor(slices, self.image.device)
         image, label = self._gather(self.image, index), self._gather(self.label, index)
         return image.float() / 255 if image.dtype == torch.uint8 else image.float(), label
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from monai_fewshot.transforms.surrogate_tasks import SurrogateTask
-from monai_fewshot.utils import EpisodeKeys
+from monai_fewshot.utils import EpisodeKeys, device_tensor
 
 from .episodes import Episodes
 from .numbered_samples import NumberedSamples, numbered_random
@@ -70,7 +70,7 @@ class SurrogateEpisodes(NumberedSamples):
         """
         draws = [self._draw(index) for index in indices]
         image, _ = self.unlabeled.take([place for places, _ in draws for place in places])
-        seeds = torch.tensor([seed for _, seeds in draws for seed in seeds]).to(image.device, non_blocking=True)
+        seeds = device_tensor([seed for _, seeds in draws for seed in seeds], image.device)
         low, span = image.new_zeros(1), image.new_ones(1)
         if self.unlabeled.image.is_floating_point():
             low = image.amin((2, 3), keepdim=True)

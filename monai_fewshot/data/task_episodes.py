@@ -11,7 +11,7 @@ import torch
 from monai.utils import StrEnum
 
 from monai_fewshot.transforms import EpisodeAugmentation
-from monai_fewshot.utils import EpisodeKeys
+from monai_fewshot.utils import EpisodeKeys, device_tensor
 
 from .episodes import IGNORED, Episodes, slices_by_class_and_scan
 from .slices import SliceStack
@@ -98,7 +98,7 @@ class TaskEpisodes(Episodes):
 
     def cut(self, label: torch.Tensor, draws: Sequence[Any]) -> torch.Tensor:
         """Mark of each slice what it was drawn for, 1; pixels that are ignored stay so."""
-        values = torch.from_numpy(np.array(draws)).to(label.device, non_blocking=True)
+        values = device_tensor(np.array(draws), label.device)
         marked = (label == values[:, :, None, None, None]).float()
         return marked.masked_fill_(label == IGNORED, IGNORED)
 

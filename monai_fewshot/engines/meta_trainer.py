@@ -143,17 +143,14 @@ class MetaTrainer(Trainer):
         if num_processes() > 1:
             dist.all_reduce(total)
         flat, tail = total[: len(flat)], total[len(flat) :]
-        count = tail[-2].clamp(min=1)
-        means = (flat / count).split([gradient.numel() for gradient in gradients])
-        named: dict[str, Any] = {
-            str(name): value if tail[-2] > 0 else value.new_tensor(torch.nan)
-            for name, value in zip(figures, tail[:-2] / count, strict=True)
-        }
-        named |= {"tasks": int(tail[-1]), "skipped": int(tail[-1] - tail[-2])}
+        means = (flat / tail[-2].clamp(min=1)).split([gradient.numel() for gradient in gradients])
+        named: dict[str, Any] = dict(zip(map(str, figures), tail[:-2] / tail[-2], strict=True))
+        sound_tasks, tasks = map(int, tail[-2:].tolist())
+        named |= {"tasks": tasks, "skipped": tasks - sound_tasks}
         return [mean.view_as(gradient) for mean, gradient in zip(means, gradients, strict=True)], named
 
     def _report(self, step: MetaStep, numbers: Sequence[int], skipped: int) -> None:
-        bad = (~step.sound).nonzero().flatten().tolist()
+        bad = (~step.sound).nonzero().flatten().tolist() if skipped else []
         histories = [f"task {numbers[i]}: {_history(step, i)}" for i in bad[:SHOWN]]
         for history in histories:
             logger.warning("Left out, for not all of its losses and gradients are finite, %s", history)

@@ -18,7 +18,7 @@ from .protocol import Protocol, get_protocols
 from .scan_registration import RAS_TO_LPS, ScanRegistration, as_itk
 from .support_choice import align_slices, slice_similarity
 from .support_encoding import SupportScan
-from .volume_checks import as_scans, check_query, check_scans
+from .volume_checks import SupportReader, check_query
 
 sitk, _ = optional_import("SimpleITK")
 
@@ -76,6 +76,7 @@ class RegistrationInferer(Inferer):
         self.num_classes = num_classes
         self.registration = registration or ScanRegistration()
         self.placement = ScanPlacement(placement)
+        self._read_support = SupportReader(num_classes, self.protocols)
 
     @torch.no_grad()
     def __call__(
@@ -110,8 +111,7 @@ class RegistrationInferer(Inferer):
         affines = affines.reshape(-1, 4, 4).expand(len(volumes), 4, 4).cpu().numpy()
         margins = []
         for index, (volume, affine) in enumerate(zip(volumes, affines, strict=True)):
-            scans = as_scans(support_image, support_label, index, len(volumes), self.num_classes, volume)
-            check_scans(scans, self.protocols)
+            scans = self._read_support(support_image, support_label, index, len(volumes), volume)
             places = support_affine[index if len(support_affine) > 1 else 0].cpu().numpy()
             margins.append(self._segment(volume, affine, scans, places))
         result = convert_to_dst_type(torch.stack(margins), inputs, dtype=torch.float32)[0]

@@ -14,7 +14,7 @@ import torch
 from torch.utils._pytree import tree_map
 
 from monai_fewshot.networks.nets import FewShotSegmenter
-from monai_fewshot.utils import resize_slices
+from monai_fewshot.utils import device_tensor, resize_slices
 
 from .protocol import Protocol, SupportChoice
 
@@ -74,9 +74,10 @@ def _class_shots(protocol: Protocol, pixels: Sequence[np.ndarray]) -> list[tuple
 class SupportEncoder:
     """Encodes the episodes of a support, and keeps them while neither support nor network changes.
 
-    What was encoded is used again only where the network is the same object, in evaluation mode, and all its tensors
-    and plain attributes (numbers, texts, tuples and frozen dataclasses of them), the images and labels fed to it and
-    the autocast setting are equal in value to what they were. A copy of the weights is kept for that comparison.
+    What was encoded is used again only where the scans are the same list, the network is the same object, in evaluation
+    mode, and all its tensors and plain attributes (numbers, texts, tuples and frozen dataclasses of them) and the
+    autocast setting are equal in value to what they were. A copy of the weights is kept for that comparison, which
+    waits for the device once for each type of them.
 
     Args:
         batch_size: number of slices encoded at a time.
@@ -85,8 +86,9 @@ class SupportEncoder:
     def __init__(self, batch_size: int) -> None:
         self.batch_size = batch_size
         self._network: weakref.ref[FewShotSegmenter] | None = None
+        self._scans: Sequence[SupportScan] | None = None
         self._attributes: list[Any] = []
-        self._tensors: list[torch.Tensor] = []
+        self._weights: dict[Any, torch.Tensor] = {}
         self._encoded: EncodedSupport | None = None
 
     def __call__(
@@ -108,27 +110,29 @@ class SupportEncoder:
             The encoded episodes.
         """
         ordered = sorted(set(episodes), key=lambda episode: (len(episode.shots), episode))
-        groups = [list(group) for _, group in groupby(ordered, key=lambda episode: len(episode.shots))]
-        batches = _gather(scans, groups, size)
-        attributes = [ordered, _attributes(network), _autocast(batches[0][0].device)]
-        inputs = [tensor for batch in batches for tensor in batch]
-        if self._encoded is None or not self._is_current(network, attributes, inputs):
-            contexts = [self._encode(network, *batch) for batch in batches]
+        attributes = [ordered, tuple(size), _attributes(network), _autocast(scans[0].image.device)]
+        weights = _weights(network)
+        if self._encoded is None or not self._is_current(network, scans, attributes, weights):
+            groups = [list(group) for _, group in groupby(ordered, key=lambda episode: len(episode.shots))]
+            contexts = [self._encode(network, *batch) for batch in _gather(scans, groups, size)]
             first = np.cumsum([0, *map(len, groups)])[:-1].tolist()
             self._encoded = EncodedSupport({e: number for number, e in enumerate(ordered)}, contexts, first)
-            self._network, self._attributes = weakref.ref(network), attributes
-            self._tensors = [tensor.detach().clone() for tensor in _weights(network)] + inputs
+            self._network, self._scans = weakref.ref(network), scans
+            self._attributes, self._weights = attributes, weights
         return self._encoded
 
-    def _is_current(self, network: FewShotSegmenter, attributes: list[Any], inputs: Sequence[torch.Tensor]) -> bool:
-        if network.training or self._network is None or self._network() is not network:
+    def _is_current(
+        self,
+        network: FewShotSegmenter,
+        scans: Sequence[SupportScan],
+        attributes: list[Any],
+        weights: dict[Any, torch.Tensor],
+    ) -> bool:
+        if network.training or self._network is None or self._network() is not network or scans is not self._scans:
             return False
-        tensors = [*_weights(network), *inputs]
-        return (
-            attributes == self._attributes
-            and len(tensors) == len(self._tensors)
-            and all(_same(new, old) for new, old in zip(tensors, self._tensors, strict=True))
-        )
+        if attributes != self._attributes or weights.keys() != self._weights.keys():
+            return False
+        return all(torch.equal(new, self._weights[kind]) for kind, new in weights.items())
 
     def _encode(self, network: FewShotSegmenter, images: torch.Tensor, labels: torch.Tensor) -> Any:
         episodes_at_once = max(1, self.batch_size // images.shape[1])
@@ -147,7 +151,7 @@ def _gather(
     row = {shot: number for number, shot in enumerate(shots)}
     images, labels = [], []
     for scan, chosen in groupby(shots, key=lambda shot: shot[0]):
-        places = torch.tensor([place for _, place in chosen], device=scans[scan].image.device)
+        places = device_tensor([place for _, place in chosen], scans[scan].image.device)
         image = scans[scan].image.index_select(-1, places).permute(3, 0, 1, 2)
         label = scans[scan].label.index_select(-1, places).permute(2, 0, 1).unsqueeze(1)
         images.append(resize_slices(image, size))
@@ -155,15 +159,19 @@ def _gather(
     all_images, all_labels = torch.cat(images), torch.cat(labels)
     batches = []
     for group in groups:
-        rows = torch.tensor([[row[shot] for shot in episode.shots] for episode in group], device=all_images.device)
-        classes = torch.tensor([episode.class_number for episode in group], device=all_images.device)
+        rows = device_tensor([[row[shot] for shot in episode.shots] for episode in group], all_images.device)
+        classes = device_tensor([episode.class_number for episode in group], all_images.device)
         batches.append((all_images[rows], (all_labels[rows] == classes.view(-1, 1, 1, 1, 1)).to(all_labels.dtype)))
     return batches
 
 
-def _weights(network: torch.nn.Module) -> list[torch.Tensor]:
+def _weights(network: torch.nn.Module) -> dict[Any, torch.Tensor]:
+    """Copy all tensors of a network, those of a type and device one after another into one."""
     plain = [value for m in network.modules() for value in vars(m).values() if isinstance(value, torch.Tensor)]
-    return [*network.parameters(), *network.buffers(), *plain]
+    kinds: dict[tuple[torch.dtype, torch.device], list[torch.Tensor]] = {}
+    for tensor in (*network.parameters(), *network.buffers(), *plain):
+        kinds.setdefault((tensor.dtype, tensor.device), []).append(tensor.detach().flatten())
+    return {kind: torch.cat(tensors) for kind, tensors in kinds.items()}
 
 
 def _attributes(network: torch.nn.Module) -> list[dict[str, Any]]:
@@ -180,7 +188,3 @@ def _is_plain(value: Any) -> bool:
 
 def _autocast(device: torch.device) -> tuple[bool, torch.dtype]:
     return torch.is_autocast_enabled(device.type), torch.get_autocast_dtype(device.type)
-
-
-def _same(new: torch.Tensor, old: torch.Tensor) -> bool:
-    return new.device == old.device and new.dtype == old.dtype and torch.equal(new, old)

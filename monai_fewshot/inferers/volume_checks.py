@@ -12,7 +12,7 @@ from monai_fewshot.utils import pixels_per_slice
 from .protocol import Protocol
 from .support_encoding import SupportScan
 
-__all__ = ["as_scans", "check_query", "check_query_label", "check_scans"]
+__all__ = ["SupportReader", "check_query", "check_query_label"]
 
 
 def check_query(inputs: torch.Tensor) -> None:
@@ -40,36 +40,71 @@ def check_query_label(label: torch.Tensor | None, inputs: torch.Tensor, needing:
         )
 
 
-def as_scans(
-    image: torch.Tensor | Sequence[torch.Tensor],
-    label: torch.Tensor | Sequence[torch.Tensor],
-    index: int,
-    batch: int,
-    num_classes: int,
-    query: torch.Tensor,
-) -> list[SupportScan]:
-    """Take the support scans of one query out of what the inferer was given.
+class SupportReader:
+    """Takes the support scans of a query out of what an inferer was given, and checks them.
+
+    As long as images and labels keep their values, the same list is returned and nothing is checked again; a copy is
+    kept for that comparison, which waits for the device once.
 
     Args:
-        image: (B or 1, K, C, H, W, D) or K of (C, H, W, D) or (B or 1, C, H, W, D).
-        label: the same with one channel.
-        index: number of the query in its batch.
-        batch: number of queries B.
         num_classes: number of classes N.
-        query: the query image (C, H, W, D), for its channels and device.
-
-    Returns:
-        K scans.
+        protocols: each must find support slices of every class.
     """
-    images = _scans_of("support_image", image, index, batch)
-    labels = _scans_of("support_label", label, index, batch)
-    if len(images) != len(labels) or not images:
-        raise ValueError(f"support_image holds {len(images)} scans, support_label {len(labels)}: give one label each.")
-    pairs = enumerate(zip(images, labels, strict=True))
-    return [_as_scan(number, *pair, num_classes, query) for number, pair in pairs]
+
+    def __init__(self, num_classes: int, protocols: Sequence[Protocol]) -> None:
+        self.num_classes = num_classes
+        self.protocols = protocols
+        self._given: list[torch.Tensor] = []
+        self._scans: list[SupportScan] = []
+
+    def __call__(
+        self,
+        image: torch.Tensor | Sequence[torch.Tensor],
+        label: torch.Tensor | Sequence[torch.Tensor],
+        index: int,
+        batch: int,
+        query: torch.Tensor,
+    ) -> list[SupportScan]:
+        """Read the support of one query.
+
+        Args:
+            image: (B or 1, K, C, H, W, D) or K of (C, H, W, D) or (B or 1, C, H, W, D).
+            label: the same with one channel.
+            index: number of the query in its batch.
+            batch: number of queries B.
+            query: the query image (C, H, W, D), for its channels and device.
+
+        Returns:
+            K scans.
+
+        Raises:
+            ValueError: where images and labels do not fit together or to the query, an image is not finite, a label has
+                values beyond the classes, or a protocol finds no support slice of a class.
+        """
+        images = _scans_of("support_image", image, index, batch)
+        labels = _scans_of("support_label", label, index, batch)
+        if len(images) != len(labels) or not images:
+            raise ValueError(
+                f"support_image holds {len(images)} scans, support_label {len(labels)}: give one label each."
+            )
+        given = [*images, *labels]
+        known = self._scans[0].image if self._scans else None
+        fits = known is not None and known.device == query.device and known.shape[0] == query.shape[0]
+        if not (fits and _equal(given, self._given)):
+            pairs = enumerate(zip(images, labels, strict=True))
+            scans = [_as_scan(number, *pair, self.num_classes, query) for number, pair in pairs]
+            _check_scans(scans, self.protocols)
+            self._given, self._scans = [tensor.clone() for tensor in given], scans
+        return self._scans
 
 
-def check_scans(scans: Sequence[SupportScan], protocols: Sequence[Protocol]) -> None:
+def _equal(new: Sequence[torch.Tensor], old: Sequence[torch.Tensor]) -> bool:
+    """Compare lists of tensors, waiting for the device once."""
+    kinds, others = ([(tensor.shape, tensor.dtype, tensor.device) for tensor in tensors] for tensors in (new, old))
+    return kinds == others and bool(torch.stack([(a == b).all() for a, b in zip(new, old, strict=True)]).all())
+
+
+def _check_scans(scans: Sequence[SupportScan], protocols: Sequence[Protocol]) -> None:
     """Raise a ValueError where no support scan holds a class as a protocol asks for."""
     for protocol in protocols:
         held = torch.stack([torch.from_numpy((s.pixels >= protocol.min_pixels).any(1)) for s in scans]).any(0)

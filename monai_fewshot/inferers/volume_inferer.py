@@ -14,12 +14,12 @@ from torch.utils._pytree import tree_map
 from tqdm import tqdm
 
 from monai_fewshot.networks.nets import FewShotSegmenter
-from monai_fewshot.utils import autocast, pixels_per_slice, resize_slices
+from monai_fewshot.utils import autocast, device_tensor, pixels_per_slice, resize_slices
 
 from .protocol import Protocol, get_protocols
 from .support_choice import ScanPairing, choose_chunks, slice_similarity
 from .support_encoding import EncodedSupport, SupportEncoder, SupportEpisode, SupportScan, chunk_shots
-from .volume_checks import as_scans, check_query, check_query_label, check_scans
+from .volume_checks import SupportReader, check_query, check_query_label
 
 __all__ = ["NOT_SEGMENTED", "FewShotVolumeInferer"]
 
@@ -94,6 +94,7 @@ class FewShotVolumeInferer(Inferer):
         self.progress = progress
         self.threshold = threshold
         self.dtype = dtype
+        self._read_support = SupportReader(num_classes, self.protocols)
         self._encoder = SupportEncoder(batch_size)
 
     @torch.no_grad()
@@ -129,8 +130,7 @@ class FewShotVolumeInferer(Inferer):
         truths = [None] * len(inputs) if label is None else list(label.as_subclass(torch.Tensor))
         results = []
         for index, volume in enumerate(inputs.as_subclass(torch.Tensor).float()):
-            scans = as_scans(support_image, support_label, index, len(inputs), self.num_classes, volume)
-            check_scans(scans, self.protocols)
+            scans = self._read_support(support_image, support_label, index, len(inputs), volume)
             with autocast(inputs.device, self.dtype):
                 results.append(self._segment(volume, network, scans, truths[index]))
         stacked = [torch.stack(margins) for margins in zip(*results, strict=True)]
@@ -153,7 +153,7 @@ class FewShotVolumeInferer(Inferer):
         results = [volume.new_full((self.num_classes, depth, height, width), NOT_SEGMENTED) for _ in plans]
         used = np.flatnonzero(np.any([(numbers >= 0).any((0, 2)) for numbers in numbered], axis=0))
         for slices in self._batches(used):
-            image = volume[..., torch.from_numpy(slices).to(volume.device)].permute(3, 0, 1, 2)
+            image = volume[..., device_tensor(slices, volume.device)].permute(3, 0, 1, 2)
             features = network.encode_query(resize_slices(image, size))
             chosen = [numbers[:, slices] for numbers in numbered]
             pairs, places = _distinct_pairs(chosen)
@@ -246,10 +246,10 @@ def _distinct_pairs(chosen: Sequence[np.ndarray]) -> tuple[np.ndarray, list[np.n
 def _fill(result: torch.Tensor, slices: np.ndarray, margins: torch.Tensor, places: np.ndarray) -> None:
     """Write margins (P, H, W), averaged over their ``places`` (N, rows, R), into ``slices`` of (N, D, H, W)."""
     class_index, row = np.nonzero((places >= 0).all(2))
-    candidates = margins[torch.from_numpy(places[class_index, row]).to(margins.device)]
-    target = torch.from_numpy(np.stack([class_index, slices[row]])).to(result.device)
+    candidates = margins[device_tensor(places[class_index, row], margins.device)]
+    target = device_tensor(np.stack([class_index, slices[row]]), result.device)
     result[target[0], target[1]] = candidates.mean(1)
 
 
 def _take(tree: Any, index: torch.Tensor) -> Any:
-    return tree_map(lambda tensor: tensor[index.to(tensor.device)], tree)
+    return tree_map(lambda tensor: tensor[index.to(tensor.device, non_blocking=True)], tree)

@@ -159,7 +159,7 @@ def _gathered(
     prototypes: torch.Tensor, shown: torch.Tensor, draw: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Prototypes, where there are, and draws of all processes, in one exchange."""
-    draw = draw.to(prototypes)
+    draw = draw.to(prototypes, non_blocking=True)
     if num_processes() == 1:
         return prototypes, shown, draw
     packed = torch.cat([prototypes, shown.unsqueeze(2).to(prototypes), draw.unsqueeze(2)], dim=2)

@@ -13,6 +13,8 @@ from monai.config import KeysCollection, NdarrayOrTensor
 from monai.transforms import MapTransform, RandomizableTransform
 from monai.utils import TransformBackends, convert_to_dst_type, convert_to_tensor, ensure_tuple_rep
 
+from monai_fewshot.utils import device_tensor
+
 from .noise import uniform_noise
 from .warp import affine_matrices, elastic_displacement, warp
 
@@ -139,13 +141,12 @@ class RandAffineElastic(RandomizableTransform):
         """
         scale = image.shape[3] / self.REFERENCE_SIZE
         rows = [[d.rotation, *d.translation, d.shear, d.zoom, *(1 - 2 * f for f in d.flip)] for d in draws]
-        numbers = torch.tensor(rows, dtype=image.dtype)
-        numbers = numbers.to(image.device, non_blocking=True)
+        numbers = device_tensor(rows, image.device, image.dtype)
         matrix = affine_matrices(numbers[:, 0], numbers[:, 1:3], numbers[:, 3], numbers[:, 4])
         matrix = matrix * numbers[:, 5:].unsqueeze(2)
         displacement = None
         if self.alpha:
-            seeds = torch.tensor([d.noise_seed for d in draws]).to(image.device, non_blocking=True)
+            seeds = device_tensor([d.noise_seed for d in draws], image.device)
             noise = uniform_noise(seeds, (2, *image.shape[2:])).to(image.dtype)
             displacement = elastic_displacement(noise, self.alpha * scale, self.sigma * scale)
         return warp(image, matrix, displacement, modes)

@@ -13,7 +13,10 @@ from monai.config import KeysCollection, NdarrayOrTensor
 from monai.transforms import MapTransform, RandomizableTransform
 from monai.utils import TransformBackends, convert_to_dst_type, convert_to_tensor
 
+from monai_fewshot.utils import device_tensor
+
 from .blur import gaussian_blur
+from .where_drawn import apply_where_drawn
 
 __all__ = ["ColorDraw", "RandColorJitter", "RandColorJitterD", "RandColorJitterDict", "RandColorJitterd"]
 
@@ -131,18 +134,14 @@ class RandColorJitter(RandomizableTransform):
         """
         if image.shape[1] not in (1, 3):
             raise ValueError(f"Colors are those of images with 1 or 3 channels, got {tuple(image.shape)}.")
-        numbers = torch.tensor(list(draws), dtype=image.dtype).to(image.device, non_blocking=True)
-        brightness, contrast, saturation, hue, sigma = numbers.T
-        luminance = RGB_TO_YIQ[:1].to(image) if image.shape[1] == 3 else image.new_ones(1, 1)
+        numbers = device_tensor([draw[:-1] for draw in draws], image.device, image.dtype)
+        brightness, contrast, saturation, hue = numbers.T
+        luminance = RGB_TO_YIQ[:1].to(image, non_blocking=True) if image.shape[1] == 3 else image.new_ones(1, 1)
         factor = (brightness * contrast).view(-1, 1, 1)
         matrix = factor * _color_matrices(saturation, hue) if image.shape[1] == 3 else factor
         mean = (luminance @ image.mean((2, 3)).unsqueeze(2)) * (brightness * (1 - contrast)).view(-1, 1, 1)
         out = torch.baddbmm(mean.expand(-1, image.shape[1], 1), matrix, image.flatten(2)).view_as(image)
-        blurred = [i for i, draw in enumerate(draws) if draw.blur_sigma]
-        if blurred:
-            reach = math.ceil(4 * max(draw.blur_sigma for draw in draws))
-            out[blurred] = gaussian_blur(out[blurred], sigma[blurred], reach)
-        return out.clamp_(0, 1)
+        return apply_where_drawn(gaussian_blur, out, [draw.blur_sigma or None for draw in draws]).clamp(0, 1)
 
     def __call__(self, img: NdarrayOrTensor, randomize: bool = True) -> NdarrayOrTensor:
         """Transform an image.
@@ -203,4 +202,4 @@ def _color_matrices(saturation: torch.Tensor, hue: torch.Tensor) -> torch.Tensor
     cos, sin = saturation * angle.cos(), saturation * angle.sin()
     one, zero = torch.ones_like(cos), torch.zeros_like(cos)
     turn = torch.stack([one, zero, zero, zero, cos, -sin, zero, sin, cos], dim=1).view(-1, 3, 3)
-    return YIQ_TO_RGB.to(saturation) @ turn @ RGB_TO_YIQ.to(saturation)
+    return YIQ_TO_RGB.to(saturation, non_blocking=True) @ turn @ RGB_TO_YIQ.to(saturation, non_blocking=True)

@@ -4,14 +4,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from monai_fewshot.utils import device_tensor
+
 from .affine_elastic import RandAffineElastic, WarpDraw
 from .color_jitter import ColorDraw, RandColorJitter
 from .warp import adjust_gamma
+from .where_drawn import apply_where_drawn
 
 __all__ = ["AugmentationDraw", "EpisodeAugmentation"]
 
@@ -78,14 +82,13 @@ class EpisodeAugmentation:
         Returns:
             Image and label of the same shapes.
         """
-        moved = [i for i, draw in enumerate(draws) if draw.warp is not None]
-        if self.geometry is not None and moved:
-            modes = ["bilinear"] * image.shape[1] + ["nearest"]
+        if self.geometry is not None:
+            move = partial(self.geometry.apply, modes=["bilinear"] * image.shape[1] + ["nearest"])
             both = torch.cat([image, label.to(image.dtype)], dim=1)
-            both[moved] = self.geometry.apply(both[moved], [d.warp for d in draws if d.warp is not None], modes)
+            both = apply_where_drawn(move, both, [draw.warp for draw in draws])
             image, label = both[:, :-1], both[:, -1:]
         if self.gamma is not None:
-            image = adjust_gamma(image, torch.tensor([d.gamma for d in draws], dtype=image.dtype, device=image.device))
+            image = adjust_gamma(image, device_tensor([draw.gamma for draw in draws], image.device, image.dtype))
         if self.color is not None:
             image = self.color.apply(image, [d.color for d in draws if d.color is not None])
         return image, label

@@ -3,9 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -15,18 +12,7 @@ from scipy import ndimage
 
 from monai_fewshot.utils import pixels_per_slice
 
-__all__ = ["apply_where_drawn", "blend_layers", "check_exemplar", "class_centers", "organ_free", "paste_masks"]
-
-
-def apply_where_drawn(
-    apply: Callable[[torch.Tensor, list[Any]], torch.Tensor], images: torch.Tensor, draws: Sequence[Any]
-) -> torch.Tensor:
-    """Transform the images of a batch that have a draw; the others, with None, stay bit by bit."""
-    drawn = [i for i, draw in enumerate(draws) if draw is not None]
-    if not drawn:
-        return images
-    index = torch.tensor(drawn, device=images.device)
-    return images.index_put((index,), apply(images[index], [draws[i] for i in drawn]))
+__all__ = ["blend_layers", "check_exemplar", "class_centers", "organ_free", "paste_masks"]
 
 
 def check_exemplar(

@@ -14,11 +14,14 @@ from monai.config import KeysCollection, NdarrayOrTensor
 from monai.transforms import MapTransform, RandomizableTransform
 from monai.utils import TransformBackends, convert_to_dst_type, convert_to_tensor
 
+from monai_fewshot.utils import device_tensor
+
 from .affine_elastic import RandAffineElastic, WarpDraw
 from .exemplar_arrangement import ExemplarArrangement, draw_class_warps, draw_warp
-from .exemplar_pasting import apply_where_drawn, blend_layers, check_exemplar, class_centers, organ_free, paste_masks
+from .exemplar_pasting import blend_layers, check_exemplar, class_centers, organ_free, paste_masks
 from .image_checks import keys_beside
 from .intensity_variation import IntensityDraw, IntensityVariation
+from .where_drawn import apply_where_drawn
 
 __all__ = [
     "RandExemplarSynthesis",
@@ -183,7 +186,7 @@ class RandExemplarSynthesis(RandomizableTransform):
         check_exemplar(image, label, len(draws), self.backgrounds)
         image, label = (x.expand(len(draws), *x.shape[1:]) for x in (image, label))
         instances, masks = self._instances(image, label, draws)
-        pasted = paste_masks(masks, torch.tensor([draw.order for draw in draws]).to(image.device, non_blocking=True))
+        pasted = paste_masks(masks, device_tensor([draw.order for draw in draws], image.device))
         layers = torch.cat([self._background(image, draws).unsqueeze(1), instances], dim=1)
         return blend_layers(layers, pasted, self.blend), pasted.to(label.dtype)
 
@@ -237,11 +240,12 @@ class RandExemplarSynthesis(RandomizableTransform):
         given = [i for i, draw in enumerate(draws) if draw.background is not None]
         if self.backgrounds is None or not given:
             return out
-        pictures = self.backgrounds[[draws[i].background for i in given]].to(image)
+        chosen = device_tensor([draws[i].background for i in given], self.backgrounds.device)
+        pictures = self.backgrounds[chosen].to(image, non_blocking=True)
         pictures = apply_where_drawn(self.intensity.apply, pictures, [draws[i].background_intensity for i in given])
         warp = partial(self.geometry.apply, modes=["bilinear"] * image.shape[1])
         pictures = apply_where_drawn(warp, pictures, [draws[i].background_warp for i in given])
-        return out.index_put((torch.tensor(given, device=image.device),), pictures)
+        return out.index_copy(0, device_tensor(given, image.device), pictures)
 
 
 class RandExemplarSynthesisd(RandomizableTransform, MapTransform):

@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from monai_fewshot.utils import device_tensor
+
 from .blur import gaussian_blur
 from .warp import adjust_gamma
+from .where_drawn import apply_where_drawn
 
 __all__ = ["IntensityDraw", "IntensityVariation"]
 
@@ -104,13 +106,9 @@ class IntensityVariation:
         Returns:
             (B, C, H, W).
         """
-        numbers = torch.tensor([list(draw) for draw in draws], dtype=image.dtype).to(image.device, non_blocking=True)
-        gain, shift, gamma, sigma = numbers.view(-1, 4, 1, 1, 1).unbind(1)
+        numbers = device_tensor([draw[:-1] for draw in draws], image.device, image.dtype)
+        gain, shift, gamma = numbers.view(-1, 3, 1, 1, 1).unbind(1)
         image = adjust_gamma(image, gamma.flatten())
         std, mean = torch.std_mean(image, (2, 3), correction=0, keepdim=True)
         out = (image - mean) * gain + mean + shift * std
-        blurred = [i for i, draw in enumerate(draws) if draw.blur_sigma]
-        if blurred:
-            reach = math.ceil(4 * max(draw.blur_sigma for draw in draws))
-            out[blurred] = gaussian_blur(out[blurred], sigma.flatten()[blurred], reach)
-        return out
+        return apply_where_drawn(gaussian_blur, out, [draw.blur_sigma or None for draw in draws])

@@ -12,6 +12,8 @@ from monai.config import KeysCollection, NdarrayOrTensor
 from monai.transforms import MapTransform, RandomizableTransform
 from monai.utils import StrEnum, TransformBackends, convert_to_dst_type, convert_to_tensor
 
+from monai_fewshot.utils import device_tensor
+
 from .image_checks import keys_beside
 
 __all__ = ["MaskSplitDraw", "RandMaskSplit", "RandMaskSplitD", "RandMaskSplitDict", "RandMaskSplitd", "SplitMode"]
@@ -120,8 +122,8 @@ class RandMaskSplit(RandomizableTransform):
             Labels of support and query, (B, 1, H, W) each: 1 the image's half, and in the query's 255 the support's.
         """
         inside = mask > 0
-        numbers = torch.tensor([list(draw) for draw in draws], dtype=torch.float32)
-        split, vertical, slope, swap = numbers.to(mask.device, non_blocking=True).view(-1, 4, 1, 1, 1).unbind(1)
+        numbers = device_tensor([list(draw) for draw in draws], mask.device, torch.float32)
+        split, vertical, slope, swap = numbers.view(-1, 4, 1, 1, 1).unbind(1)
         sloped, straight = (
             torch.where(vertical > 0, _beyond_line(inside, moved), _beyond_line(inside.mT, moved).mT)
             for moved in (slope, torch.zeros_like(slope))

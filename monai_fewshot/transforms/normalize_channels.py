@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import torch
 
+from monai_fewshot.utils import device_tensor
+
 __all__ = ["NormalizeChannels"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -54,5 +56,5 @@ class NormalizeChannels:
                 f"Images {tuple(image.shape)} have not the {len(self.mean)} channels that mean and std have."
             )
         shape = (1, -1, *[1] * (image.ndim - 2))
-        mean, std = (torch.tensor(x, dtype=image.dtype, device=image.device).view(shape) for x in (self.mean, self.std))
+        mean, std = (device_tensor(x, image.device, image.dtype).view(shape) for x in (self.mean, self.std))
         return (image - mean) / std

@@ -49,7 +49,7 @@ def elastic_displacement(noise: torch.Tensor, alpha: float, sigma: float) -> tor
     Returns:
         (B, 2, H, W), pixels.
     """
-    kernel = gaussian_1d(torch.tensor(float(sigma)), truncated=4.0).to(noise)
+    kernel = gaussian_1d(torch.tensor(float(sigma)), truncated=4.0).to(noise, non_blocking=True)
     return alpha * separable_filtering(noise, [kernel, kernel], mode="zeros")
 
 
