@@ -6,7 +6,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from monai.networks.layers.factories import Pool
 
 from .logits import class_masks
@@ -21,6 +20,8 @@ __all__ = [
     "shot_averages",
 ]
 
+NORM_FLOOR = 1e-4
+"""Shorter vectors are not normalized but divided by this, as in the published implementation."""
 CPU_SIMILARITIES = 1 << 22
 """Similarities computed at once on a CPU without gradients. Blocks of more memory than this go back to the system when
 freed, and fetching them anew for every batch took longer than the arithmetic."""
@@ -112,7 +113,7 @@ def class_similarity(features: torch.Tensor, prototypes: torch.Tensor, scale: fl
     """
     with torch.autocast(features.device.type, enabled=False):
         query = _unit(features.float().flatten(2), dim=1)
-        return (scale * (_unit(prototypes.float(), dim=2) @ query)).unflatten(2, features.shape[2:])
+        return (scale * _unit(prototypes.float(), dim=2) @ query).unflatten(2, features.shape[2:])
 
 
 def prototype_similarity(features: torch.Tensor, prototypes: PrototypeSet, scale: float = 20.0) -> torch.Tensor:
@@ -122,7 +123,7 @@ def prototype_similarity(features: torch.Tensor, prototypes: PrototypeSet, scale
         S_k = \alpha \cos(p_k, f), \qquad S'_c = \sum_{k \in c} S_k \, \mathrm{softmax}_{k \in c}(S_k)
 
     Similarities to the shared local prototypes are computed once; a softmax over the part of them that a class owns is
-    a product with its mask, since ``exp(S - scale)`` neither overflows nor vanishes for ``|S| <= scale``.
+    a product with its mask, since ``exp(S)`` neither overflows nor vanishes for ``|S| <= scale``.
 
     Based on: Ouyang et al., "Self-supervision with Superpixels", ECCV 2020, equations 4 and 5,
     https://arxiv.org/abs/2007.09886.
@@ -147,14 +148,16 @@ def prototype_similarity(features: torch.Tensor, prototypes: PrototypeSet, scale
 def _similarity(features: torch.Tensor, prototypes: PrototypeSet, scale: float) -> torch.Tensor:
     with torch.autocast(features.device.type, enabled=False):
         query = _unit(features.float().flatten(2), dim=1)
-        local = scale * (_unit(prototypes.local.float(), dim=2) @ query)
-        pooled = scale * (_unit(prototypes.pooled.float(), dim=3) @ query.unsqueeze(1))
-        local_weight = (local - scale).exp()
-        pooled_weight = (pooled - scale).exp() * prototypes.used.unsqueeze(3)
+        local = scale * _unit(prototypes.local.float(), dim=2) @ query
+        pooled = scale * _unit(prototypes.pooled.float(), dim=3).flatten(1, 2) @ query
+        pooled = pooled.unflatten(1, prototypes.used.shape[1:])
+        local_weight = local.exp()
+        pooled_weight = pooled.exp() * prototypes.used.unsqueeze(3)
         total = prototypes.owned @ local_weight + pooled_weight.sum(2)
         score = prototypes.owned @ (local_weight * local) + (pooled_weight * pooled).sum(2)
         return (score / total).unflatten(2, features.shape[2:])
 
 
 def _unit(x: torch.Tensor, dim: int) -> torch.Tensor:
-    return F.normalize(x, dim=dim, eps=1e-4)
+    """Normalize as ``torch.nn.functional.normalize`` does, whose norm over a strided dimension is slow on a CPU."""
+    return x * x.square().sum(dim, keepdim=True).clamp(min=NORM_FLOOR**2).rsqrt()

@@ -96,4 +96,5 @@ class PrototypeSegmenter(FewShotSegmenter):
                 "(B or 1, K, C, *S) beside (B, C, *S)."
             )
         encoded = self.encode_query(torch.cat([support_image.flatten(0, 1), image]))
-        return encoded[: episodes * shots].unflatten(0, (episodes, shots)), encoded[episodes * shots :]
+        support, query = encoded.split([episodes * shots, len(image)])
+        return support.unflatten(0, (episodes, shots)), query
