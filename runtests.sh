@@ -9,11 +9,11 @@ usage() {
     cat <<'HELP'
 Check the project in an environment of its own, with the tested versions of all packages.
 
-usage: ./runtests.sh [--clean] [--lint] [--types] [--docs] [--quick] [--benchmark] [--tutorials]
-                     [--unit [PYTEST ARGUMENT ...]]
+usage: ./runtests.sh [--clean] [--dtype TYPE] [--lint] [--types] [--docs] [--quick] [--precision]
+                     [--benchmark] [--tutorials] [--unit [PYTEST ARGUMENT ...]]
 
-With none of the parts named, all of them run: lint, types, documentation, unit tests, the
-benchmark on phantoms and tutorials.
+With none of the parts named, all of them run: lint, types, documentation, unit tests, those in
+the other precision, the benchmark on phantoms and tutorials.
 
   --lint         ruff: rules and format
   --types        mypy
@@ -21,14 +21,19 @@ benchmark on phantoms and tutorials.
   --unit ...     unit tests and the examples in docstrings; what follows goes to pytest,
                  for example: ./runtests.sh --unit tests/data -k folds
   --quick        unit tests and examples, without those marked as slow
+  --precision    the unit tests whose outcome can depend on the default precision, in the
+                 other one: in bfloat16 where float32 is the default, and the reverse
   --benchmark    the whole benchmark on phantoms, at toy budget
   --tutorials    execute the notebooks
+  --dtype TYPE   float32 or bfloat16: the default precision of all parts, which otherwise
+                 follows the hardware; bfloat16 works on every CPU, but is slow on most
   --clean        make the environment anew
   --help         this text
 
 Environment variables:
   MONAI_FEWSHOT_VENV     folder of the environment (default .venv-tests)
   PYTHON                 the Python to make it from, 3.10 or later (default python3)
+  MONAI_FEWSHOT_DTYPE    the same as --dtype
   MONAI_FEWSHOT_DATA     folder of real scans; tests that need them are skipped without
   MONAI_FEWSHOT_GOLDEN   folder of reference arrays; likewise
 HELP
@@ -42,7 +47,14 @@ while [ $# -gt 0 ]; do
     case $1 in
         --help | -h) usage && exit 0 ;;
         --clean) clean=true ;;
-        --lint | --types | --docs | --quick | --benchmark | --tutorials) parts+=("${1#--}") ;;
+        --lint | --types | --docs | --quick | --precision | --benchmark | --tutorials) parts+=("${1#--}") ;;
+        --dtype)
+            case ${2:-} in
+                float32 | bfloat16) export MONAI_FEWSHOT_DTYPE=$2 ;;
+                *) echo "--dtype is ${2:-missing}: use float32 or bfloat16." >&2 && exit 2 ;;
+            esac
+            shift
+            ;;
         --unit)
             parts+=(unit)
             shift
@@ -57,7 +69,7 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-[ ${#parts[@]} -gt 0 ] || parts=(lint types docs unit benchmark tutorials)
+[ ${#parts[@]} -gt 0 ] || parts=(lint types docs unit precision benchmark tutorials)
 
 if $clean; then rm -rf "$environment"; fi
 scripts/make_environment.sh "$environment" all,dev,docs
@@ -71,6 +83,13 @@ docs() { "$python" -m sphinx --quiet --fresh-env --fail-on-warning --keep-going 
 run_pytest() { "$python" -m pytest --durations 5 "$@"; }
 run_units() { run_pytest -n 2 --dist loadfile --ignore tests/tutorials --ignore "$benchmark" "$@" monai_fewshot tests; }
 quick() { run_units -m "not slow"; }
+precision() {
+    local other
+    other=$("$python" -c 'from monai_fewshot.utils import default_dtype
+print({"torch.float32": "bfloat16", "torch.bfloat16": "float32"}[str(default_dtype("cpu"))])') || return
+    echo "default precision: $other"
+    MONAI_FEWSHOT_DTYPE=$other run_units -m default_dtype
+}
 benchmark() { run_pytest "$benchmark"; }
 tutorials() { run_pytest -n 2 tests/tutorials; }
 unit() {

@@ -20,6 +20,7 @@ import pytest
 from monai.bundle.config_item import ComponentLocator
 
 import monai_fewshot
+from monai_fewshot.utils import default_dtype
 
 ROOT = Path(__file__).parents[1]
 HEADER = "# Copyright (c) monai_fewshot contributors\n# SPDX-License-Identifier: Apache-2.0\n"
@@ -137,6 +138,11 @@ def _attribute(path, name):
     except ModuleNotFoundError:
         outer, _, inner = path.rpartition(".")
         return getattr(_attribute(outer, inner), name)
+
+
+def test_the_default_precision_is_refused_to_tests_that_do_not_say_that_they_use_it():
+    with pytest.raises(ValueError, match="for tests with the marker default_dtype alone"):
+        default_dtype("cpu")
 
 
 def test_bundles_are_found():

@@ -16,6 +16,7 @@ from image_bundles import BUNDLES, classes_of_mask, load, run, workflow
 from monai_fewshot.losses import EpisodeLoss
 from monai_fewshot.networks.nets import DilatedResNetEncoder
 
+pytestmark = pytest.mark.default_dtype
 TRAINING = {
     "batch_size": 2,
     "epoch_length": 2,

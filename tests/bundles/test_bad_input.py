@@ -15,6 +15,7 @@ from PIL import Image
 
 from monai_fewshot.networks.nets import ALPNet, UNetEncoder
 
+pytestmark = pytest.mark.default_dtype
 SIZE = (24, 20, 4)
 RGB = np.zeros(SIZE, dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
 

@@ -18,6 +18,7 @@ from scipy import ndimage
 
 from monai_fewshot.networks.nets import EmbeddingNetwork, MTUNet
 
+pytestmark = pytest.mark.default_dtype
 TRAINING = {"num_folds": 3, "batch_size": 2, "epoch_length": 2, "max_epochs": 2}
 FOLD = {"num_folds": 3, "fold": 0}
 
@@ -134,8 +135,8 @@ class TestTrain:
 
 class TestEvaluate:
     def test_dice_is_that_of_a_plain_computation(self, trained, dataset_dir, tmp_path):
-        run("elsnet", "evaluate", dataset_dir=str(dataset_dir), checkpoint=str(trained / "model.pt"), **FOLD,
-            output_dir=str(tmp_path))  # fmt: skip
+        options = {"dataset_dir": str(dataset_dir), "checkpoint": str(trained / "model.pt"), **FOLD}
+        run("elsnet", "evaluate", output_dir=str(tmp_path), dtype="$torch.float32", **options)
         with open(tmp_path / "results.csv", newline="") as file:
             rows = {(r["scan"], r["class_name"]): r for r in csv.DictReader(file) if r["protocol"] == "whole_volume"}
         assert set(rows) == {(scan, organ) for scan in ("scan_0", "scan_1") for organ in ("liver", "spleen")}

@@ -17,6 +17,7 @@ from PIL import Image
 
 from monai_fewshot.networks.nets import ALPNet, DilatedResNetEncoder, VGG16Encoder
 
+pytestmark = pytest.mark.default_dtype
 SHORT = {"epoch_length": 2, "max_epochs": 2, "batch_size": 2, "num_val_episodes": 4}
 
 

@@ -14,6 +14,7 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 from PIL import Image
 
+pytestmark = pytest.mark.default_dtype
 BUNDLES = Path(__file__).parents[2] / "bundles"
 SIZES = {"a": (40, 56), "b": (48, 48), "c.v1": (51, 37), "c.v2": (40, 56)}
 SMALL = {"device": "$torch.device('cpu')", "image_size": [32, 32], "encoder#channels": [4, 8, 8]}

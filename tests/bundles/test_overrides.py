@@ -14,6 +14,7 @@ from monai.bundle import ConfigWorkflow
 
 from monai_fewshot.networks.nets import DilatedResNetEncoder
 
+pytestmark = pytest.mark.default_dtype
 ON_RANK_0_ALONE = {"ProgressBar", "StatsHandler", "TensorBoardStatsHandler", "TensorBoardImageHandler"}
 SMALL = {"image_size": [32, 32], "num_folds": 3, "fold": 0}
 ONE_STEP = {"epoch_length": 1, "max_epochs": 1, "num_val_episodes": 6, "pseudo_labels#min_size": 40}

@@ -14,6 +14,7 @@ from image_bundles import BUNDLES, classes_of_mask, load, refusal, run, workflow
 
 from monai_fewshot.networks.nets import DilatedResNetEncoder, PANet, VGG16Encoder
 
+pytestmark = pytest.mark.default_dtype
 TRAINING = {"num_val_episodes": 2, "batch_size": 2, "epoch_length": 2, "max_epochs": 1}
 FOLD = {"num_folds": 3, "fold": 0}
 ANNOTATED = {**TRAINING, **FOLD, "num_val_scans": 2}

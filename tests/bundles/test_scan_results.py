@@ -20,6 +20,7 @@ from monai.bundle import ConfigParser
 from monai_fewshot.data import find_series
 from monai_fewshot.metrics import read_measurements
 
+pytestmark = pytest.mark.default_dtype
 SPACING = (1.5, 1.7, 7.0)
 ALL = {"outputs": ["nifti", "dicom_seg"], "measurements": True, "previews": True}
 

@@ -19,6 +19,7 @@ from monai_fewshot.data import load_folds
 from monai_fewshot.inferers import FewShotVolumeInferer
 from monai_fewshot.networks.nets import FewShotSENet
 
+pytestmark = pytest.mark.default_dtype
 TRAINING = {"num_val_scans": 2, "num_val_episodes": 2, "batch_size": 2, "epoch_length": 2, "max_epochs": 2}
 FOLD = {"num_folds": 3, "fold": 0}
 CONFIGS = BUNDLES / "se_net" / "configs"
@@ -78,7 +79,7 @@ class TestTrain:
 
 def test_dice_is_that_of_a_plain_computation(trained, nine_scans, tmp_path):
     options = {"dataset_dir": nine_scans, "checkpoint": str(trained / "model.pt"), "output_dir": str(tmp_path), **FOLD}
-    run("se_net", "evaluate", classes=["spleen"], **options)
+    run("se_net", "evaluate", classes=["spleen"], dtype="$torch.float32", **options)
     with open(tmp_path / "results.csv", newline="") as file:
         rows = {(row["scan"], row["protocol"]): float(row["dice"]) for row in csv.DictReader(file)}
     assert json.loads((tmp_path / "results.json").read_text())["provenance"]["settings"]["classes"] == ["spleen"]

@@ -23,6 +23,7 @@ from monai_fewshot.data import load_folds, series_name
 from monai_fewshot.inferers import FewShotVolumeInferer
 from monai_fewshot.networks.nets import ALPNet, UNetEncoder
 
+pytestmark = pytest.mark.default_dtype
 EPOCHS = 4
 
 
@@ -37,7 +38,7 @@ def trained(tmp_path_factory, at_root, dataset_dir):
 
 @pytest.fixture(scope="module")
 def evaluated(trained, dataset_dir):
-    trained.run("evaluate", dataset_dir=str(dataset_dir), fold=[0, 2])
+    trained.run("evaluate", dataset_dir=str(dataset_dir), fold=[0, 2], dtype="$torch.float32")
     return trained.root / "eval"
 
 
@@ -309,7 +310,7 @@ class TestEvaluate:
             assert dice == pytest.approx(expected, abs=1e-3)
 
     def test_some_classes_by_name(self, evaluated, trained, dataset_dir, tmp_path):
-        options = {"dataset_dir": str(dataset_dir), "fold": 2, "output_dir": str(tmp_path)}
+        options = {"dataset_dir": str(dataset_dir), "fold": 2, "output_dir": str(tmp_path), "dtype": "$torch.float32"}
         trained.run("evaluate", classes=["Spleen"], **options)
 
         def rows(folder):

@@ -18,6 +18,7 @@ from scipy import ndimage
 
 from monai_fewshot.networks.blocks import with_image_norm
 
+pytestmark = pytest.mark.default_dtype
 TRAINING = {"batch_size": 2, "epoch_length": 2, "max_epochs": 2}
 FOLD = {"num_folds": 3, "fold": 0}
 QUERIES, SUPPORT, OTHERS = ("scan_0", "scan_1"), "scan_2", ("scan_3", "scan_4", "scan_5")
@@ -115,7 +116,7 @@ class TestTrain:
 class TestEvaluate:
     def test_dice_is_that_of_a_plain_computation(self, trained, dataset_dir, tmp_path):
         options = {"dataset_dir": str(dataset_dir), "checkpoint": str(trained / "model.pt"), **FOLD}
-        run("supervised", "evaluate", output_dir=str(tmp_path), **options)
+        run("supervised", "evaluate", output_dir=str(tmp_path), dtype="$torch.float32", **options)
         found = {(row["scan"], row["class_name"], row["protocol"]): float(row["dice"]) for row in rows(tmp_path)}
         protocols, organs = ("alpnet", "whole_volume"), ("liver", "spleen")
         assert set(found) == {(scan, organ, p) for scan in QUERIES for organ in organs for p in protocols}

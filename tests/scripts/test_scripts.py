@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -29,7 +30,7 @@ def call(*words: object, **environment: str) -> subprocess.CompletedProcess[str]
 def test_help_names_every_option_and_variable(script):
     text = (ROOT / script).read_text()
     options = set(re.findall(r"--[a-z]+(?=[)| ])", text[text.index("case $") : text.index("scripts/make_env")]))
-    variables = set(re.findall(r"\$\{(MONAI_[A-Z_]+)", text))
+    variables = set(re.findall(r"(?:\$\{|export )(MONAI_[A-Z_]+)", text))
     done = call("bash", ROOT / script, "--help")
     assert done.returncode == 0
     assert options
@@ -44,6 +45,40 @@ def test_an_unknown_option_is_refused_before_anything_is_installed(script, tmp_p
     assert "Unknown option --fast." in done.stderr
     assert "usage" in done.stderr
     assert not (tmp_path / "venv").exists()
+
+
+@pytest.mark.parametrize("words", [("--dtype", "float16", "--lint"), ("--dtype",)])
+def test_a_precision_that_no_run_can_have_is_refused(words, tmp_path):
+    done = call("bash", ROOT / "runtests.sh", *words, MONAI_FEWSHOT_VENV=str(tmp_path / "venv"))
+    assert done.returncode == 2
+    assert done.stderr == f"--dtype is {[*words, 'missing'][1]}: use float32 or bfloat16.\n"
+    assert not (tmp_path / "venv").exists()
+
+
+PYTHON = """#!/bin/sh
+case "$*" in
+    *default_dtype*print*) exec {python} "$@" ;;
+    *pytest*) echo "$MONAI_FEWSHOT_DTYPE: $*" ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(("dtype", "other"), [("float32", "bfloat16"), ("bfloat16", "float32")])
+def test_tests_are_repeated_in_the_other_precision(dtype, other, tmp_path):
+    """The scripts run from a copy of the project that has a stand-in for its Python."""
+    for name in ("runtests.sh", "scripts/make_environment.sh"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / "scripts/make_environment.sh").write_text("#!/bin/sh\n")
+    python = tmp_path / "venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(PYTHON.format(python=sys.executable))
+    python.chmod(0o755)
+    done = call("bash", tmp_path / "runtests.sh", "--dtype", dtype, MONAI_FEWSHOT_VENV="venv")
+    assert done.returncode == 0, done.stderr
+    runs = [line for line in done.stdout.splitlines() if "pytest" in line]
+    assert [run.partition(":")[0] for run in runs] == [dtype, other, dtype, dtype]
+    assert [" -m default_dtype " in run for run in runs] == [False, True, False, False]
 
 
 @pytest.mark.parametrize(

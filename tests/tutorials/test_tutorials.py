@@ -11,6 +11,7 @@ import nbformat
 import papermill
 import pytest
 
+pytestmark = pytest.mark.default_dtype
 FOLDER = Path(__file__).parents[2] / "tutorials"
 SMALL = {"max_epochs": 1, "epoch_length": 2, "num_volumes": 5, "volume_size": [64, 64, 12], "min_size": 50}
 SMALL_IMAGES = {"max_epochs": 1, "epoch_length": 2, "num_images": 16, "image_size": [64, 64]}

@@ -20,6 +20,7 @@ from monai_fewshot.apps.benchmark.matrix_reading import read_matrix
 from monai_fewshot.apps.phantom import make_phantom_lesions
 from monai_fewshot.apps.prepare import prepare_images
 
+pytestmark = pytest.mark.default_dtype
 CONFIG = BUNDLES.parent / "benchmarks" / "phantom.yaml"
 
 
