@@ -13,10 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
-import torch.distributed as dist
 from tqdm import tqdm
 
-from monai_fewshot.utils import num_processes, process_rank
+from monai_fewshot.utils import num_processes, process_rank, run_together
 
 __all__ = ["prepare_scans", "read_scans"]
 
@@ -79,12 +78,11 @@ def prepare_scans(scans: Sequence[Item], num_workers: int | None = None) -> None
 
     Raises:
         ValueError: where a scan of this process's share cannot be loaded or transformed.
+        RuntimeError: where one of another process's share cannot, with the reason.
     """
     if num_processes() > 1:
         share = range(process_rank(), len(scans), num_processes())
-        for _ in read_scans(scans, num_workers, share, "preparing scans"):
-            pass
-        dist.barrier()
+        run_together(deque, read_scans(scans, num_workers, share, "preparing scans"), maxlen=0)
 
 
 def _in_threads(scans: Sequence[Item], indices: Sequence[int], workers: int) -> Iterator[Item]:

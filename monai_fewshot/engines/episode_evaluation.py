@@ -21,7 +21,7 @@ from monai_fewshot.handlers import EpisodeScores
 from monai_fewshot.inferers import RANDOM_EPISODES
 from monai_fewshot.metrics import ScanScore, write_scores
 from monai_fewshot.networks.nets import FewShotSegmenter
-from monai_fewshot.utils import gather_or_raise, load_network, num_processes, process_rank
+from monai_fewshot.utils import gather_in_first, load_network, num_processes, process_rank, run_in_first, run_together
 from monai_fewshot.visualize import EPISODE_WORDS, SliceCase, capture_case, write_report
 
 __all__ = ["EpisodeEvaluation"]
@@ -36,7 +36,7 @@ class EpisodeEvaluation:
 
     Episode number i of run r is number r n + i of all, where n is the number of episodes of a run, so that it is a
     function of the seed and its number alone. In a process group episodes are dealt out to the processes, and the first
-    one writes.
+    one writes. Where one fails, all end with its reason.
 
     ``results.csv``, ``results.json`` and ``report.html`` are written anew after every run, in the form of
     :class:`~monai_fewshot.engines.FoldEvaluation`: a run stands in the place of a fold, an episode in that of a scan.
@@ -80,13 +80,11 @@ class EpisodeEvaluation:
     ) -> None:
         if runs < 1:
             raise ValueError(f"runs is {runs}, must be 1 or more.")
-        if checkpoint is not None and not Path(checkpoint).is_file():
-            raise FileNotFoundError(f"There is no checkpoint {checkpoint}: train first, or name another.")
         self.network = network
         self.episodes = episodes
         self.runs = runs
         self.class_names = class_names
-        self.output_dir = check_output_dir(output_dir) if process_rank() == 0 else Path(output_dir)
+        self.output_dir = Path(output_dir).expanduser()
         self.checkpoint = checkpoint
         self.provenance = dict(provenance or {})
         self.title = title
@@ -94,32 +92,38 @@ class EpisodeEvaluation:
         self.batch_size = batch_size
         self.item_names = item_names
         self.hd95 = hd95
+        run_together(self._check_checkpoint)
+        run_in_first(check_output_dir, output_dir)
 
     def run(self) -> list[ScanScore]:
         """Evaluate all runs.
 
         Returns:
-            The scores of every run, episode and class.
+            The scores of every run, episode and class; in a process group the first process has them, and the others
+            have none.
         """
         if self.checkpoint is not None:
-            self.provenance["training"] = load_network(self.network, self.checkpoint)
+            self.provenance["training"] = run_together(load_network, self.network, self.checkpoint)
         scores: list[ScanScore] = []
         for run in range(self.runs):
             scores += self._evaluate(run)
-            if process_rank() == 0:
-                self._write(scores)
+            run_in_first(self._write, scores)
         return scores
 
+    def _check_checkpoint(self) -> None:
+        if self.checkpoint is not None and not Path(self.checkpoint).is_file():
+            raise FileNotFoundError(f"There is no checkpoint {self.checkpoint}: train first, or name another.")
+
     def _evaluate(self, run: int) -> list[ScanScore]:
-        """Deal out a run's episodes to the processes; return the scores of all."""
+        """Deal out a run's episodes to the processes; return the scores of all in the first one."""
         numbers = range(run * len(self.episodes), (run + 1) * len(self.episodes))
-        share = numbers[process_rank() :: num_processes()]
-        gathered: dict[int, list[ScanScore]] = {}
-        for part in gather_or_raise(lambda: self._segment(run, share) if share else {}):
-            gathered.update(part)
-        return [score for number in numbers for score in gathered[number]]
+        share = run_together(self._segment, run, numbers[process_rank() :: num_processes()])
+        by_number = {number: scores for part in gather_in_first(share) for number, scores in part.items()}
+        return [score for number in sorted(by_number) for score in by_number[number]]
 
     def _segment(self, run: int, numbers: Sequence[int]) -> dict[int, list[ScanScore]]:
+        if not numbers:
+            return {}
         handler = EpisodeScores(self.hd95)
         evaluator = SupervisedEvaluator(
             device=next(self.network.parameters()).device,

@@ -18,7 +18,7 @@ from monai_fewshot.data import Fold, Scan, ScanEpisodes, check_output_dir
 from monai_fewshot.handlers import VolumeScores, overall_metrics
 from monai_fewshot.inferers import ClassVolumeInferer, FewShotVolumeInferer, RegistrationInferer
 from monai_fewshot.metrics import ScanScore, write_scores
-from monai_fewshot.utils import gather_or_raise, load_network, num_processes, process_rank
+from monai_fewshot.utils import gather_in_first, load_network, num_processes, process_rank, run_in_first, run_together
 from monai_fewshot.visualize import VOLUME_WORDS, ReportWords, SliceCase, write_cases, write_report
 
 __all__ = ["FoldEvaluation"]
@@ -29,7 +29,8 @@ logger = logging.getLogger(__name__)
 class FoldEvaluation:
     """Cross-validation: each fold's query scans are segmented with that fold's network and support, and scored.
 
-    In a process group the query scans of a fold are dealt out to the processes, and the first one writes.
+    In a process group the query scans of a fold are dealt out to the processes, and the first one writes. Where one
+    fails, all end with its reason.
 
     ``results.csv``, ``results.json``, ``report.html`` and the pictures of the report, ``cases.npz``
     (:func:`monai_fewshot.visualize.read_cases`), are written anew after every fold, so that an interrupted evaluation
@@ -79,7 +80,7 @@ class FoldEvaluation:
         self.transform = transform
         self.inferer = inferer
         self.class_names = class_names
-        self.output_dir = check_output_dir(output_dir) if process_rank() == 0 else Path(output_dir)
+        self.output_dir = Path(output_dir).expanduser()
         self.checkpoints = {
             fold.index: None if checkpoint is None else checkpoint.format(fold=fold.index) for fold in folds
         }
@@ -90,44 +91,44 @@ class FoldEvaluation:
         self.postprocessing = postprocessing
         self.words = words
         self.inferer_keys = list(inferer_keys)
+        run_in_first(check_output_dir, output_dir)
+        run_together(self._check_checkpoints)
+
+    def run(self) -> list[ScanScore]:
+        """Evaluate all folds.
+
+        Returns:
+            The scores of every scan, class and protocol; in a process group the first process has them, and the others
+            have none.
+        """
+        scores: list[ScanScore] = []
+        cases: list[SliceCase] = []
+        for fold in self.folds:
+            by_scan = self._evaluate(fold)
+            for name in fold.query if process_rank() == 0 else ():
+                scores += by_scan[name][0]
+                cases += by_scan[name][1]
+            run_in_first(self._write, fold, scores, cases)
+        return scores
+
+    def _check_checkpoints(self) -> None:
         missing = [path for path in self.checkpoints.values() if path is not None and not Path(path).is_file()]
         if missing:
             raise FileNotFoundError(
                 f"There is no checkpoint {', '.join(missing)}: train these folds first, or evaluate others."
             )
 
-    def run(self) -> list[ScanScore]:
-        """Evaluate all folds.
-
-        Returns:
-            The scores of every scan, class and protocol.
-        """
-        scores: list[ScanScore] = []
-        cases: list[SliceCase] = []
-        for fold in self.folds:
-            by_scan = self._evaluate(fold)
-            for name in fold.query:
-                scores += by_scan[name][0]
-                cases += by_scan[name][1]
-            if process_rank() == 0:
-                self._write(scores, cases)
-                of_fold = [score for score in scores if score.fold == fold.index]
-                for name, value in overall_metrics(of_fold, self.inferer.protocols).items():
-                    logger.info("fold %d %s: %.4f", fold.index, name, value)
-        return scores
-
     def _evaluate(self, fold: Fold) -> dict[str, tuple[list[ScanScore], list[SliceCase]]]:
-        """Deal out a fold's queries to the processes; return scores and cases of each."""
+        """Deal out a fold's queries to the processes; return scores and cases of each in the first one."""
         path = self.checkpoints[fold.index]
         if path is not None:
-            self.training[fold.index] = load_network(self.network, path)
-        share = fold.query[process_rank() :: num_processes()]
-        gathered: dict[str, tuple[list[ScanScore], list[SliceCase]]] = {}
-        for part in gather_or_raise(lambda: self._segment(fold, share) if share else {}):
-            gathered.update(part)
-        return gathered
+            self.training[fold.index] = run_together(load_network, self.network, path)
+        share = run_together(self._segment, fold, fold.query[process_rank() :: num_processes()])
+        return {name: found for part in gather_in_first(share) for name, found in part.items()}
 
     def _segment(self, fold: Fold, names: Sequence[str]) -> dict[str, tuple[list[ScanScore], list[SliceCase]]]:
+        if not names:
+            return {}
         queries, supports = [self.scans[name] for name in names], [self.scans[name] for name in fold.support]
         loader = DataLoader(ScanEpisodes(queries, supports, self.transform), batch_size=1, num_workers=self.num_workers)
         handler = VolumeScores(self.inferer.protocols, self.class_names, fold.index, self.postprocessing)
@@ -148,7 +149,7 @@ class FoldEvaluation:
             for name in names
         }
 
-    def _write(self, scores: Sequence[ScanScore], cases: Sequence[SliceCase]) -> None:
+    def _write(self, fold: Fold, scores: Sequence[ScanScore], cases: Sequence[SliceCase]) -> None:
         protocols = self.inferer.protocols
         reductions = {protocol.name: str(protocol.scan_reduction) for protocol in protocols}
         write_scores(scores, self.output_dir, self.provenance, reductions)
@@ -163,3 +164,6 @@ class FoldEvaluation:
             words=self.words,
         )
         logger.info("report: %s", report.resolve())
+        of_fold = [score for score in scores if score.fold == fold.index]
+        for name, value in overall_metrics(of_fold, protocols).items():
+            logger.info("fold %d %s: %.4f", fold.index, name, value)

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
+import torch.distributed as dist
 
 from monai_fewshot.data import SliceStack
 from monai_fewshot.networks.blocks import class_masks
-from monai_fewshot.utils import gather_or_raise, num_processes, process_rank
+from monai_fewshot.utils import num_processes, process_rank, run_together
 
 __all__ = ["describe_labels", "pseudo_labels"]
 
@@ -28,7 +29,8 @@ def pseudo_labels(
     """Label slices with a network.
 
     In a process group every process labels a share of the batches, and gets the labels of all: those that a single
-    process would give, for the batches are the same.
+    process would give, for the batches are the same. Labels travel as tensors of the device that they lie on, which the
+    group's backend must serve (:func:`monai_fewshot.utils.start_process_group`).
 
     Args:
         network: from images (B, C, H, W) to logits (B, N+1, H, W), with the same weights in all processes; it is put
@@ -45,16 +47,20 @@ def pseudo_labels(
         RuntimeError: where labeling fails in another process; that one raises its own error.
     """
     network.eval()
+    labels = torch.zeros(slices.label.shape, dtype=torch.uint8, device=slices.label.device)
 
-    def label(places: torch.Tensor) -> torch.Tensor:
-        image, _ = slices.take(places.tolist())
-        probability, label = network(image if normalize is None else normalize(image)).softmax(1).max(1, keepdim=True)
-        return label.masked_fill(probability < min_confidence, IGNORED).to("cpu", torch.uint8)
+    def label_share() -> None:
+        batches = zip(torch.arange(len(labels)).split(batch_size), labels.split(batch_size), strict=True)
+        for places, found in list(batches)[process_rank() :: num_processes()]:
+            image, _ = slices.take(places.tolist())
+            logits = network(image if normalize is None else normalize(image))
+            probability, label = logits.softmax(1).max(1, keepdim=True)
+            found.copy_(label.masked_fill(probability < min_confidence, IGNORED))
 
-    batches = torch.arange(len(slices.image)).split(batch_size)
-    shares = gather_or_raise(lambda: [label(batch) for batch in batches[process_rank() :: num_processes()]])
-    labels = [shares[number % len(shares)][number // len(shares)] for number in range(len(batches))]
-    return replace(slices, label=torch.cat(labels).to(slices.label.device))
+    run_together(label_share)
+    if num_processes() > 1:
+        dist.all_reduce(labels)  # a sum, in which each batch is 0 but from the process that has labeled it
+    return replace(slices, label=labels)
 
 
 def describe_labels(pseudo: SliceStack, truth: SliceStack | None = None) -> str:

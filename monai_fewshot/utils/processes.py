@@ -3,14 +3,81 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
-from typing import Any, TypeVar
+from datetime import timedelta
+from typing import Any, ParamSpec, TypeVar
 
+import ignite.distributed as idist
+import torch
 import torch.distributed as dist
+from monai.config import PathLike
 
-__all__ = ["gather_or_raise", "num_processes", "process_rank", "share_of_batch"]
+__all__ = [
+    "agree_on_file",
+    "end_process_group",
+    "gather_in_first",
+    "num_processes",
+    "process_device",
+    "process_rank",
+    "run_in_first",
+    "run_together",
+    "share_of_batch",
+    "start_process_group",
+]
 
+P = ParamSpec("P")
 Result = TypeVar("Result")
+
+LONGEST_WAIT = timedelta(days=7)
+"""How long processes wait for one another, a week: one may evaluate a large share, or label scans, for hours while the
+others have finished. What a shorter limit would notice, a process that has died, torchrun notices at once."""
+LAUNCH_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+def start_process_group() -> None:
+    """Join the other processes that torchrun has started, and take the GPU that is meant for this one.
+
+    Tensors on GPUs travel by NCCL; those on the CPU, and objects, by gloo. Processes wait a week for one another, where
+    torch's default is ten minutes: :data:`LONGEST_WAIT`.
+
+    Raises:
+        RuntimeError: where torchrun has not started this process, or has started more of them than there are GPUs.
+    """
+    missing = [name for name in LAUNCH_VARIABLES if name not in os.environ]
+    if missing:
+        raise RuntimeError(
+            f"The multi_gpu configurations are for several processes, which torchrun starts, but {', '.join(missing)} "
+            "is not set in this one. Write torchrun --standalone --nproc_per_node=2 in place of python, or leave the "
+            "multi_gpu configuration out, to run a single process."
+        )
+    if torch.cuda.is_available():
+        torch.cuda.set_device(_own_gpu())
+        dist.init_process_group("cpu:gloo,cuda:nccl", timeout=LONGEST_WAIT)
+    else:
+        dist.init_process_group("gloo", timeout=LONGEST_WAIT)
+    # By itself ignite asks all processes where they run when it is first used, which a single one may come to alone.
+    idist.sync(temporary=True)
+
+
+def end_process_group() -> None:
+    """Leave the process group; does nothing where there is none, such as after a failed start.
+
+    Call it in a ``finally`` block, too: while an error passes through, this process does not wait for what others have
+    yet to send, for they may be waiting for this one.
+    """
+    group = dist.group.WORLD
+    if group is not None:
+        if sys.exc_info()[0] is not None:
+            group.abort()
+        dist.destroy_process_group()
+        idist.sync(temporary=True)
+
+
+def process_device() -> torch.device:
+    """The device of this process: the GPU that :func:`start_process_group` took, or the CPU where there is none."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def process_rank() -> int:
@@ -43,31 +110,99 @@ def share_of_batch(batch_size: int) -> int:
     return batch_size // num_processes()
 
 
-def gather_or_raise(work: Callable[[], Result]) -> list[Result]:
-    """Do something in every process and give each of them what all have got.
+def run_together(work: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
+    """Do something in every process, wait until all have done it, and go on only if all have succeeded.
+
+    A process that fails alone would leave the others waiting for it wherever they next exchange something.
 
     Args:
-        work: what to do; the result must be picklable.
+        work: what to do; it must not exchange anything with other processes.
+        args: its arguments.
+        kwargs: its arguments by name.
 
     Returns:
-        The results, by rank.
+        The result of this process.
 
     Raises:
-        RuntimeError: in every other process, where it fails in one; that one raises its own error.
+        Exception: what ``work`` raises.
+        RuntimeError: where ``work`` has failed in other processes only, with the reason.
     """
     if num_processes() == 1:
-        return [work()]
-    outcome: tuple[Any, str | None]
-    failure: Exception | None = None
+        return work(*args, **kwargs)
     try:
-        outcome = (work(), None)
+        result = work(*args, **kwargs)
     except Exception as error:
-        failure, outcome = error, (None, f"{type(error).__name__}: {error}")
-    outcomes: list[Any] = [None] * num_processes()
-    dist.all_gather_object(outcomes, outcome)
-    if failure is not None:
-        raise failure
-    failed = [f"process {rank}: {text}" for rank, (_, text) in enumerate(outcomes) if text is not None]
+        _gather_in_all(f"{type(error).__name__}: {error}")
+        raise
+    reasons = _gather_in_all(None)
+    failed = [f"process {rank}: {reason}" for rank, reason in enumerate(reasons) if reason is not None]
     if failed:
         raise RuntimeError(f"Stopped, because of an error in another process. {'; '.join(failed)}")
-    return [result for result, _ in outcomes]
+    return result
+
+
+def run_in_first(work: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
+    """Do something in the process of rank 0 alone, such as writing a file; the others wait, and fail where it fails.
+
+    Args:
+        work: what to do; it must not exchange anything with other processes.
+        args: its arguments.
+        kwargs: its arguments by name.
+
+    Raises:
+        Exception: in the first process, what ``work`` raises.
+        RuntimeError: in the others, where ``work`` has failed in the first one, with the reason.
+    """
+    run_together(lambda: work(*args, **kwargs) if process_rank() == 0 else None)
+
+
+def gather_in_first(part: Result) -> list[Result]:
+    """Send something to the process of rank 0.
+
+    Args:
+        part: what this process has; it can be pickled.
+
+    Returns:
+        In the first process the parts of all, by rank; in the others an empty list.
+    """
+    if num_processes() == 1:
+        return [part]
+    parts: list[Any] = [None] * num_processes() if process_rank() == 0 else []
+    dist.gather_object(part, parts or None, dst=0)
+    return parts
+
+
+def agree_on_file(found: PathLike | bool | None, folder: PathLike) -> None:
+    """Check that all processes have found the same in a folder.
+
+    Args:
+        found: a file, whether there is one, or None.
+        folder: where this process has looked.
+
+    Raises:
+        ValueError: in all processes, where they have found different files.
+    """
+    if num_processes() > 1:
+        found_by_all = [str(each) for each in _gather_in_all(found)]
+        if len(set(found_by_all)) > 1:
+            raise ValueError(
+                f"Processes see different files in {folder}: {', '.join(found_by_all)}. Name a folder that all of them "
+                "share."
+            )
+
+
+def _gather_in_all(part: Any) -> list[Any]:
+    parts: list[Any] = [None] * num_processes()
+    dist.all_gather_object(parts, part)
+    return parts
+
+
+def _own_gpu() -> int:
+    local_rank, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+    processes = max(local_rank + 1, int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    if processes > gpus:
+        raise RuntimeError(
+            f"{processes} processes were started on a machine with {gpus} GPU(s), of which each needs one: use "
+            f"--nproc_per_node={gpus} or less, or set CUDA_VISIBLE_DEVICES= (nothing) to run them on the CPU."
+        )
+    return local_rank

@@ -4,19 +4,20 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import math
-import subprocess
-import sys
-from pathlib import Path
+import re
 
 import numpy as np
 import pytest
 import torch
+from interruptions import wait_until
 from monai.metrics import compute_hausdorff_distance
+from process_groups import TOLD, Exchanged, error_of, failing, in_two_processes
 
 from monai_fewshot.data import AnnotatedEpisodes, SliceStack
-from monai_fewshot.engines import EpisodeEvaluation
+from monai_fewshot.engines import EpisodeEvaluation, episode_evaluation
 from monai_fewshot.networks.nets import FewShotSegmenter
 
 SIZE, NAMES = 24, {1: "disc", 4: "square"}
@@ -194,21 +195,91 @@ def test_a_checkpoint_is_loaded_and_what_made_it_is_told(tmp_path):
     assert json.loads((tmp_path / "a" / "results.json").read_text())["provenance"]["training"] == {"seed": 3}
 
 
-IN_PROCESSES = """
-import sys, torch
-sys.path.insert(0, {folder!r})
-import test_episode_evaluation as t
-torch.distributed.init_process_group("gloo")
-t.make({output!r}).run()
-torch.distributed.destroy_process_group()
-"""
+class LateThreshold(Threshold):
+    """Begins in one process only when the other has done its share of the first run."""
+
+    def __init__(self, is_late, done):
+        super().__init__()
+        self.is_late, self.done = is_late, done
+
+    def classify(self, features, context, size):
+        if self.is_late:
+            wait_until(self.done.exists)
+        return super().classify(features, context, size)
 
 
-def test_two_processes_write_the_table_of_one(tmp_path):
-    make(tmp_path / "one").run()
-    script = tmp_path / "run.py"
-    script.write_text(IN_PROCESSES.format(folder=str(Path(__file__).parent), output=str(tmp_path / "two")))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
-    subprocess.run(command, check=True, capture_output=True, timeout=300)
-    one, two = (np.genfromtxt(tmp_path / n / "results.csv", delimiter=",", dtype=str) for n in ("one", "two"))
+def _failures(rank, folder):
+    """Errors at each place where a process may fail alone."""
+    checkpoint = folder / "model.pt"
+    if rank == 0:
+        torch.save({"model": Threshold().state_dict()}, checkpoint)
+    found = {
+        "folder": error_of(make, folder / "results" / "results.csv" / "below" if rank == 0 else folder / "elsewhere"),
+        "checkpoint": error_of(make, folder / "missing", checkpoint=checkpoint if rank == 0 else folder / "no.pt"),
+    }
+    evaluation = make(folder / "load", checkpoint=checkpoint)
+    plain = episode_evaluation.load_network
+    episode_evaluation.load_network = failing(rank == 1, ValueError("half a file"))
+    found["load"] = error_of(evaluation.run)
+    episode_evaluation.load_network = plain
+    evaluation = make(folder / "episode")
+    if rank == 1:
+        evaluation.inferer = failing(True, ArithmeticError("an episode"))
+    found["episode"] = error_of(evaluation.run)
+    episode_evaluation.write_scores = failing(rank == 0, OSError(errno.ENOSPC, "No space left on device"))
+    found["write"] = error_of(make(folder / "write").run)
+    return found
+
+
+def _in_a_group(rank, folder):
+    done = folder / "first_run_done_by_0"
+    evaluation = make(folder / "results", LateThreshold(rank == 1, done))
+    segment = evaluation._segment
+
+    def segment_and_tell(run, numbers):
+        found = segment(run, numbers)
+        if rank == 0:
+            done.touch()
+        return found
+
+    evaluation._segment = segment_and_tell
+    exchanged = Exchanged()
+    scores = evaluation.run()
+    return {"scores": scores, "sizes": exchanged.sizes(), "errors": _failures(rank, folder)}
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("group")
+    return folder, in_two_processes(_in_a_group, folder)
+
+
+def test_two_processes_write_the_table_of_one(both, tmp_path):
+    folder, (first, second) = both
+    alone = make(tmp_path).run()
+    assert list(map(str, first["scores"])) == list(map(str, alone))
+    assert second["scores"] == []
+    one, two = (np.genfromtxt(n / "results.csv", delimiter=",", dtype=str) for n in (tmp_path, folder / "results"))
     assert np.array_equal(one, two)
+
+
+def test_scores_go_to_the_first_process_alone(both):
+    for found in both[1]:
+        assert max(found["sizes"]["to_all"]) < 100
+        assert len(found["sizes"]["to_first"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("place", "rank", "reason"),
+    [
+        ("folder", 0, "OSError: output folder .* cannot be written"),
+        ("checkpoint", 1, r"FileNotFoundError: There is no checkpoint .*no\.pt"),
+        ("load", 1, "ValueError: half a file"),
+        ("episode", 1, "ArithmeticError: an episode"),
+        ("write", 0, r"OSError: \[Errno 28\] No space left on device"),
+    ],
+)
+def test_an_error_in_one_process_ends_both_with_its_reason(both, place, rank, reason):
+    errors = [found["errors"][place] for found in both[1]]
+    assert re.match(reason, errors[rank])
+    assert errors[1 - rank] == TOLD.format(rank, errors[rank])

@@ -9,13 +9,12 @@ import contextlib
 import functools
 import io
 import logging
-import time
-from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 from exemplar_runs import OTHERS, StoppingLoss, equal, network, samples, training, weights
+from interruptions import wait_until
+from process_groups import TOLD, Exchanged, error_of, failing, in_two_processes
 
 from monai_fewshot.engines import exemplar_training, pseudo_labels
 from monai_fewshot.utils import process_rank
@@ -41,14 +40,6 @@ def run(folder, seen=None, **settings):
     return training(folder, **{**plain, **settings})
 
 
-def error_of(work):
-    try:
-        work()
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
-    return ""
-
-
 class FailingNetwork(torch.nn.Module):
     def forward(self, image):
         if process_rank() == 1:
@@ -56,10 +47,42 @@ class FailingNetwork(torch.nn.Module):
         return image.repeat(1, 2, 1, 1)
 
 
+class LateNetwork(torch.nn.Module):
+    """Labels by brightness; in one process only when the other has labeled all of its slices."""
+
+    def __init__(self, rank, folder):
+        super().__init__()
+        self.rank, self.folder, self.left = rank, folder, 4
+
+    def forward(self, image):
+        if self.rank == 1:
+            wait_until((self.folder / "labeled_by_0").exists)
+        self.left -= 1
+        if self.rank == 0 and not self.left:
+            (self.folder / "labeled_by_0").touch()
+        return torch.cat([torch.full_like(image, 0.75), image, 1 - image], dim=1)
+
+
+def labels_of_late_network(rank, folder):
+    exchanged = Exchanged()
+    label = pseudo_labels(LateNetwork(rank, folder), OTHERS, batch_size=1).label
+    return label, exchanged.to_all, exchanged.to_first
+
+
+def failures(rank, folder):
+    """Errors where one process cannot write or read a file."""
+    full = OSError("No space left on device")
+    found, write, load = {}, exemplar_training.write_atomically, exemplar_training.load_network
+    exemplar_training.write_atomically = failing(rank == 0, full)
+    found["write"] = error_of(run(folder / "unwritten", rounds=0).run)
+    exemplar_training.write_atomically = write
+    exemplar_training.load_network = failing(rank == 1, ValueError("half a file"))
+    found["load"] = error_of(run(folder / "whole", resume=True).run)
+    exemplar_training.load_network = load
+    return found
+
+
 def in_a_group(rank, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
-    folder = Path(folder)
     found, written = {"seen": []}, []
     write = exemplar_training.write_atomically
     exemplar_training.write_atomically = lambda path, content: written.append(str(path)) or write(path, content)
@@ -82,19 +105,16 @@ def in_a_group(rank, folder):
         "few": error_of(run(folder / "few", samples=samples(1)).run),
         "folder": error_of(run(folder / ("whole" if rank else "elsewhere"), resume=True).run),
         "labels": error_of(lambda: pseudo_labels(FailingNetwork(), OTHERS, batch_size=2)),
+        **failures(rank, folder),
     }
-    torch.save(found, folder / f"{rank}.pt")
-    run(folder / "broken", loss=StoppingLoss(1, 2, ArithmeticError, rank == 1), rounds=0).run()
+    found["late"] = labels_of_late_network(rank, folder)
+    return found
 
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
     folder = tmp_path_factory.mktemp("group")
-    start = time.monotonic()
-    with pytest.raises(torch.multiprocessing.ProcessRaisedException) as error:
-        torch.multiprocessing.spawn(in_a_group, (str(folder),), nprocs=2)
-    found = [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in (0, 1)]
-    return folder, found, str(error.value), time.monotonic() - start
+    return folder, in_two_processes(in_a_group, folder)
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +130,7 @@ def assert_close(found, expected):
 
 
 def test_two_processes_train_as_one_does_with_their_common_batches(both, alone):
-    folder, found, _, _ = both
+    folder, found = both
     other, expected, _ = alone
     assert_close(weights(folder / "whole" / "stage_1" / "model.pt"), weights(other / "stage_1" / "model.pt"))
     for each in found:
@@ -122,7 +142,7 @@ def test_two_processes_train_as_one_does_with_their_common_batches(both, alone):
 
 
 def test_all_processes_learn_from_the_pseudo_labels_of_one(both, alone):
-    folder, found, _, _ = both
+    folder, found = both
     first, second = (each["seen"] for each in found)
     assert [stack is None for stack in first] == [stack is None for stack in second] == [True, False]
     assert torch.equal(first[1].label, second[1].label)
@@ -137,7 +157,7 @@ def test_all_processes_learn_from_the_pseudo_labels_of_one(both, alone):
 
 
 def test_the_first_process_alone_writes_and_talks(both, alone):
-    folder, (first, second), _, _ = both
+    folder, (first, second) = both
     assert first["written"] == [str(folder / "whole" / name) for name in MODELS]
     assert second["written"] == []
     assert sorted(path.name for path in (folder / "whole" / "stage_1").iterdir()) == sorted(
@@ -152,18 +172,18 @@ def test_the_first_process_alone_writes_and_talks(both, alone):
 
 
 def test_a_stopped_training_goes_on_exactly_in_several_processes(both):
-    _, found, _, _ = both
+    _, found = both
     assert all(equal(each["resumed"], each["network"]) for each in found)
 
 
 def test_one_process_goes_on_where_two_have_stopped(both, alone):
-    folder, _, _, _ = both
+    folder, _ = both
     assert not (folder / "handed over" / "stage_2" / "model.pt").exists()
     assert_close(run(folder / "handed over", resume=True).run().state_dict(), alone[1])
 
 
 def test_running_statistics_are_those_that_are_saved(both):
-    folder, found, _, _ = both
+    folder, found = both
     saved = weights(folder / "norm" / "stage_1" / "model.pt")
     assert any("running_mean" in name for name in saved)
     assert all(equal(each["batch norm"], saved) for each in found)
@@ -179,21 +199,38 @@ def test_running_statistics_are_those_that_are_saved(both):
     ],
 )
 def test_what_cannot_be_shared_is_refused_by_all(name, text, both):
-    folder, found, _, _ = both
+    folder, found = both
     assert all(text in each["errors"][name] for each in found)
     assert not (folder / name).exists()
 
 
-def test_an_error_while_labeling_ends_all_with_its_reason(both):
-    _, (first, second), _, _ = both
-    assert first["errors"]["labels"] == (
-        "RuntimeError: Stopped, because of an error in another process. process 1: ValueError: no labels"
-    )
-    assert second["errors"]["labels"] == "ValueError: no labels"
+@pytest.mark.parametrize(
+    ("place", "rank", "reason"),
+    [
+        ("labels", 1, "ValueError: no labels"),
+        ("write", 0, "OSError: No space left on device"),
+        ("load", 1, "ValueError: half a file"),
+    ],
+)
+def test_an_error_in_one_process_ends_all_with_its_reason(both, place, rank, reason):
+    errors = [each["errors"][place] for each in both[1]]
+    assert errors[rank] == reason
+    assert errors[1 - rank] == TOLD.format(rank, reason)
 
 
-def test_an_error_in_one_process_ends_the_training(both):
-    folder, _, error, seconds = both
-    assert "ArithmeticError: stopped" in error or "Connection closed" in error
-    assert seconds < 600
-    assert not (folder / "broken" / "stage_1" / "model.pt").exists()
+def test_label_maps_travel_as_tensors_to_all(both):
+    for label, to_all, to_first in (each["late"] for each in both[1]):
+        assert torch.equal(label, pseudo_labels(LateNetwork(0, both[0]), OTHERS, batch_size=1).label)
+        assert label.unique().tolist() == [0, 1, 2]
+        assert (to_all, to_first) == ([None], [])
+
+
+def stop_in_one_process(rank, folder):
+    run(folder / "broken", loss=StoppingLoss(1, 2, ArithmeticError, rank == 1), rounds=0).run()
+
+
+def test_an_error_in_one_process_ends_the_training(tmp_path):
+    reasons = "ArithmeticError: stopped|Connection closed"
+    with pytest.raises(torch.multiprocessing.ProcessRaisedException, match=reasons):
+        in_two_processes(stop_in_one_process, tmp_path)
+    assert not (tmp_path / "broken" / "stage_1" / "model.pt").exists()

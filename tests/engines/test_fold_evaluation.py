@@ -4,17 +4,21 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import re
 
 import numpy as np
 import pytest
 import torch
+from interruptions import wait_until
 from monai.data import MetaTensor
+from process_groups import TOLD, Exchanged, error_of, failing, in_two_processes
 from scipy import ndimage
 from torch import nn
 
 from monai_fewshot.data import cross_validation_folds
-from monai_fewshot.engines import FoldEvaluation
+from monai_fewshot.engines import FoldEvaluation, fold_evaluation
 from monai_fewshot.inferers import FewShotVolumeInferer, RegistrationInferer, ScanRegistration
 from monai_fewshot.networks.nets import ALPNet
 
@@ -134,3 +138,84 @@ def test_an_inferer_may_need_no_network_and_know_where_supports_lie(tmp_path):
     for (scan, number), dice in scores.items():
         copied, truth = labels[fold.support[0]] == number, labels[scan] == number
         assert dice == pytest.approx(float(2 * (copied & truth).sum() / (copied.sum() + truth.sum())))
+
+
+class LateLoader(Loader):
+    """Stands for scans that take one process so much longer that the other has finished before."""
+
+    def __init__(self, rank, folder):
+        super().__init__()
+        self.rank, self.folder = rank, folder
+
+    def __call__(self, scan):
+        if self.rank == 1 and scan["name"] == "b":
+            wait_until((self.folder / "a_loaded").exists)
+        loaded = super().__call__(scan)
+        (self.folder / f"{scan['name']}_loaded").touch()
+        return loaded
+
+
+def _failures(rank, folder):
+    """Errors at each place where a process may fail alone."""
+    found = {
+        "scan": error_of(_evaluation(folder / "scan", broken=["b"], folds=FOLDS[:1]).run),
+        "folder": error_of(_evaluation, folder / "0.pt" / "below" if rank == 0 else folder / "elsewhere"),
+        "checkpoint": error_of(_evaluation, folder / "missing", checkpoint=str(folder / f"of_{rank}.pt")),
+    }
+    checkpoint, plain = str(folder / "{fold}.pt"), fold_evaluation.load_network
+    evaluation = _evaluation(folder / "load", checkpoint=checkpoint)
+    fold_evaluation.load_network = failing(rank == 1, ValueError("1.pt is not a whole checkpoint"))
+    found["load"] = error_of(evaluation.run)
+    fold_evaluation.load_network = plain
+    fold_evaluation.write_scores = failing(rank == 0, OSError(errno.ENOSPC, "No space left on device"))
+    found["write"] = error_of(_evaluation(folder / "write", checkpoint=checkpoint).run)
+    return found
+
+
+def _in_a_group(rank, folder):
+    if rank == 0:
+        for name in ("of_0", *(fold.index for fold in FOLDS)):
+            torch.save({"model": _network().state_dict()}, folder / f"{name}.pt")
+    exchanged = Exchanged()
+    evaluation = _evaluation(folder / "results", _network(9))
+    evaluation.transform = LateLoader(rank, folder)
+    scores = evaluation.run()
+    return {"scores": scores, "sizes": exchanged.sizes(), "errors": _failures(rank, folder)}
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("group")
+    return folder, in_two_processes(_in_a_group, folder)
+
+
+def test_two_processes_write_the_results_of_one(both, tmp_path):
+    folder, (first, second) = both
+    alone = _evaluation(tmp_path, _network(9)).run()
+    assert [str(score) for score in first["scores"]] == [str(score) for score in alone]
+    assert second["scores"] == []
+    for name in ("results.csv", "report.html"):
+        assert (folder / "results" / name).is_file()
+    assert _rows(folder / "results") == _rows(tmp_path)
+
+
+def test_pictures_and_scores_go_to_the_first_process_alone(both):
+    for found in both[1]:
+        assert max(found["sizes"]["to_all"]) < 100
+        assert min(found["sizes"]["to_first"]) > 1_000
+
+
+@pytest.mark.parametrize(
+    ("place", "rank", "reason"),
+    [
+        ("scan", 1, "RuntimeError: cannot read b"),
+        ("folder", 0, "OSError: output folder .* cannot be written"),
+        ("checkpoint", 1, r"FileNotFoundError: There is no checkpoint .*of_1\.pt"),
+        ("load", 1, r"ValueError: 1\.pt is not a whole checkpoint"),
+        ("write", 0, r"OSError: \[Errno 28\] No space left on device"),
+    ],
+)
+def test_an_error_in_one_process_ends_both_with_its_reason(both, place, rank, reason):
+    errors = [found["errors"][place] for found in both[1]]
+    assert re.match(reason, errors[rank])
+    assert errors[1 - rank] == TOLD.format(rank, errors[rank])

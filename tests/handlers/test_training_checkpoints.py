@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from ignite.engine import Engine, Events
+from ignite.handlers import DiskSaver
+from process_groups import TOLD, error_of, failing, in_two_processes
 from torch import nn
 
 from monai_fewshot.handlers import BestModelSaver, TrainingCheckpoints
@@ -99,3 +103,60 @@ def test_training_less_than_was_done_is_an_error(tmp_path):
     training = _Training(tmp_path, [0.1, 0.1], resume=True)
     with pytest.raises(ValueError, match="larger than"):
         training.run(2)
+
+
+def _failures(rank, folder):
+    """Errors where one process cannot write or read a checkpoint, or sees others than the other."""
+    found, write, load = {}, DiskSaver.__call__, torch.load
+    for name, epochs, file in (("last", 1, "checkpoint_epoch=1.pt"), ("best", 1, "model.pt")):
+
+        def write_others(saver, checkpoint, filename, metadata=None, file=file):
+            failing(rank == 0 and filename == file, OSError("No space left on device"))()
+            write(saver, checkpoint, filename, metadata)
+
+        DiskSaver.__call__ = write_others
+        found[name] = error_of(_Training(folder / name, [0.5]).run, epochs)
+        DiskSaver.__call__ = write
+    file = folder / "file"
+    file.touch()
+    found["folder"] = error_of(_Training, file / "below" if rank == 0 else folder / "elsewhere", [0.5])
+    resumed = _Training(folder / "both", [0.5, 0.6], resume=True)
+    torch.load = failing(rank == 1, ValueError("half a file"), load)
+    found["load"] = error_of(resumed.run, 2)
+    torch.load = load
+    found["different"] = error_of(_Training, folder / ("both" if rank == 0 else "elsewhere"), [0.5], resume=True)
+    found["earlier"] = error_of(_Training, folder / "both" if rank == 0 else folder / "elsewhere", [0.5])
+    return found
+
+
+def _in_a_group(rank, folder):
+    _Training(folder / "both", [0.5]).run(1)
+    return _failures(rank, folder), sorted(file.name for file in (folder / "both").iterdir())
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    return in_two_processes(_in_a_group, tmp_path_factory.mktemp("group"))
+
+
+@pytest.mark.parametrize(
+    ("place", "rank", "reason"),
+    [
+        ("last", 0, "OSError: No space left on device"),
+        ("best", 0, "OSError: No space left on device"),
+        ("folder", 0, "NotADirectoryError: .*file"),
+        ("load", 1, "ValueError: half a file"),
+        ("earlier", 0, "ValueError: .*both holds checkpoints of an earlier training"),
+    ],
+)
+def test_what_one_process_cannot_do_ends_both_with_the_reason(both, place, rank, reason):
+    errors = [failures[place] for failures, _ in both]
+    assert re.match(reason, errors[rank])
+    assert errors[1 - rank] == TOLD.format(rank, errors[rank])
+
+
+def test_processes_go_on_from_the_same_checkpoint(both):
+    for failures, names in both:
+        assert names == ["checkpoint_epoch=1.pt", "model.pt"]
+        assert failures["different"].startswith("ValueError: Processes see different files in ")
+        assert "checkpoint_epoch=1.pt, None. Name a folder that all of them share." in failures["different"]
