@@ -87,8 +87,8 @@ class SaliencyRefinement:
     round in place of a moving average.
 
     Args:
-        network: from (B, C, H, W) to logits (B, 1, H, W), on its device.
-        stack: images with the first masks, above 0 in the mask, on that device.
+        network: from (B, C, H, W) to logits (B, 1, H, W), on the device where ``stack`` makes episodes.
+        stack: images with the first masks, above 0 in the mask.
         augmentation: of images and masks.
         normalize: what is done to images (B, C, H, W) before the network.
         output_dir: ``round_N.pt`` is written there after each round, and serves to go on after an interruption.
@@ -118,6 +118,7 @@ class SaliencyRefinement:
     ) -> None:
         self.network = network
         self.stack = stack
+        self.device = stack.image.device if stack.device is None else stack.device
         self.augmentation = augmentation
         self.normalize = normalize
         self.output_dir = check_output_dir(output_dir)
@@ -131,20 +132,20 @@ class SaliencyRefinement:
         """Refine.
 
         Returns:
-            The masks (S, 1, H, W), uint8, before the first round and after each.
+            The masks (S, 1, H, W), uint8, before the first round and after each, where the labels of the stack lie.
         """
         masks = [(self.stack.label > 0).to(torch.uint8)]
         for number in range(1, self.rounds + 1):
             path = self.output_dir / f"round_{number}.pt"
             if path.is_file():
-                done = torch.load(path, map_location=masks[0].device, weights_only=True)
+                done = torch.load(path, map_location="cpu", weights_only=True)
                 if done["made_with"] != self._made_with():
                     raise ValueError(
                         f"{path} was made with other images or settings: choose another output_dir, or remove the "
                         "rounds in it to begin anew."
                     )
                 self.network.load_state_dict(done["network"])
-                masks.append(done["masks"])
+                masks.append(done["masks"].to(self.stack.label.device))
                 logger.info("round %d is done already: %s", number, path)
                 continue
             self._train(number, masks[-1])
@@ -172,7 +173,7 @@ class SaliencyRefinement:
         optimizer = torch.optim.AdamW(self.network.parameters(), self.lr, weight_decay=1e-4)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
         trainer = SupervisedTrainer(
-            device=masks.device,
+            device=self.device,
             max_epochs=1,
             train_data_loader=DataLoader(images, batch_size=self.batch_size),
             network=self.network,

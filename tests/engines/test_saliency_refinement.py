@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -100,6 +102,45 @@ def test_masks_that_reach_the_border_are_not_learned_from(tmp_path):
     stack.label[:] = 0
     with pytest.raises(ValueError, match="All saliency masks are empty: are the images of one color"):
         _refinement(tmp_path, stack).run()
+
+
+class Recorder(torch.nn.Module):
+    """Notes where it computes, and finds nothing."""
+
+    def __init__(self, device):
+        super().__init__()
+        self.level = torch.nn.Parameter(torch.zeros((), device=device))
+        self.devices = []
+
+    def forward(self, image):
+        self.devices.append(image.device.type)
+        logits = image[:, :1] * 0 + self.level
+        return logits if self.training else torch.zeros(logits.shape)
+
+
+def test_it_computes_where_episodes_are_made_not_where_the_images_lie(tmp_path):
+    stack, _ = _stack(8)
+    refinement = _refinement(tmp_path, replace(stack, device=torch.device("meta")), steps=2)
+    refinement.network = Recorder("meta")
+    refinement._train(1, stack.label)
+    assert refinement.network.devices == ["meta"] * 2
+    masks = refinement._predict(1)
+    assert refinement.network.devices == ["meta"] * 6
+    assert masks.device.type == "cpu"
+    assert not masks.any()
+
+
+def test_rounds_are_read_on_the_cpu_wherever_they_were_made(refined, monkeypatch):
+    folder, stack, _, masks = refined
+    places, load = [], torch.load
+
+    def read(path, map_location, **settings):
+        places.append(map_location)
+        return load(path, map_location=map_location, **settings)
+
+    monkeypatch.setattr(torch, "load", read)
+    assert torch.equal(_refinement(folder, stack).run()[-1], masks[-1])
+    assert places == ["cpu", "cpu"]
 
 
 def test_masks_are_written_in_the_size_of_their_images(tmp_path):
