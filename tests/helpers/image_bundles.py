@@ -22,6 +22,7 @@ SMALL = {
     "panet": {"encoder#channels": [4, 8], "encoder#out_channels": 8},
     "registration": {},
     "se_net": {"network_def#conditioner_channels": 3, "network_def#channels": 4},
+    "ssl_alpnet": {"encoder#channels": [4, 8], "encoder#out_channels": 8},
     "supervised": {"network_def#features": [4, 4, 8, 8, 8, 4]},
     "surrogate_fewshot": {"encoder#channels": [4, 8], "encoder#out_channels": 8, "network_def#channels": [8, 4]},
 }

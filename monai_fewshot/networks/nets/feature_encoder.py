@@ -71,6 +71,12 @@ class FeatureEncoder(nn.Module, ABC):
             ValueError: if the image has another number of dimensions or of channels.
         """
 
+    def remove_projection(self) -> None:
+        """Remove the layer between the last of :meth:`levels` and the encoder's own features, where there is one.
+
+        For networks that use the levels alone, in which nothing would train it.
+        """
+
     def check_image(self, image: torch.Tensor) -> torch.Tensor:
         """Check the shape of an image, and repeat a single channel where the encoder allows it.
 

@@ -48,7 +48,7 @@ class MaskSplitNet(PrototypeSegmenter):
 
     Args:
         spatial_dims: 2 or 3.
-        encoder: the trunk, with ``levels``.
+        encoder: the trunk, of which the ``levels`` are used; its projection to ``out_channels`` is removed.
         num_classes: number of classes N (ways) in an episode.
         channels: of the projections and of the mixed features.
         decoder_channels: of the upsampling module's blocks of two convolutions; a last one has half as many channels.
@@ -83,6 +83,7 @@ class MaskSplitNet(PrototypeSegmenter):
         if shots not in ("prototypes", "predictions"):
             raise ValueError(f"shots is {shots!r}, must be 'prototypes' or 'predictions'.")
         self.spatial_dims = spatial_dims
+        encoder.remove_projection()
         self.encoder = encoder
         self.num_classes = num_classes
         self.freeze_encoder = freeze_encoder

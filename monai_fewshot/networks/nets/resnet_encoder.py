@@ -105,6 +105,11 @@ class DilatedResNetEncoder(FeatureEncoder):
         """
         return self.reduce(self.levels(image)[-1])
 
+    def remove_projection(self) -> None:
+        """Remove the 1x1 convolution to ``out_channels``: features are then those of the last block."""
+        self.reduce = nn.Identity()
+        self.out_channels = self.level_channels[-1]
+
     @property
     def level_channels(self) -> tuple[int, ...]:
         """Channels of the features that :meth:`levels` returns."""

@@ -100,6 +100,11 @@ class UNetEncoder(FeatureEncoder):
         """
         return self.project(self.levels(image)[-1])
 
+    def remove_projection(self) -> None:
+        """Remove the 1x1 convolution to ``out_channels``: features are then those of the last level."""
+        self.project = nn.Identity()
+        self.out_channels = self.level_channels[-1]
+
     @property
     def level_channels(self) -> tuple[int, ...]:
         """Channels of the features that :meth:`levels` returns."""

@@ -129,7 +129,9 @@ def test_a_frozen_trunk_neither_learns_nor_drifts():
     "encoder",
     [
         lambda: DilatedResNetEncoder(18, out_channels=None),
+        lambda: DilatedResNetEncoder(18),
         lambda: VGG16Encoder(num_blocks=4, stride=4, keep_pool=False),
+        lambda: UNetEncoder(2, 3, channels=(4, 8)),
         _encoder,
     ],
 )
@@ -177,3 +179,6 @@ def test_levels_of_encoders(encoder, channels):
     assert tuple(level.shape[1] for level in levels) == channels
     reduce = getattr(network, "reduce", getattr(network, "project", nn.Identity()))
     torch.testing.assert_close(reduce(levels[-1]), network(image))
+    network.remove_projection()
+    torch.testing.assert_close(levels[-1], network(image))
+    assert network.out_channels == channels[-1]
