@@ -70,7 +70,7 @@ def test_memory_grows_with_the_inner_steps_of_maml():
 def test_the_share_of_convolutions_is_one():
     shares = meta_steps.profile_cell(replace(SETTING, steps=1))
     assert set(shares) == {"vectorized", "plain"}
-    assert all(0.02 < share < 0.98 for share in shares.values())
+    assert all(0 < share < 1 for share in shares.values())
 
 
 def test_tables_and_claims_are_written_between_the_markers(tmp_path, monkeypatch):
