@@ -14,7 +14,9 @@ from monai_fewshot.networks.blocks import linear_resize, linear_resize_adjoint
 CASES = [((2, 3, 8, 9), (16, 20)), ((2, 3, 8, 8), (3, 5)), ((2, 20, 6, 5), (6, 9)), ((1, 2, 4, 5, 6), (8, 9, 7))]
 LAYOUTS = {
     "contiguous": lambda x: x,
-    "channels-last": lambda x: x.contiguous(memory_format=torch.channels_last if x.ndim == 4 else torch.channels_last_3d),
+    "channels-last": lambda x: x.contiguous(
+        memory_format=torch.channels_last if x.ndim == 4 else torch.channels_last_3d
+    ),
     "a part of a concatenation": lambda x: torch.cat([x, x], 1)[:, : x.shape[1]],
     "a part of a channels-last concatenation": lambda x: torch.cat([x, x], 1).contiguous(
         memory_format=torch.channels_last if x.ndim == 4 else torch.channels_last_3d
