@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import logging
-import platform
 from functools import lru_cache
 
 import torch
 
-from .precision import CHOICES, as_dtype
+from .devices import check_device, device_name
+from .precision import CHOICES, as_dtype, multiplies_bfloat16
 
 __all__ = ["check_device_settings", "compiler_error"]
 
@@ -33,7 +33,7 @@ def check_device_settings(
     Raises:
         ValueError: where the device cannot serve a setting, with the settings that it can.
     """
-    place = _check_device(device)
+    place = check_device(device)
     for name, value in (("channels_last", channels_last), ("compile", compile)):
         if value is not None and not isinstance(value, bool):
             raise ValueError(f"--{name} is {value!r}: use True, False, or '$None' for the default of the device.")
@@ -43,13 +43,6 @@ def check_device_settings(
         raise ValueError(f"--compile True does not work on {place}: {error} Use --compile False.")
     precision = "" if dtype is None else f" in {str(dtype).removeprefix('torch.')}"
     logger.info("Computing on %s%s.", device_name(place), precision)
-
-
-def device_name(device: torch.device) -> str:
-    """Name a device for people, such as ``cuda:0 (NVIDIA A100)``."""
-    if device.type == "cuda":
-        return f"{device} ({torch.cuda.get_device_name(device)})"
-    return f"cpu ({platform.machine()}, threads: {torch.get_num_threads()})"
 
 
 @lru_cache
@@ -67,20 +60,8 @@ def compiler_error(device: torch.device) -> str | None:
     return None
 
 
-def _check_device(device: torch.device | str) -> torch.device:
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    usable = ", ".join(["cpu", *(["cuda"] if count else []), *(f"cuda:{number}" for number in range(count))])
-    try:
-        place = torch.device(device)
-    except (RuntimeError, TypeError):
-        place = None
-    if place is None or place.type not in ("cpu", "cuda") or (place.type == "cuda" and (place.index or 0) >= count):
-        raise ValueError(f"--device is {str(device)!r}, which is not here. Devices that would work: {usable}.")
-    return place
-
-
 def _check_dtype(dtype: torch.dtype | str, device: torch.device) -> None:
-    native = device.type == "cpu" or torch.cuda.is_bf16_supported(including_emulation=False)
+    native = device.type == "cpu" or multiplies_bfloat16(device)
     precision = as_dtype(dtype)
     if precision is None or (precision == torch.bfloat16 and not native):
         half = str(dtype).endswith("float16") and precision is None

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from .devices import check_device
+
 __all__ = ["autocast", "default_dtype"]
 
 VARIABLE = "MONAI_FEWSHOT_DTYPE"
@@ -29,7 +31,7 @@ def default_dtype(device: torch.device | str) -> torch.dtype:
         BF16 or AMX), else float32.
 
     Raises:
-        ValueError: where the variable holds anything else.
+        ValueError: where the variable holds anything else, or there is no such device.
     """
     if wanted := os.environ.get(VARIABLE):
         if wanted not in CHOICES:
@@ -38,11 +40,14 @@ def default_dtype(device: torch.device | str) -> torch.dtype:
                 "choose by the hardware."
             )
         return CHOICES[wanted]
-    if torch.device(device).type == "cuda":
-        native = torch.cuda.get_device_capability(device) >= (8, 0)
-    else:
-        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.bfloat16 if native else torch.float32
+    return torch.bfloat16 if multiplies_bfloat16(check_device(device)) else torch.float32
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Tell whether a GPU or the processor multiplies bfloat16 in hardware."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def as_dtype(dtype: torch.dtype | str) -> torch.dtype | None:

@@ -16,8 +16,10 @@ VARIABLE = "MONAI_FEWSHOT_DTYPE"
 
 
 @pytest.fixture(autouse=True)
-def _not_forced(monkeypatch):
+def _hardware_decides(monkeypatch):
     monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
 
 
 @pytest.mark.parametrize(
@@ -46,6 +48,13 @@ def test_the_environment_overrides_the_hardware(monkeypatch, device, wanted, har
     assert default_dtype(device) == getattr(torch, wanted)
     monkeypatch.setenv(VARIABLE, "")
     assert default_dtype(device) == (torch.bfloat16 if hardware else torch.float32)
+
+
+def test_a_device_that_is_not_there():
+    with pytest.raises(
+        ValueError, match=r"--device is 'cuda:3', which is not here. Devices that would work: cpu, cuda"
+    ):
+        default_dtype("cuda:3")
 
 
 @pytest.mark.parametrize("wanted", ["float16", "torch.float32", "BFLOAT16", "1"])
