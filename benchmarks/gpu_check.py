@@ -33,6 +33,7 @@ from typing import Any
 
 import monai
 import torch
+from bundle_probe import TIMED
 from gpu_throughput import throughput
 from logged_command import run_logged
 
@@ -57,7 +58,7 @@ ROWS = (
 )
 FAILED, NOTHING = "failed: ", "-"
 QUERIES = 3
-FEW_STEPS = {"epoch_length": 5, "max_epochs": 1}
+FEW_STEPS = {"epoch_length": 3, "max_epochs": 1}
 FEW_DATA = {
     "num_val_scans": 2,
     "num_val_episodes": 2,
@@ -239,7 +240,7 @@ class BundleCheck:
 
     def probe(self, processes: ChildProcesses, usable: bool) -> dict[str, Any]:
         """Measure training and inference in a process of its own, as far as there are any."""
-        steps = {"epoch_length": FEW_STEPS["epoch_length"] + self.counted_steps, "rounds": 0}
+        steps = {"epoch_length": TIMED + self.counted_steps, "rounds": 0}
         places = {"ckpt_dir": self.folder / "measured", "output_dir": self.folder / "measured_masks"}
         queries = {"dataset_dir": self.phantom.queries, **self.phantom.support}
         request = {
