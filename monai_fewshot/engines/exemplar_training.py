@@ -38,6 +38,8 @@ from .pseudo_labeling import describe_labels, pseudo_labels
 __all__ = ["ExemplarTraining", "PrepareBatchSamples"]
 
 logger = logging.getLogger(__name__)
+LOG_INTERVAL = 10
+"""Iterations between two points of the loss curve; reading a loss waits for the device."""
 
 
 class PrepareBatchSamples(PrepareBatch):
@@ -230,7 +232,9 @@ class ExemplarTraining:
         return [
             ProgressBar(desc=folder.name),
             StatsHandler(tag_name="train_loss", output_transform=loss, iteration_log=False),
-            TensorBoardStatsHandler(log_dir=str(folder / "logs"), tag_name="train_loss", output_transform=loss),
+            TensorBoardStatsHandler(
+                iteration_log=LOG_INTERVAL, log_dir=str(folder / "logs"), tag_name="train_loss", output_transform=loss
+            ),
         ]
 
     def _log(self, text: str, *values: Any) -> None:

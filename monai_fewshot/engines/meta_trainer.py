@@ -139,7 +139,7 @@ class MetaTrainer(Trainer):
         sound = step.sound.sum()
         sums = [torch.where(step.sound, figure, 0.0).sum() for figure in figures.values()]
         flat = torch.cat([(gradient * sound).flatten() for gradient in gradients])
-        total = torch.cat([flat, torch.stack([*sums, sound.to(flat), flat.new_tensor(len(step.sound))])])
+        total = torch.cat([flat, torch.stack([*sums, sound.to(flat), flat.new_full((), len(step.sound))])])
         if num_processes() > 1:
             dist.all_reduce(total)
         flat, tail = total[: len(flat)], total[len(flat) :]
