@@ -78,7 +78,10 @@ include_patterns = [
 exclude_patterns = [".*", "docs/_build", "docs/_templates"]
 templates_path = ["docs/_templates", "_templates"]  # autosummary looks below the source, the theme below this folder
 nitpicky = True
-nitpick_ignore_regex = [("py:(class|exc)", ".*")]  # types of other packages, and words in the place of a type
+nitpick_ignore_regex = [
+    ("py:(class|exc)", ".*"),  # types of other packages, and words in the place of a type
+    ("py:obj", r"typing\.~P"),  # arguments that a function hands on as they are
+]
 
 highlight_language = "sh"  # commands, where nothing else is said
 html_theme = "furo"

@@ -45,13 +45,17 @@ def check_device_settings(
     logger.info("Computing on %s%s.", device_name(place), precision)
 
 
-@lru_cache
 def compiler_error(device: torch.device) -> str | None:
-    """Find out whether ``torch.compile`` works on a device, by compiling an addition there.
+    """Find out whether ``torch.compile`` works on a device, by compiling an addition there, once.
 
     Returns:
         None where it works, else why not: no C++ compiler on a CPU, no Triton on a GPU, and the like.
     """
+    return _try_compiling(device)
+
+
+@lru_cache
+def _try_compiling(device: torch.device) -> str | None:
     try:
         torch.compile(torch.add, fullgraph=True)(torch.ones(2, device=device), 1)
     except Exception as error:

@@ -40,7 +40,7 @@ def start_process_group() -> None:
     """Join the other processes that torchrun has started, and take the GPU that is meant for this one.
 
     Tensors on GPUs travel by NCCL; those on the CPU, and objects, by gloo. Processes wait a week for one another, where
-    torch's default is ten minutes: :data:`LONGEST_WAIT`.
+    torch's default is ten minutes.
 
     Raises:
         RuntimeError: where torchrun has not started this process, or has started more of them than there are GPUs.

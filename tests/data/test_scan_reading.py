@@ -175,10 +175,12 @@ def test_an_error_ends_what_the_other_threads_do(tmp_path):
             raise OSError("truncated")
         slowly(number, tmp_path)
 
+    before = set(threading.enumerate())
     with pytest.raises(ValueError, match="Scan 0 cannot be read: OSError: truncated"):
         list(read_scans(Dataset(list(range(9)), read), num_workers=2))
     assert [path.name for path in tmp_path.iterdir()] == ["begun1"]
-    assert not any(thread.name.startswith("ThreadPoolExecutor") for thread in threading.enumerate())
+    begun = set(threading.enumerate()) - before
+    assert not any(thread.name.startswith("ThreadPoolExecutor") for thread in begun)
 
 
 def prepare_in_processes(rank, folder):

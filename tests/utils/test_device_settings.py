@@ -54,9 +54,9 @@ def broken_compiler(monkeypatch):
         raise RuntimeError("Cannot find a working triton installation.\nLong story.")
 
     monkeypatch.setattr(torch, "compile", refuse)
-    compiler_error.cache_clear()
+    device_settings._try_compiling.cache_clear()
     yield
-    compiler_error.cache_clear()
+    device_settings._try_compiling.cache_clear()
 
 
 def test_why_nothing_can_be_compiled(broken_compiler):
