@@ -26,7 +26,7 @@ the other precision, the benchmark on phantoms and tutorials.
   --benchmark    the whole benchmark on phantoms, at toy budget
   --tutorials    execute the notebooks
   --dtype TYPE   float32 or bfloat16: the default precision of all parts, which otherwise
-                 follows the hardware; bfloat16 works on every CPU, but is slow on most
+                 is that of the device; bfloat16 works on every CPU, but is slow on most
   --clean        make the environment anew
   --help         this text
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 import torch
 
 from .devices import check_device, device_name
-from .precision import CHOICES, as_dtype, multiplies_bfloat16
+from .precision import CHOICES, as_dtype, is_gpu_with_bfloat16
 
 __all__ = ["check_device_settings", "compiler_error"]
 
@@ -65,7 +65,7 @@ def _try_compiling(device: torch.device) -> str | None:
 
 
 def _check_dtype(dtype: torch.dtype | str, device: torch.device) -> None:
-    native = device.type == "cpu" or multiplies_bfloat16(device)
+    native = device.type == "cpu" or is_gpu_with_bfloat16(device)
     precision = as_dtype(dtype)
     if precision is None or (precision == torch.bfloat16 and not native):
         half = str(dtype).endswith("float16") and precision is None

@@ -18,17 +18,17 @@ CHOICES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def default_dtype(device: torch.device | str) -> torch.dtype:
-    """Choose the type that a device multiplies fastest without a loss scale.
+    """Choose the precision of runs that do not name theirs.
 
     The environment variable ``MONAI_FEWSHOT_DTYPE``, ``float32`` or ``bfloat16``, overrides the choice, for this
-    process and those it starts. bfloat16 works on every device, but is slow where the hardware does not multiply it.
+    process and those it starts. On a CPU with AVX-512 BF16 or AMX, a training step in bfloat16 takes two thirds of the
+    time, but Dice was not always as high (docs/performance.md); without these instructions bfloat16 is slow.
 
     Args:
         device: the device.
 
     Returns:
-        bfloat16 for GPUs and processors that multiply it in hardware (NVIDIA since Ampere, Intel and AMD with AVX-512
-        BF16 or AMX), else float32.
+        bfloat16 for GPUs that multiply it in hardware (NVIDIA since Ampere), else float32.
 
     Raises:
         ValueError: where the variable holds anything else, or there is no such device.
@@ -37,17 +37,15 @@ def default_dtype(device: torch.device | str) -> torch.dtype:
         if wanted not in CHOICES:
             raise ValueError(
                 f"The environment variable {VARIABLE} is {wanted!r}: set it to {' or '.join(CHOICES)}, or unset it to "
-                "choose by the hardware."
+                "choose by the device."
             )
         return CHOICES[wanted]
-    return torch.bfloat16 if multiplies_bfloat16(check_device(device)) else torch.float32
+    return torch.bfloat16 if is_gpu_with_bfloat16(check_device(device)) else torch.float32
 
 
-def multiplies_bfloat16(device: torch.device) -> bool:
-    """Tell whether a GPU or the processor multiplies bfloat16 in hardware."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+def is_gpu_with_bfloat16(device: torch.device) -> bool:
+    """Tell whether a device is a GPU that multiplies bfloat16 in hardware."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def as_dtype(dtype: torch.dtype | str) -> torch.dtype | None:

@@ -16,7 +16,7 @@ VARIABLE = "MONAI_FEWSHOT_DTYPE"
 
 
 @pytest.fixture(autouse=True)
-def _hardware_decides(monkeypatch):
+def _device_decides(monkeypatch):
     monkeypatch.delenv(VARIABLE, raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
@@ -30,24 +30,21 @@ def test_gpus_since_ampere_multiply_bfloat16(monkeypatch, capability, dtype):
     assert default_dtype("cuda:0") == dtype
 
 
-@pytest.mark.parametrize(("avx512", "amx"), [(False, False), (True, False), (False, True)])
-def test_processors_with_bfloat16_instructions_use_them(monkeypatch, avx512, amx):
+@pytest.mark.parametrize("avx512", [False, True])
+def test_a_cpu_computes_in_float32_whatever_its_instructions(monkeypatch, avx512):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
-    assert default_dtype(torch.device("cpu")) == (torch.bfloat16 if avx512 or amx else torch.float32)
+    assert default_dtype(torch.device("cpu")) == torch.float32
 
 
-@pytest.mark.parametrize("hardware", [False, True])
+@pytest.mark.parametrize("capability", [(7, 5), (8, 0)])
 @pytest.mark.parametrize("wanted", ["float32", "bfloat16"])
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_the_environment_overrides_the_hardware(monkeypatch, device, wanted, hardware):
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0) if hardware else (7, 5))
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: hardware)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: hardware)
+def test_the_environment_overrides_the_device(monkeypatch, device, wanted, capability):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     monkeypatch.setenv(VARIABLE, wanted)
     assert default_dtype(device) == getattr(torch, wanted)
     monkeypatch.setenv(VARIABLE, "")
-    assert default_dtype(device) == (torch.bfloat16 if hardware else torch.float32)
+    assert default_dtype(device) == (torch.bfloat16 if (device, capability) == ("cuda", (8, 0)) else torch.float32)
 
 
 def test_a_device_that_is_not_there():
