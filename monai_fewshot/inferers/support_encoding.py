@@ -166,12 +166,15 @@ def _gather(
 
 
 def _weights(network: torch.nn.Module) -> dict[Any, torch.Tensor]:
-    """Copy all tensors of a network, those of a type and device one after another into one."""
+    """Copy all tensors of a network, by type, device and shapes: those of a type and device one after another."""
     plain = [value for m in network.modules() for value in vars(m).values() if isinstance(value, torch.Tensor)]
     kinds: dict[tuple[torch.dtype, torch.device], list[torch.Tensor]] = {}
     for tensor in (*network.parameters(), *network.buffers(), *plain):
-        kinds.setdefault((tensor.dtype, tensor.device), []).append(tensor.detach().flatten())
-    return {kind: torch.cat(tensors) for kind, tensors in kinds.items()}
+        kinds.setdefault((tensor.dtype, tensor.device), []).append(tensor.detach())
+    return {
+        (*kind, *(tensor.shape for tensor in tensors)): torch.cat([tensor.flatten() for tensor in tensors])
+        for kind, tensors in kinds.items()
+    }
 
 
 def _attributes(network: torch.nn.Module) -> list[dict[str, Any]]:

@@ -368,6 +368,13 @@ def test_a_changed_attribute_another_network_and_training_are_noticed(network):
     assert not encodes_support(network)
     network.window = (2, 4)
     assert encodes_support(network)
+    network.grid = torch.arange(6.0).view(2, 3)
+    assert encodes_support(network)
+    network.grid = network.grid.view(3, 2)
+    assert encodes_support(network)
+    assert not encodes_support(network)
+    del network.grid
+    assert encodes_support(network)
     other = TinySegmenter().eval()
     other.window = (2, 4)
     assert encodes_support(other)
