@@ -38,7 +38,8 @@ from monai_fewshot.data import ScanEpisodes, load_class_names, load_folds, load_
 from monai_fewshot.inferers import FewShotVolumeInferer, get_protocol
 from monai_fewshot.inferers.support_choice import ScanPairing, choose_chunks, slice_similarity
 from monai_fewshot.inferers.support_encoding import SupportScan, chunk_shots
-from monai_fewshot.networks.nets import ALPNet, DilatedResNetEncoder, UNetEncoder, VGG16Encoder
+from monai_fewshot.networks.encoders import DilatedResNetEncoder, UNetEncoder, VGG16Encoder
+from monai_fewshot.networks.nets import ALPNet
 from monai_fewshot.utils import pixels_per_slice, resize_slices
 
 ENCODERS: dict[str, Callable[[], nn.Module]] = {

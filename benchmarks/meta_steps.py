@@ -53,8 +53,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from monai_fewshot.apps.benchmark import KEEP_MEMORY, replace_between
 from monai_fewshot.losses import DiceBCELoss
+from monai_fewshot.meta import MAML, ImplicitMAML, InnerLoop, Parameters
 from monai_fewshot.networks.nets import MetaLearnedSegmenter
-from monai_fewshot.optimizers import MAML, ImplicitMAML, InnerLoop, Parameters
 
 LR, PROXIMAL = 0.01, 2.0
 CHANNELS, NARROW = (8, 16, 32, 64), (2, 4, 8, 16)

@@ -90,6 +90,13 @@ def test_no_name_of_ours_is_one_of_monai():
     assert {name: (module, theirs[name]) for name, module in _ours().items() if name in theirs} == {}
 
 
+def test_no_room_holds_more_than_sixteen_modules():
+    rooms = [ROOT / "monai_fewshot", ROOT / "tests"]
+    folders = [folder for room in rooms for folder in [room, *room.rglob("*")] if folder.is_dir()]
+    modules = {f: [m for m in f.glob("*.py") if m.stem not in {"__init__", "__main__", "conftest"}] for f in folders}
+    assert {str(f.relative_to(ROOT)): len(found) for f, found in modules.items() if len(found) > 16} == {}
+
+
 def test_public_names_are_there_once():
     for name in MODULES:
         module = importlib.import_module(name)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import os
 import pkgutil
@@ -16,7 +17,8 @@ import pytest
 import torch
 
 import monai_fewshot
-from monai_fewshot.networks.nets import ADNet, UNetEncoder
+from monai_fewshot.networks.encoders import UNetEncoder
+from monai_fewshot.networks.nets import ADNet
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -24,7 +26,11 @@ GUIDES = [page for page in sorted(DOCS.glob("*.md")) if page.name not in {"READM
 BUNDLES = sorted(ROOT.glob("bundles/*/docs/README.md"))
 TUTORIALS = sorted(ROOT.glob("tutorials/*.ipynb"))
 MARKDOWN = [*ROOT.glob("*.md"), *DOCS.glob("*.md"), *BUNDLES, *(ROOT / "monai_fewshot").rglob("*.md")]
-ROOMS = sorted(item.name for item in pkgutil.walk_packages(monai_fewshot.__path__, "monai_fewshot.") if item.ispkg)
+ROOMS = sorted(
+    item.name
+    for item in pkgutil.walk_packages(monai_fewshot.__path__, "monai_fewshot.")
+    if item.ispkg and hasattr(importlib.import_module(item.name), "__all__")
+)
 
 
 def linked(page):

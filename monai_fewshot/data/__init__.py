@@ -1,24 +1,24 @@
 # Copyright (c) monai_fewshot contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from .annotated_scans import annotated_classes, annotated_scans, trained_classes, unlabeled_scans
-from .annotated_slices import AnnotatedSlices
-from .check_scan import CheckScanD, CheckScand, CheckScanDict
-from .checks import check_output_dir, check_scans
-from .class_naming import name_classes
-from .dicom_checks import series_problems
-from .dicom_labels import read_segmentation, segmentation_names
-from .dicom_reader import SeriesReader
-from .dicom_seg import write_dicom_seg
-from .dicom_series import DicomSeries, DicomTree, find_series, read_series, select_series, series_name
-from .episodes import AnnotatedEpisodes, Episodes, PseudoLabelEpisodes
-from .exclusion import class_numbers, slices_with_classes
-from .exemplar_samples import ExemplarSamples
-from .exemplars import BackgroundKind, background_images, choose_exemplars, organ_free_slices, take_slices
-from .few_shot_folds import few_shot_fold_classes
-from .folds import Fold, cross_validation_folds, load_folds
-from .image_checks import CheckImageD, CheckImaged, CheckImageDict, check_images, image_reading
-from .image_roles import (
+from .dicom.segment_codes import PRIVATE_SCHEME, SegmentCode, load_segment_codes, segment_code
+from .dicom.segmentation_reader import read_segmentation, segmentation_names
+from .dicom.segmentation_writer import write_dicom_seg
+from .dicom.series import DicomSeries, DicomTree, find_series, read_series, select_series, series_name
+from .dicom.series_checks import series_problems
+from .dicom.series_reader import SeriesReader
+from .episodes.annotated_slices import AnnotatedSlices
+from .episodes.episodes import AnnotatedEpisodes, Episodes, PseudoLabelEpisodes
+from .episodes.exemplar_samples import ExemplarSamples
+from .episodes.exemplars import BackgroundKind, background_images, choose_exemplars, organ_free_slices, take_slices
+from .episodes.mask_split_episodes import MaskSplitEpisodes
+from .episodes.numbered_samples import EpisodeSampler, NumberedSamples, numbered_random
+from .episodes.scan_episodes import ScanEpisodes
+from .episodes.surrogate_episodes import SurrogateEpisodes
+from .episodes.task_episodes import TaskEpisodes, TaskPools
+from .images.few_shot_folds import few_shot_fold_classes
+from .images.image_checks import CheckImageD, CheckImaged, CheckImageDict, check_images, image_reading
+from .images.image_roles import (
     hold_out_images,
     random_support_folds,
     support_fold,
@@ -26,21 +26,21 @@ from .image_roles import (
     with_pseudo_masks,
     without_labels,
 )
-from .image_sets import ImageSet, load_image_list, load_image_pools, load_image_set
-from .image_volumes import IMAGE_AFFINE, ImageAsVolumeD, ImageAsVolumed, ImageAsVolumeDict
-from .inference_scans import pending_scans, support_scans
-from .load_scan import LoadScanD, LoadScand, LoadScanDict
-from .mask_split_episodes import MaskSplitEpisodes
-from .mask_writer import ImageMaskWriter, MaskWriter
-from .numbered_samples import EpisodeSampler, NumberedSamples, numbered_random
-from .scan_episodes import ScanEpisodes
-from .scan_reading import prepare_scans, read_scans
-from .scans import Scan, fingerprint_scans, load_class_names, load_scans
-from .segment_codes import PRIVATE_SCHEME, SegmentCode, load_segment_codes, segment_code
-from .slices import SliceStack
-from .splits import choose_folds, hold_out, training_scans
-from .surrogate_episodes import SurrogateEpisodes
-from .task_episodes import TaskEpisodes, TaskPools
+from .images.image_sets import ImageSet, load_image_list, load_image_pools, load_image_set
+from .images.image_volumes import IMAGE_AFFINE, ImageAsVolumeD, ImageAsVolumed, ImageAsVolumeDict
+from .scans.annotated_scans import annotated_classes, annotated_scans, trained_classes, unlabeled_scans
+from .scans.check_scan import CheckScanD, CheckScand, CheckScanDict
+from .scans.check_scans import check_output_dir, check_scans
+from .scans.class_naming import name_classes
+from .scans.class_numbers import class_numbers, slices_with_classes
+from .scans.folds import Fold, cross_validation_folds, load_folds
+from .scans.inference_scans import pending_scans, support_scans
+from .scans.load_scan import LoadScanD, LoadScand, LoadScanDict
+from .scans.mask_writer import ImageMaskWriter, MaskWriter
+from .scans.scan_folder import Scan, fingerprint_scans, load_class_names, load_scans
+from .scans.scan_reading import prepare_scans, read_scans
+from .scans.slices import SliceStack
+from .scans.splits import choose_folds, hold_out, training_scans
 
 __all__ = [
     "IMAGE_AFFINE",

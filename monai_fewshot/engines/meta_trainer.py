@@ -16,8 +16,8 @@ from monai.utils import CommonKeys
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
+from monai_fewshot.meta import MetaGradient, MetaStep
 from monai_fewshot.networks.nets import MetaLearnedSegmenter
-from monai_fewshot.optimizers import MetaGradient, MetaStep
 from monai_fewshot.utils import EpisodeKeys, num_processes
 
 __all__ = ["MetaTrainer"]
@@ -29,7 +29,7 @@ SHOWN = 5
 class MetaTrainer(Trainer):
     """Learns the weights from which a network adapts well, one batch of tasks an iteration.
 
-    The meta-gradient of :class:`~monai_fewshot.optimizers.MetaGradient` goes to the optimizer as if ``backward`` had
+    The meta-gradient of :class:`~monai_fewshot.meta.MetaGradient` goes to the optimizer as if ``backward`` had
     been called; MONAI's and ignite's events fire as in ``monai.engines.SupervisedTrainer``, so that their handlers work
     unchanged. In a process group every process has tasks of its own, and gradients are averaged over the tasks of all;
     the network needs no wrapper.

@@ -12,9 +12,9 @@ from typing import Any
 from monai.config import PathLike
 from monai.utils import ensure_tuple, optional_import
 
-from monai_fewshot.data.dicom_seg import check_highdicom, source_files
-from monai_fewshot.data.inference_scans import is_whole_image, is_whole_mask
-from monai_fewshot.data.scans import Scan
+from monai_fewshot.data.dicom.segmentation_writer import check_highdicom, source_files
+from monai_fewshot.data.scans.inference_scans import is_whole_image, is_whole_mask
+from monai_fewshot.data.scans.scan_folder import Scan
 from monai_fewshot.metrics import read_measurements
 from monai_fewshot.visualize import write_scan_index
 

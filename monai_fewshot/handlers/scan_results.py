@@ -17,10 +17,10 @@ from monai.data import MetaTensor
 from monai.utils import CommonKeys, convert_to_numpy
 
 import monai_fewshot
-from monai_fewshot.data.dicom_seg import source_files, write_dicom_seg
-from monai_fewshot.data.mask_writer import MaskWriter
-from monai_fewshot.data.scans import Scan
-from monai_fewshot.data.segment_codes import load_segment_codes
+from monai_fewshot.data.dicom.segment_codes import load_segment_codes
+from monai_fewshot.data.dicom.segmentation_writer import source_files, write_dicom_seg
+from monai_fewshot.data.scans.mask_writer import MaskWriter
+from monai_fewshot.data.scans.scan_folder import Scan
 from monai_fewshot.metrics import measure, read_measurements, write_measurements
 from monai_fewshot.utils import write_atomically
 from monai_fewshot.visualize import figure_to_png, preview_figure

@@ -218,7 +218,7 @@ RANDOM_EPISODES = Protocol(
     "random_episodes", 1, QuerySlices.VOLUME, SupportChoice.ALL, scan_reduction=ScanReduction.RUNS
 )
 """How 2D methods are evaluated: runs of episodes, each a random class with random support and query images
-(:class:`monai_fewshot.engines.EpisodeEvaluation`). An episode stands in the place of a scan, a run in that of a
+(:class:`monai_fewshot.workflows.EpisodeEvaluation`). An episode stands in the place of a scan, a run in that of a
 fold."""
 
 

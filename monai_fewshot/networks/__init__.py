@@ -1,7 +1,6 @@
 # Copyright (c) monai_fewshot contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from .preparation import prepare_network
-from .weights import WeightReport, load_encoder_weights
+from .network_preparation import prepare_network
 
-__all__ = ["WeightReport", "load_encoder_weights", "prepare_network"]
+__all__ = ["prepare_network"]

@@ -1,23 +1,31 @@
 # Copyright (c) monai_fewshot contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from .affine_elastic import RandAffineElastic, RandAffineElasticD, RandAffineElasticd, RandAffineElasticDict, WarpDraw
-from .body_mask import BodyMask, BodyMaskD, BodyMaskd, BodyMaskDict
-from .boundary_saliency import boundary_saliency
-from .color_jitter import ColorDraw, RandColorJitter, RandColorJitterD, RandColorJitterd, RandColorJitterDict
-from .episode_augmentation import AugmentationDraw, EpisodeAugmentation
-from .exemplar_arrangement import ExemplarArrangement
-from .exemplar_pasting import class_centers
-from .exemplar_synthesis import (
-    RandExemplarSynthesis,
-    RandExemplarSynthesisD,
-    RandExemplarSynthesisd,
-    RandExemplarSynthesisDict,
-    SynthesisDraw,
+from .augmentation.affine_elastic import (
+    RandAffineElastic,
+    RandAffineElasticD,
+    RandAffineElasticd,
+    RandAffineElasticDict,
+    WarpDraw,
 )
-from .field_of_view import field_of_view
-from .intensity_variation import IntensityDraw, IntensityVariation
-from .mask_split import (
+from .augmentation.color_jitter import (
+    ColorDraw,
+    RandColorJitter,
+    RandColorJitterD,
+    RandColorJitterd,
+    RandColorJitterDict,
+)
+from .augmentation.episode_augmentation import AugmentationDraw, EpisodeAugmentation
+from .augmentation.intensity_variation import IntensityDraw, IntensityVariation
+from .augmentation.noise import uniform_noise
+from .augmentation.warp import adjust_gamma, affine_matrices, elastic_displacement, warp
+from .preparation.body_mask import BodyMask, BodyMaskD, BodyMaskd, BodyMaskDict
+from .preparation.normalize_channels import NormalizeChannels
+from .preparation.resize_in_plane import ResizeInPlane, ResizeInPlaneD, ResizeInPlaned, ResizeInPlaneDict
+from .preparation.scan_preparation import CARDIAC_SPACING, ct_preparation, mr_preparation
+from .pseudo_labels.boundary_saliency import boundary_saliency
+from .pseudo_labels.field_of_view import field_of_view
+from .pseudo_labels.mask_split import (
     MaskSplitDraw,
     RandMaskSplit,
     RandMaskSplitD,
@@ -25,16 +33,13 @@ from .mask_split import (
     RandMaskSplitDict,
     SplitMode,
 )
-from .noise import uniform_noise
-from .normalize_channels import NormalizeChannels
-from .rectangles import (
+from .pseudo_labels.rectangles import (
     RandomRectangleLabels,
     RandomRectangleLabelsD,
     RandomRectangleLabelsd,
     RandomRectangleLabelsDict,
 )
-from .resize_in_plane import ResizeInPlane, ResizeInPlaneD, ResizeInPlaned, ResizeInPlaneDict
-from .saliency_labels import (
+from .pseudo_labels.saliency_labels import (
     SaliencyLabels,
     SaliencyLabelsD,
     SaliencyLabelsd,
@@ -45,11 +50,19 @@ from .saliency_labels import (
     SaliencyMapDict,
     clean_saliency,
 )
-from .scan_preparation import CARDIAC_SPACING, ct_preparation, mr_preparation
-from .spectral_residual import spectral_residual_saliency
-from .superpixels import SuperpixelLabels, SuperpixelLabelsD, SuperpixelLabelsd, SuperpixelLabelsDict
-from .supervoxels import SupervoxelLabels, SupervoxelLabelsD, SupervoxelLabelsd, SupervoxelLabelsDict
-from .surrogate_tasks import (
+from .pseudo_labels.spectral_residual import spectral_residual_saliency
+from .pseudo_labels.superpixels import SuperpixelLabels, SuperpixelLabelsD, SuperpixelLabelsd, SuperpixelLabelsDict
+from .pseudo_labels.supervoxels import SupervoxelLabels, SupervoxelLabelsD, SupervoxelLabelsd, SupervoxelLabelsDict
+from .synthesis.exemplar_arrangement import ExemplarArrangement
+from .synthesis.exemplar_pasting import class_centers
+from .synthesis.exemplar_synthesis import (
+    RandExemplarSynthesis,
+    RandExemplarSynthesisD,
+    RandExemplarSynthesisd,
+    RandExemplarSynthesisDict,
+    SynthesisDraw,
+)
+from .synthesis.surrogate_tasks import (
     Denoising,
     Inpainting,
     LocalShuffling,
@@ -58,7 +71,6 @@ from .surrogate_tasks import (
     SurrogateTaskd,
     SurrogateTaskDict,
 )
-from .warp import adjust_gamma, affine_matrices, elastic_displacement, warp
 
 __all__ = [
     "CARDIAC_SPACING",

@@ -14,8 +14,8 @@ from scipy import ndimage
 from monai_fewshot.apps.phantom import dataset, make_phantom_dataset, make_phantom_volume
 from monai_fewshot.apps.phantom.anatomy import Tissue, make_patient, paint
 from monai_fewshot.apps.phantom.appearance import LOOKS, render
-from monai_fewshot.data.folds import cross_validation_folds, load_folds
-from monai_fewshot.data.scans import load_class_names, load_scans
+from monai_fewshot.data.scans.folds import cross_validation_folds, load_folds
+from monai_fewshot.data.scans.scan_folder import load_class_names, load_scans
 
 LIVER, RIGHT_KIDNEY, LEFT_KIDNEY, SPLEEN = ORGANS = 1, 2, 3, 4
 SMALL = (48, 48, 16)

@@ -14,7 +14,7 @@ import torch
 from image_bundles import BUNDLES, classes_of_mask, load, run, workflow
 
 from monai_fewshot.losses import EpisodeLoss
-from monai_fewshot.networks.nets import DilatedResNetEncoder
+from monai_fewshot.networks.encoders import DilatedResNetEncoder
 
 pytestmark = pytest.mark.default_dtype
 TRAINING = {

@@ -13,7 +13,8 @@ import torch
 from image_bundles import refusal
 from PIL import Image
 
-from monai_fewshot.networks.nets import ALPNet, UNetEncoder
+from monai_fewshot.networks.encoders import UNetEncoder
+from monai_fewshot.networks.nets import ALPNet
 
 pytestmark = pytest.mark.default_dtype
 SIZE = (24, 20, 4)

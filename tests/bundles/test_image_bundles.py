@@ -15,7 +15,8 @@ import torch
 from image_bundles import load, refusal, run, workflow
 from PIL import Image
 
-from monai_fewshot.networks.nets import ALPNet, DilatedResNetEncoder, VGG16Encoder
+from monai_fewshot.networks.encoders import DilatedResNetEncoder, VGG16Encoder
+from monai_fewshot.networks.nets import ALPNet
 
 pytestmark = pytest.mark.default_dtype
 SHORT = {"epoch_length": 2, "max_epochs": 2, "batch_size": 2, "num_val_episodes": 4}

@@ -12,7 +12,7 @@ import pytest
 import torch
 from monai.bundle import ConfigWorkflow
 
-from monai_fewshot.networks.nets import DilatedResNetEncoder
+from monai_fewshot.networks.encoders import DilatedResNetEncoder
 
 pytestmark = pytest.mark.default_dtype
 ON_RANK_0_ALONE = {"ProgressBar", "StatsHandler", "TensorBoardStatsHandler", "TensorBoardImageHandler"}

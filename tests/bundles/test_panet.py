@@ -12,7 +12,8 @@ import pytest
 import torch
 from image_bundles import BUNDLES, classes_of_mask, load, refusal, run, workflow
 
-from monai_fewshot.networks.nets import DilatedResNetEncoder, PANet, VGG16Encoder
+from monai_fewshot.networks.encoders import DilatedResNetEncoder, VGG16Encoder
+from monai_fewshot.networks.nets import PANet
 
 pytestmark = pytest.mark.default_dtype
 TRAINING = {"num_val_episodes": 2, "batch_size": 2, "epoch_length": 2, "max_epochs": 1}

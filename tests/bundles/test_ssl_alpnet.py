@@ -21,7 +21,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from monai_fewshot.data import load_folds, series_name
 from monai_fewshot.inferers import FewShotVolumeInferer
-from monai_fewshot.networks.nets import ALPNet, UNetEncoder
+from monai_fewshot.networks.encoders import UNetEncoder
+from monai_fewshot.networks.nets import ALPNet
 
 pytestmark = pytest.mark.default_dtype
 EPOCHS = 4

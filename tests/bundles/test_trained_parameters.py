@@ -11,12 +11,13 @@ from image_bundles import workflow
 from process_groups import in_two_processes
 from torch.nn.parallel import DistributedDataParallel
 
-from monai_fewshot.networks.nets import DilatedResNetEncoder, MaskSplitNet, UNetEncoder, VGG16Encoder
+from monai_fewshot.networks.encoders import DilatedResNetEncoder, UNetEncoder, VGG16Encoder
+from monai_fewshot.networks.nets import MaskSplitNet
 
 LABELS = {"pseudo_labels#min_size": 40}
 SHALLOW = {"encoder#depth": 18}
 PROJECTED = {"encoder#out_channels": 8}
-VGG = {"encoder": {"_target_": "monai_fewshot.networks.nets.VGG16Encoder"}}
+VGG = {"encoder": {"_target_": "monai_fewshot.networks.encoders.VGG16Encoder"}}
 TRAININGS = [
     ("ssl_alpnet", "train", LABELS),
     ("ssl_alpnet", "train paper", SHALLOW | LABELS),

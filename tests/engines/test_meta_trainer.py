@@ -24,8 +24,8 @@ from monai_fewshot.data import EpisodeSampler, SliceStack, TaskEpisodes
 from monai_fewshot.engines import MetaTrainer
 from monai_fewshot.handlers import TrainingCheckpoints
 from monai_fewshot.losses import DiceBCELoss
+from monai_fewshot.meta import MAML, ImplicitMAML, InnerLoop, Reptile
 from monai_fewshot.networks.nets import MetaLearnedSegmenter
-from monai_fewshot.optimizers import MAML, ImplicitMAML, InnerLoop, Reptile
 
 LOOP = InnerLoop(3, 0.3)
 LR = 0.5

@@ -117,7 +117,7 @@ def test_dicom_segmentations_are_of_dicom_series(series, tmp_path, monkeypatch):
         files.check([listed, SCANS[0]])
     assert not [word for word in IDENTIFIERS if word in str(error.value)]
     OutputFiles(tmp_path).check(SCANS)
-    monkeypatch.setattr("monai_fewshot.data.dicom_seg.has_highdicom", False)
+    monkeypatch.setattr("monai_fewshot.data.dicom.segmentation_writer.has_highdicom", False)
     with pytest.raises(OptionalImportError, match="pip install"):
         files.check([listed])
     OutputFiles(tmp_path).check([listed])

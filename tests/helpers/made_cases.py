@@ -15,7 +15,7 @@ import numpy as np
 from interruptions import PATIENCE
 from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, MapTransform
 
-from monai_fewshot.apps.prepare.cases import Case
+from monai_fewshot.apps.prepare.cases.case import Case
 
 AFFINE = np.array([[-1.5, 0, 0.2, 30], [0, 1.5, 0, -20], [0.1, 0, 4, 7], [0, 0, 0, 1]])
 SIZE = (12, 10, 6)

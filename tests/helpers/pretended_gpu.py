@@ -40,6 +40,8 @@ from monai_fewshot.engines.exemplar_training import PrepareBatchSamples
 from monai_fewshot.inferers import FewShotVolumeInferer
 from monai_fewshot.inferers.support_encoding import SupportScan
 from monai_fewshot.losses import EpisodeLoss, ExemplarLoss, SurrogateLoss
+from monai_fewshot.meta import MAML, InnerLoop
+from monai_fewshot.networks.encoders import UNetEncoder
 from monai_fewshot.networks.nets import (
     ADNet,
     ALPNet,
@@ -50,9 +52,7 @@ from monai_fewshot.networks.nets import (
     PANet,
     SurrogateNetwork,
     TiledPrototypeNet,
-    UNetEncoder,
 )
-from monai_fewshot.optimizers import MAML, InnerLoop
 from monai_fewshot.transforms import (
     Denoising,
     EpisodeAugmentation,

@@ -8,7 +8,8 @@ import torch
 from monai.inferers import SimpleInferer
 
 from monai_fewshot.inferers import AutocastInferer, FewShotVolumeInferer
-from monai_fewshot.networks.nets import ALPNet, UNetEncoder
+from monai_fewshot.networks.encoders import UNetEncoder
+from monai_fewshot.networks.nets import ALPNet
 
 
 class _Encoder(torch.nn.Module):

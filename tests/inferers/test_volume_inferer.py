@@ -18,8 +18,8 @@ from torch import nn
 from monai_fewshot.inferers import PROTOCOLS, FewShotVolumeInferer, Protocol
 from monai_fewshot.inferers.volume_inferer import NOT_SEGMENTED
 from monai_fewshot.losses import DiceBCELoss
+from monai_fewshot.meta import InnerLoop
 from monai_fewshot.networks.nets import FewShotSegmenter, MetaLearnedSegmenter
-from monai_fewshot.optimizers import InnerLoop
 
 CLASSES = 3
 

@@ -51,7 +51,7 @@ class TestSynchronizations:
             warnings.warn(WAITING, stacklevel=1)
             return torch.as_tensor(values, dtype=dtype)
 
-        monkeypatch.setattr("monai_fewshot.data.slices.device_tensor", device_tensor)
+        monkeypatch.setattr("monai_fewshot.data.scans.slices.device_tensor", device_tensor)
         stack = SliceStack(torch.zeros(3, 1, 4, 4), torch.zeros(3, 1, 4, 4, dtype=torch.uint8), torch.zeros(3))
         with bundle_probe.synchronizations() as counts:
             for place in range(3):
@@ -62,7 +62,7 @@ class TestSynchronizations:
         assert modes == ["warn", "default"]
         lines, first = inspect.getsourcelines(SliceStack.take)
         (line,) = (number for number, text in enumerate(lines, first) if "device_tensor(" in text)
-        assert counts == {f"monai_fewshot/data/slices.py:{line}": 3, f"{Path(__file__).name}:{here}": 1}
+        assert counts == {f"monai_fewshot/data/scans/slices.py:{line}": 3, f"{Path(__file__).name}:{here}": 1}
 
     def test_the_mode_ends_where_a_step_fails(self, modes):
         def fail():

@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 
 from monai_fewshot.losses import EpisodeLoss
-from monai_fewshot.networks.nets import ALPNet, UNetEncoder
+from monai_fewshot.networks.encoders import UNetEncoder
+from monai_fewshot.networks.nets import ALPNet
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import plain_training

@@ -63,7 +63,8 @@ def test_another_value_is_refused_with_those_that_work(monkeypatch, wanted):
 
 STEP = """
 import torch
-from monai_fewshot.networks.nets import ALPNet, UNetEncoder
+from monai_fewshot.networks.encoders import UNetEncoder
+from monai_fewshot.networks.nets import ALPNet
 from monai_fewshot.utils import autocast, default_dtype
 
 torch.manual_seed(0)

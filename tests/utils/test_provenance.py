@@ -17,7 +17,7 @@ from monai.utils import StrEnum
 
 import monai_fewshot
 from monai_fewshot.data import TaskPools
-from monai_fewshot.optimizers import InnerLoop
+from monai_fewshot.meta import InnerLoop
 from monai_fewshot.utils import Provenance
 
 

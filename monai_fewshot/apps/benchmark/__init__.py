@@ -1,13 +1,13 @@
 # Copyright (c) monai_fewshot contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from .bundle_step import BUNDLES, KEEP_MEMORY, Step
-from .child_processes import ChildProcesses, signals_interrupt
-from .figures import deviation_of_defined, markdown_table, mean_of_defined
-from .marked_text import marked_text, replace_between
-from .published import PUBLISHED, SOURCES
-from .run_folder import code_version, locked_folder, machine
-from .work import run_jobs
+from .leaderboard.figures import deviation_of_defined, markdown_table, mean_of_defined
+from .leaderboard.marked_text import marked_text, replace_between
+from .leaderboard.published import PUBLISHED, SOURCES
+from .matrix.bundle_step import BUNDLES, KEEP_MEMORY, Step
+from .running.child_processes import ChildProcesses, signals_interrupt
+from .running.run_folder import code_version, locked_folder, machine
+from .running.work import run_jobs
 
 __all__ = [
     "BUNDLES",

@@ -13,14 +13,14 @@ from monai_fewshot.apps.fire_calls import fire_calls
 from monai_fewshot.utils import Provenance, write_atomically
 from monai_fewshot.visualize import figure_to_png
 
-from .leaderboard import Board, boards
-from .leaderboard_page import leaderboard_page
-from .leaderboard_text import cases_csv, leaderboard_markdown
-from .marked_text import marked_text, replace_between
-from .matrix import Matrix
-from .matrix_reading import read_matrix
-from .overview import method_colors, overview_figure, overview_markdown
-from .schedule import Schedule
+from .leaderboard.boards import Board, boards
+from .leaderboard.leaderboard_page import leaderboard_page
+from .leaderboard.leaderboard_text import cases_csv, leaderboard_markdown
+from .leaderboard.marked_text import marked_text, replace_between
+from .leaderboard.overview import method_colors, overview_figure, overview_markdown
+from .matrix.description import Matrix
+from .matrix.matrix_reading import read_matrix
+from .running.schedule import Schedule
 
 __all__ = ["main", "run_benchmark", "write_leaderboard"]
 

@@ -14,7 +14,7 @@ import numpy as np
 from monai.config import PathLike
 from numpy.typing import NDArray
 
-from monai_fewshot.data.folds import cross_validation_folds
+from monai_fewshot.data.scans.folds import cross_validation_folds
 from monai_fewshot.utils import write_atomically
 
 from .anatomy import LABELS

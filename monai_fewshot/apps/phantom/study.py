@@ -17,7 +17,7 @@ from monai.utils import OptionalImportError, optional_import
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 from numpy.typing import NDArray
 
-from monai_fewshot.data.dicom_series import series_name
+from monai_fewshot.data.dicom.series import series_name
 from monai_fewshot.utils import write_atomically
 
 from .volume import check_phantom_arguments, make_phantom_volume

@@ -1,20 +1,20 @@
 # Copyright (c) monai_fewshot contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from .acdc import prepare_acdc
-from .archives import unpack_archive
-from .cases import Case, Problem
-from .chaos import prepare_chaos
+from .cases.case import Case, Problem
 from .dataset_description import DatasetDescription
-from .decathlon import prepare_decathlon
-from .download import RemoteFile, download_file
-from .image_sets import prepare_images
-from .mscmr import prepare_mscmr
-from .nnunet import prepare_nnunet
-from .plain_folder import prepare_folder
+from .datasets.acdc import prepare_acdc
+from .datasets.chaos import prepare_chaos
+from .datasets.decathlon import prepare_decathlon
+from .datasets.image_sets import prepare_images
+from .datasets.mscmr import prepare_mscmr
+from .datasets.nnunet import prepare_nnunet
+from .datasets.plain_folder import prepare_folder
+from .datasets.sabs import prepare_sabs
 from .runner import prepare_dataset
-from .sabs import prepare_sabs
-from .sources import SOURCES, download_dataset, open_source
+from .sources.archives import unpack_archive
+from .sources.data_source import SOURCES, download_dataset, open_source
+from .sources.download import RemoteFile, download_file
 
 __all__ = [
     "SOURCES",

@@ -9,15 +9,15 @@ from typing import Any
 
 from monai_fewshot.apps.fire_calls import fire_calls
 
-from .acdc import prepare_acdc
-from .chaos import prepare_chaos
-from .decathlon import prepare_decathlon
-from .image_sets import prepare_images
-from .mscmr import prepare_mscmr
-from .nnunet import prepare_nnunet
-from .plain_folder import prepare_folder
-from .sabs import prepare_sabs
-from .sources import download_dataset
+from .datasets.acdc import prepare_acdc
+from .datasets.chaos import prepare_chaos
+from .datasets.decathlon import prepare_decathlon
+from .datasets.image_sets import prepare_images
+from .datasets.mscmr import prepare_mscmr
+from .datasets.nnunet import prepare_nnunet
+from .datasets.plain_folder import prepare_folder
+from .datasets.sabs import prepare_sabs
+from .sources.data_source import download_dataset
 
 __all__ = ["main"]
 

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from monai_fewshot.data.folds import cross_validation_folds
+from monai_fewshot.data.scans.folds import cross_validation_folds
 
-from .cases import Case
+from .cases.case import Case
 
 __all__ = ["DatasetDescription", "patient_folds"]
 

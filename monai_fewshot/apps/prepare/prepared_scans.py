@@ -18,11 +18,11 @@ from monai.data import MetaTensor
 from monai.utils import convert_to_tensor
 from numpy.typing import NDArray
 
-from monai_fewshot.data.check_scan import CheckScand
+from monai_fewshot.data.scans.check_scan import CheckScand
 from monai_fewshot.utils import Provenance, write_atomically
 
-from .cases import Case
-from .hashing import hash_file
+from .cases.case import Case
+from .sources.hashing import hash_file
 
 __all__ = ["IMAGE_FOLDER", "LABEL_FOLDER", "RECORD_FOLDER", "ScanPreparation"]
 

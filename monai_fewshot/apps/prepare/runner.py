@@ -15,14 +15,14 @@ from typing import Any
 from monai.config import PathLike
 from tqdm import tqdm
 
-from monai_fewshot.data.checks import check_output_dir
-from monai_fewshot.data.scan_reading import SECONDS_BETWEEN_LOG_LINES, share_of_cores
-from monai_fewshot.data.scans import DATASET_JSON, read_dataset_json
+from monai_fewshot.data.scans.check_scans import check_output_dir
+from monai_fewshot.data.scans.scan_folder import DATASET_JSON, read_dataset_json
+from monai_fewshot.data.scans.scan_reading import SECONDS_BETWEEN_LOG_LINES, share_of_cores
 from monai_fewshot.utils import Provenance, write_atomically
 
-from .cases import Case, Problem, describe_problems, doubled_cases
+from .cases.case import Case, Problem, describe_problems, doubled_cases
+from .cases.file_checks import check_files
 from .dataset_description import DatasetDescription, patient_folds
-from .file_checks import check_files
 from .prepared_scans import RECORD_FOLDER, ScanPreparation
 from .worker_processes import run_in_processes
 

@@ -14,7 +14,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 
-from monai_fewshot.data.scan_reading import share_of_cores
+from monai_fewshot.data.scans.scan_reading import share_of_cores
 
 __all__ = ["Outcome", "run_in_processes"]
 

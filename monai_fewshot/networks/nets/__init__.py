@@ -5,27 +5,21 @@ from .adnet import ADNet
 from .aligning_segmenter import AligningSegmenter
 from .alpnet import ALPNet
 from .embedding_network import EmbeddingNetwork
-from .feature_encoder import FeatureEncoder
 from .few_shot_segmenter import FewShotSegmenter
 from .masksplit_net import MaskSplitNet
 from .meta_learned_segmenter import MetaLearnedSegmenter
 from .mt_unet import MTUNet
 from .panet import PANet
 from .prototype_segmenter import PrototypeSegmenter
-from .resnet_encoder import DilatedResNetEncoder
 from .se_net import FewShotSENet
 from .surrogate_network import SurrogateNetwork
 from .tiled_prototype_net import TiledPrototypeNet
-from .unet_encoder import UNetEncoder
-from .vgg_encoder import VGG16Encoder
 
 __all__ = [
     "ADNet",
     "ALPNet",
     "AligningSegmenter",
-    "DilatedResNetEncoder",
     "EmbeddingNetwork",
-    "FeatureEncoder",
     "FewShotSENet",
     "FewShotSegmenter",
     "MTUNet",
@@ -35,6 +29,4 @@ __all__ = [
     "PrototypeSegmenter",
     "SurrogateNetwork",
     "TiledPrototypeNet",
-    "UNetEncoder",
-    "VGG16Encoder",
 ]

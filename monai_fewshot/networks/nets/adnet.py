@@ -53,7 +53,7 @@ class ADNet(AligningSegmenter):
         ValueError: where an argument is out of its range.
 
     Example:
-        >>> from monai_fewshot.networks.nets import UNetEncoder
+        >>> from monai_fewshot.networks.encoders import UNetEncoder
         >>> network = ADNet(2, UNetEncoder()).eval()
         >>> support_image, support_label = torch.rand(1, 1, 1, 64, 64), torch.zeros(1, 1, 1, 64, 64)
         >>> support_label[..., 16:48, 16:48] = 1

@@ -11,8 +11,8 @@ from monai.networks.blocks import Convolution
 from torch import nn
 
 from monai_fewshot.networks.blocks import UpsamplingDecoder, foreground_logits, linear_resize, shot_averages
+from monai_fewshot.networks.encoders.feature_encoder import FeatureEncoder
 
-from .feature_encoder import FeatureEncoder
 from .prototype_segmenter import PrototypeSegmenter
 
 __all__ = ["MaskSplitNet", "ShotPrototypes"]
@@ -60,7 +60,7 @@ class MaskSplitNet(PrototypeSegmenter):
         ValueError: for another kind of averaging.
 
     Example:
-        >>> from monai_fewshot.networks.nets import DilatedResNetEncoder
+        >>> from monai_fewshot.networks.encoders import DilatedResNetEncoder
         >>> network = MaskSplitNet(2, DilatedResNetEncoder(18, out_channels=None)).eval()
         >>> support_label = torch.zeros(1, 2, 1, 64, 64)
         >>> support_label[..., 16:48, 16:48] = 1

@@ -11,9 +11,9 @@ from monai.config import PathLike
 from torch import nn
 from torch.func import functional_call, vmap
 
+from monai_fewshot.meta import InnerLoop, Parameters
 from monai_fewshot.networks.blocks import foreground_logits, linear_resize, with_image_norm
-from monai_fewshot.networks.weights import load_encoder_weights
-from monai_fewshot.optimizers import InnerLoop, Parameters
+from monai_fewshot.networks.encoders.weights import load_encoder_weights
 
 from .few_shot_segmenter import FewShotSegmenter
 
@@ -46,7 +46,7 @@ class MetaLearnedSegmenter(FewShotSegmenter):
         learn_rates: whether the length of the inner steps is learned, a factor for each element of each parameter
             (Meta-SGD).
         weights: path or URL of a checkpoint with initial weights of ``base``, see
-            :func:`~monai_fewshot.networks.load_encoder_weights`.
+            :func:`~monai_fewshot.networks.encoders.load_encoder_weights`.
 
     Example:
         >>> from monai.networks.nets import AttentionUnet

@@ -43,7 +43,7 @@ class PANet(AligningSegmenter):
     Args:
         spatial_dims: number of spatial dimensions, 2 or 3.
         encoder: network from (B, C, *S) to features (B, F, *s): the paper's is
-            :class:`~monai_fewshot.networks.nets.VGG16Encoder` with its defaults.
+            :class:`~monai_fewshot.networks.encoders.VGG16Encoder` with its defaults.
         num_classes: number of foreground classes N (ways) in an episode.
         align: whether to return the logits of the support images in training.
 
@@ -52,7 +52,8 @@ class PANet(AligningSegmenter):
 
     Example:
         >>> import torch
-        >>> from monai_fewshot.networks.nets import PANet, VGG16Encoder
+        >>> from monai_fewshot.networks.encoders import VGG16Encoder
+        >>> from monai_fewshot.networks.nets import PANet
         >>> network = PANet(2, VGG16Encoder()).eval()
         >>> support_image, support_label = torch.rand(1, 5, 1, 32, 32), torch.zeros(1, 5, 1, 32, 32)
         >>> support_label[..., 8:24, 8:24] = 1

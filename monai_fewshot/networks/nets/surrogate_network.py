@@ -11,8 +11,8 @@ import torch
 from monai.networks.blocks import Convolution
 
 from monai_fewshot.networks.blocks import UpsamplingDecoder
+from monai_fewshot.networks.encoders.feature_encoder import FeatureEncoder
 
-from .feature_encoder import FeatureEncoder
 from .few_shot_segmenter import FewShotSegmenter
 
 __all__ = ["SurrogateNetwork"]
@@ -37,7 +37,8 @@ class SurrogateNetwork(FewShotSegmenter):
         ValueError: where the few-shot network has no ``encoder``.
 
     Example:
-        >>> from monai_fewshot.networks.nets import TiledPrototypeNet, UNetEncoder
+        >>> from monai_fewshot.networks.encoders import UNetEncoder
+        >>> from monai_fewshot.networks.nets import TiledPrototypeNet
         >>> network = SurrogateNetwork(TiledPrototypeNet(2, UNetEncoder(2, 3)))
         >>> image, support, label = torch.rand(2, 3, 64, 64), torch.rand(2, 1, 3, 64, 64), torch.ones(2, 1, 1, 64, 64)
         >>> logits, restored = network(image, support, label, torch.rand(2, 5, 3, 64, 64))

@@ -9,8 +9,8 @@ import torch
 from monai.networks.blocks import Convolution
 
 from monai_fewshot.networks.blocks import UpsamplingDecoder, foreground_logits, shot_averages
+from monai_fewshot.networks.encoders.feature_encoder import FeatureEncoder
 
-from .feature_encoder import FeatureEncoder
 from .prototype_segmenter import PrototypeSegmenter
 
 __all__ = ["TiledPrototypeNet"]
@@ -37,7 +37,7 @@ class TiledPrototypeNet(PrototypeSegmenter):
         norm: normalization of the decoder.
 
     Example:
-        >>> from monai_fewshot.networks.nets import UNetEncoder
+        >>> from monai_fewshot.networks.encoders import UNetEncoder
         >>> network = TiledPrototypeNet(2, UNetEncoder(2, 3)).eval()
         >>> support_label = torch.zeros(1, 5, 1, 64, 64)
         >>> support_label[..., 16:48, 16:48] = 1

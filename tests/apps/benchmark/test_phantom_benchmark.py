@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from monai_fewshot.apps.benchmark import BUNDLES
-from monai_fewshot.apps.benchmark.matrix_reading import read_matrix
+from monai_fewshot.apps.benchmark.matrix.matrix_reading import read_matrix
 from monai_fewshot.apps.phantom import make_phantom_lesions
 from monai_fewshot.apps.prepare import prepare_images
 

@@ -10,7 +10,7 @@ import pytest
 from made_cases import make_case
 
 from monai_fewshot.apps.prepare import command
-from monai_fewshot.data.scans import load_class_names, load_scans
+from monai_fewshot.data.scans.scan_folder import load_class_names, load_scans
 
 
 @pytest.fixture

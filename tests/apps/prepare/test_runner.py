@@ -17,11 +17,11 @@ import pytest
 from interruptions import PATIENCE, is_alive, wait_until
 from made_cases import AFFINE, CLASS_NAMES, SIZE, Halve, load_case, load_or_die, make_case
 
-from monai_fewshot.apps.prepare.cases import Case, Problem
+from monai_fewshot.apps.prepare.cases.case import Case, Problem
 from monai_fewshot.apps.prepare.dataset_description import DatasetDescription
 from monai_fewshot.apps.prepare.runner import prepare_dataset
-from monai_fewshot.data.folds import load_folds
-from monai_fewshot.data.scans import load_class_names, load_scans
+from monai_fewshot.data.scans.folds import load_folds
+from monai_fewshot.data.scans.scan_folder import load_class_names, load_scans
 
 DESCRIPTION = DatasetDescription("Made", "MR", CLASS_NAMES, "Scans made up.", "CC0", "https://example.org")
 NAMES = ("a", "b", "c", "d")

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from monai_fewshot.losses import EpisodeLoss
-from monai_fewshot.networks.nets import ADNet, UNetEncoder
+from monai_fewshot.networks.encoders import UNetEncoder
+from monai_fewshot.networks.nets import ADNet
 
 
 def _network(num_classes=1, **options):

@@ -13,7 +13,8 @@ from torch.utils._pytree import tree_map
 
 from monai_fewshot.losses import AlignmentLoss, EpisodeLoss
 from monai_fewshot.networks.blocks import prototype_similarity
-from monai_fewshot.networks.nets import ALPNet, UNetEncoder
+from monai_fewshot.networks.encoders import UNetEncoder
+from monai_fewshot.networks.nets import ALPNet
 
 
 def plain_scores(query, support, masks, window, mode):

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from monai_fewshot.networks.nets import DilatedResNetEncoder, MaskSplitNet, UNetEncoder, VGG16Encoder
+from monai_fewshot.networks.encoders import DilatedResNetEncoder, UNetEncoder, VGG16Encoder
+from monai_fewshot.networks.nets import MaskSplitNet
 
 
 def _encoder():

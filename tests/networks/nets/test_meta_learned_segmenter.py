@@ -16,8 +16,8 @@ from monai.networks.nets import AttentionUnet, BasicUNet, BasicUNetPlusPlus, Dyn
 from torch import nn
 
 from monai_fewshot.losses import DiceBCELoss
+from monai_fewshot.meta import MAML, ImplicitMAML, InnerLoop, Reptile
 from monai_fewshot.networks.nets import MetaLearnedSegmenter
-from monai_fewshot.optimizers import MAML, ImplicitMAML, InnerLoop, Reptile
 
 EPISODES, SHOTS, QUERIES = 2, 2, 2
 NETWORKS = {

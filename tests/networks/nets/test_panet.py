@@ -12,7 +12,8 @@ from torch import nn
 from torch.utils._pytree import tree_map
 
 from monai_fewshot.losses import AlignmentLoss, EpisodeLoss
-from monai_fewshot.networks.nets import ALPNet, DilatedResNetEncoder, PANet, UNetEncoder, VGG16Encoder
+from monai_fewshot.networks.encoders import DilatedResNetEncoder, UNetEncoder, VGG16Encoder
+from monai_fewshot.networks.nets import ALPNet, PANet
 
 
 def cosines(features, prototype):

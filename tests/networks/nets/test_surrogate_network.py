@@ -14,7 +14,8 @@ from torch import nn
 from monai_fewshot.data import AnnotatedEpisodes, SliceStack, SurrogateEpisodes
 from monai_fewshot.engines import PrepareBatchEpisode
 from monai_fewshot.losses import EpisodeLoss, SurrogateLoss
-from monai_fewshot.networks.nets import ALPNet, SurrogateNetwork, TiledPrototypeNet, UNetEncoder
+from monai_fewshot.networks.encoders import UNetEncoder
+from monai_fewshot.networks.nets import ALPNet, SurrogateNetwork, TiledPrototypeNet
 from monai_fewshot.transforms import Denoising, Inpainting, LocalShuffling
 
 

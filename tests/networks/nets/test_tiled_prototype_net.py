@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from monai_fewshot.losses import EpisodeLoss
-from monai_fewshot.networks.nets import TiledPrototypeNet, UNetEncoder, VGG16Encoder
+from monai_fewshot.networks.encoders import UNetEncoder, VGG16Encoder
+from monai_fewshot.networks.nets import TiledPrototypeNet
 
 
 def _network(num_classes=1, **options):

@@ -1,0 +1,61 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from monai.utils import optional_import
+
+from monai_fewshot.apps.benchmark.matrix.bundle_step import BUNDLES
+
+__all__ = ["code_version", "locked_folder", "machine"]
+
+fcntl, can_lock = optional_import("fcntl")
+
+
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[int]:
+    """Hold a folder's lock, which a child that inherits the descriptor holds on to, should it survive.
+
+    Where the system lacks such locks, nothing is locked.
+
+    Args:
+        folder: that exists.
+
+    Yields:
+        The descriptor, for ``pass_fds``.
+
+    Raises:
+        RuntimeError: where another process works in the folder.
+    """
+    with open(folder / ".lock", "a") as file:
+        if can_lock:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RuntimeError(f"another process works in {folder}") from error
+        yield file.fileno()
+
+
+def code_version() -> str:
+    """The commit of the code that runs, with a + where the package or a bundle differs from it."""
+    git = ["git", "-C", str(BUNDLES.parent)]
+    try:
+        name = subprocess.run([*git, "describe", "--always"], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return "unknown"
+    difference = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "monai_fewshot", "bundles"], check=False)
+    return name.stdout.strip() + "+" * (difference.returncode == 1) if name.returncode == 0 else "unknown"
+
+
+def machine() -> str:
+    """The hardware that figures of time belong to."""
+    cuda = torch.cuda.is_available()
+    return torch.cuda.get_device_name() if cuda else f"{platform.machine()} with {os.cpu_count()} cores"

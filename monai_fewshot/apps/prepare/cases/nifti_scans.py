@@ -1,0 +1,90 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, cast
+
+import nibabel as nib
+import numpy as np
+from monai.transforms import LoadImage, MapLabelValue
+
+from monai_fewshot.data.scans.scan_reading import share_of_cores
+from monai_fewshot.utils import EpisodeKeys
+
+from .case import Case, Problem
+
+__all__ = ["distinct_values", "load_nifti_scan", "unknown_value_problem", "unknown_values"]
+
+SHOWN_VALUES = 10
+MOST_COUNTED = 1 << 16
+
+
+def load_nifti_scan(case: Case, values: Mapping[int, int] | None = None) -> dict[str, Any]:
+    """Read the image and label of a scan, on their own grid.
+
+    Args:
+        case: a scan of one NIfTI file each.
+        values: class by value of the label, where they differ.
+
+    Returns:
+        ``image`` and, where there is one, ``label``, each (1, H, W, D).
+    """
+    load = LoadImage(ensure_channel_first=True)
+    scan = {str(EpisodeKeys.IMAGE): load(case.image[0])}
+    if case.label:
+        label = load(case.label[0])
+        if values:
+            label = MapLabelValue(list(values), list(values.values()))(label)
+        scan[str(EpisodeKeys.LABEL)] = label
+    return scan
+
+
+def unknown_values(cases: Sequence[Case], allowed: Collection[int]) -> list[Problem]:
+    """Find labels that hold other values than they should, by reading them whole, in parallel.
+
+    Args:
+        cases: scans with a NIfTI file as label.
+        allowed: values beside 0.
+
+    Returns:
+        A problem for each such label; files that cannot be read are passed over.
+    """
+    labeled = [case for case in cases if case.label]
+    with ThreadPoolExecutor(share_of_cores()) as pool:
+        values = pool.map(lambda case: distinct_values(case.label[0]), labeled)
+        found = [(case, sorted(set(own) - {0, *allowed})) for case, own in zip(labeled, values, strict=True)]
+    return [unknown_value_problem(case.name, case.label[0], odd, allowed) for case, odd in found if odd]
+
+
+def unknown_value_problem(name: str, path: Path, odd: Sequence[float], allowed: Collection[int]) -> Problem:
+    """Say which values of a label are not known.
+
+    Args:
+        name: of the scan.
+        path: of the label.
+        odd: the unknown values.
+        allowed: the known ones beside 0.
+    """
+    shown = ", ".join(f"{value:g}" for value in odd[:SHOWN_VALUES]) + (", ..." if len(odd) > SHOWN_VALUES else "")
+    known = ", ".join(map(str, sorted(allowed)))
+    return Problem(name, path, f"holds the value(s) {shown}; expected 0 and {known}. Download it again, or correct it.")
+
+
+def distinct_values(path: Path) -> set[float]:
+    """Values of the voxels of a NIfTI file; none for one that cannot be read."""
+    try:
+        voxels = np.asanyarray(cast(nib.Nifti1Image, nib.load(path)).dataobj)
+    except Exception:  # whatever a damaged file raises, the check of the files names it
+        return set()
+    if not voxels.size or not np.issubdtype(voxels.dtype, np.integer):
+        return set(np.unique(voxels).tolist())
+    lowest, highest = int(voxels.min()), int(voxels.max())
+    if highest - lowest >= MOST_COUNTED:
+        return set(np.unique(voxels).tolist())
+    present = np.zeros(highest - lowest + 1, bool)
+    present[np.subtract(voxels, lowest, dtype=np.int64) if lowest else voxels] = True
+    return set((np.flatnonzero(present) + lowest).tolist())

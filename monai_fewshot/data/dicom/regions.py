@@ -1,0 +1,174 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from monai.utils import optional_import
+
+from monai_fewshot.data.scans.label_grids import LabelGrid, Region
+
+from .header import DicomSlice, slices_of
+
+__all__ = ["contour_regions", "segment_regions"]
+
+iter_pixels, _ = optional_import("pydicom.pixels", name="iter_pixels")
+polygon, _ = optional_import("skimage.draw", name="polygon")
+
+OFF_GRID = 0.3
+CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
+_UNIT_TOLERANCE = 0.02
+
+
+def segment_regions(ds: Any, grid: LabelGrid) -> list[Region]:
+    """Read the segments of a DICOM SEG, binary, fractional (from a half on) or a label map.
+
+    Each frame lies where its position and orientation say, in whatever order and along whichever axis of the grid, one
+    way or the other. Positions may be off by up to 0.3 voxels, as slices of uneven gaps are.
+
+    Args:
+        ds: ``pydicom.Dataset`` of the file.
+        grid: of the image.
+
+    Returns:
+        One region a segment, in the order of their numbers; voxels outside of the grid are left out.
+
+    Raises:
+        ValueError: where it belongs to another frame of reference, or its pixels are not the grid's.
+    """
+    grid.check_frame_of_reference(str(ds.get("FrameOfReferenceUID") or ""))
+    voxels: dict[int, list[np.ndarray]] = defaultdict(list)
+    for slice_, groups, pixels in zip(
+        slices_of(ds, ds.filename), ds.PerFrameFunctionalGroupsSequence, _frames(ds), strict=True
+    ):
+        to_index = _frame_to_index(slice_, grid)
+        for number, mask in _segments_of_frame(ds, groups, pixels):
+            rows, columns = np.nonzero(mask)
+            index = to_index[:3, :2] @ np.stack([columns, rows]) + to_index[:3, 3:]
+            whole = np.rint(index)
+            if np.abs(index - whole).max(initial=0) > OFF_GRID:
+                raise ValueError(_not_on_grid("frames lie between the voxels"))
+            voxels[number].append(grid.flat(whole.astype(int)))
+    names = segment_names(ds)
+    nothing = np.zeros(0, int)
+    return [Region(number, name, np.concatenate([nothing, *voxels[number]])) for number, name in names.items()]
+
+
+def contour_regions(ds: Any, grid: LabelGrid) -> list[Region]:
+    """Fill the contours of an RTSTRUCT: a voxel belongs to a region if its center lies inside or on an edge.
+
+    Of several contours of a region in one plane, a voxel counts where it lies in an odd number (exclusive or), so that
+    an inner contour is a hole; a keyhole, one contour that runs in and out along the same line, is one as well.
+
+    Deviation: DICOM (PS3.3, C.8.8.6) wants the exclusive or for the type CLOSEDPLANAR_XOR alone; for CLOSED_PLANAR it
+    leaves inner contours open, and annotation tools write them as holes.
+
+    Args:
+        ds: ``pydicom.Dataset`` of the file.
+        grid: of the image.
+
+    Returns:
+        One region for each that has closed contours, numbered from 1 in the order of their numbers in the file; what
+        lies outside of the grid is left out.
+
+    Raises:
+        ValueError: where a region belongs to another frame of reference, or contours cross the planes of the grid.
+    """
+    regions = []
+    for number, (item, contours) in enumerate(_drawn(ds), start=1):
+        grid.check_frame_of_reference(str(item.get("ReferencedFrameOfReferenceUID") or ""))
+        regions.append(Region(number, str(item.ROIName), _filled(contours, grid)))
+    return regions
+
+
+def segment_names(ds: Any) -> dict[int, str]:
+    """Names of the segments of a DICOM SEG by number, without the background of a label map."""
+    names = {int(item.SegmentNumber): str(item.SegmentLabel) for item in ds.SegmentSequence}
+    return {number: names[number] for number in sorted(names) if number > 0}
+
+
+def region_names(ds: Any) -> dict[int, str]:
+    """Names of the regions of an RTSTRUCT that have closed contours, as :func:`contour_regions` numbers them."""
+    return {number: str(item.ROIName) for number, (item, _) in enumerate(_drawn(ds), start=1)}
+
+
+def _frames(ds: Any) -> Iterator[np.ndarray]:
+    return iter_pixels(ds) if int(ds.get("NumberOfFrames") or 1) > 1 else iter([ds.pixel_array])
+
+
+def _segments_of_frame(ds: Any, groups: Any, pixels: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    if ds.get("SegmentationType") == "LABELMAP":
+        yield from ((int(number), pixels == number) for number in np.unique(pixels) if number > 0)
+        return
+    shared = ds.SharedFunctionalGroupsSequence[0]
+    owner = groups if "SegmentIdentificationSequence" in groups else shared
+    number = int(owner.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
+    highest = int(ds.get("MaximumFractionalValue") or 255) if ds.get("SegmentationType") == "FRACTIONAL" else 1
+    yield number, pixels.astype(int) * 2 >= highest
+
+
+def _frame_to_index(slice_: DicomSlice, grid: LabelGrid) -> np.ndarray:
+    """Affine from (column, row, 0) of a frame to indices of the grid."""
+    if not (slice_.position and slice_.orientation and slice_.spacing):
+        raise ValueError("does not tell where its frames lie; export it again with positions and orientations.")
+    frame = np.eye(4)
+    frame[:3, 0] = np.multiply(slice_.orientation[:3], slice_.spacing[0])
+    frame[:3, 1] = np.multiply(slice_.orientation[3:], slice_.spacing[1])
+    frame[:3, 3] = slice_.position
+    to_index = grid.lps_to_index @ frame
+    steps = to_index[:3, :2]
+    if np.abs(steps - np.rint(steps)).max() > _UNIT_TOLERANCE or np.abs(np.rint(steps)).sum() != 2:
+        raise ValueError(_not_on_grid(f"pixels of {slice_.spacing[0]:g} x {slice_.spacing[1]:g} mm are not its voxels"))
+    to_index[:3, :2] = np.rint(steps)
+    return to_index
+
+
+def _not_on_grid(what: str) -> str:
+    return (
+        f"is not on the grid of its image: {what}. Give the segmentation of this very series, or resample it onto the "
+        "image, e.g. with monai.transforms.ResampleToMatch, and save it as NIfTI."
+    )
+
+
+def _drawn(ds: Any) -> list[tuple[Any, list[np.ndarray]]]:
+    """Regions with their closed contours, where they have any, in the order of their numbers."""
+    drawn = {int(item.ReferencedROINumber): item for item in ds.get("ROIContourSequence") or ()}
+    items = sorted(ds.StructureSetROISequence, key=lambda item: int(item.ROINumber))
+    pairs = [(item, _closed_contours(drawn.get(int(item.ROINumber)))) for item in items]
+    return [(item, contours) for item, contours in pairs if contours]
+
+
+def _closed_contours(item: Any) -> list[np.ndarray]:
+    contours = (item.get("ContourSequence") or ()) if item is not None else ()
+    points = [
+        np.array(contour.ContourData, float).reshape(-1, 3)
+        for contour in contours
+        if contour.get("ContourGeometricType") in CLOSED
+    ]
+    return [each for each in points if len(each) > 2]
+
+
+def _filled(contours: Sequence[np.ndarray], grid: LabelGrid) -> np.ndarray:
+    to_index = grid.lps_to_index
+    indices = [points @ to_index[:3, :3].T + to_index[:3, 3] for points in contours]
+    depth = int(np.argmin(np.max([np.ptp(index, axis=0) for index in indices], axis=0)))
+    if max(np.ptp(index[:, depth]) for index in indices) > 2 * OFF_GRID:
+        raise ValueError(
+            "has contours that are not drawn in the planes of its image's voxels; give the annotation of this series."
+        )
+    plane = [axis for axis in range(3) if axis != depth]
+    shape = tuple(grid.shape[axis] for axis in plane)
+    masks: dict[int, np.ndarray] = defaultdict(lambda: np.zeros(shape, bool))
+    for index in indices:
+        inside = polygon(*index[:, plane].T, shape)
+        masks[round(float(index[:, depth].mean()))][inside] ^= True
+    return np.concatenate([grid.flat(_voxels(mask, height, depth)) for height, mask in masks.items()])
+
+
+def _voxels(mask: np.ndarray, height: int, depth: int) -> np.ndarray:
+    first, second = np.nonzero(mask)
+    return np.insert(np.stack([first, second]), depth, height, axis=0)

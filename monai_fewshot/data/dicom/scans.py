@@ -1,0 +1,80 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from monai.utils import optional_import
+
+from .series import DicomSeries, find_series, select_series
+from .series_checks import series_problems
+
+__all__ = ["dicom_scans"]
+
+logger = logging.getLogger(__name__)
+
+_, has_pydicom = optional_import("pydicom")
+_SHOWN_SERIES = 10
+
+
+def dicom_scans(
+    path: Path,
+    required: bool = True,
+    modality: str | Sequence[str] | None = None,
+    description: str | Sequence[str] | None = None,
+    series_uid: str | Sequence[str] | None = None,
+) -> list[dict[str, Any]]:
+    """List the DICOM series in a folder, at any depth, as scans.
+
+    What is no volume (reports, localizers, annotations, color images) is passed over, unless its UID is asked for.
+
+    Args:
+        path: folder or file.
+        required: whether it is an error if there are series but none is chosen.
+        modality: as for :func:`monai_fewshot.data.select_series`.
+        description: likewise.
+        series_uid: likewise.
+
+    Returns:
+        Dictionaries with ``name``, a hash of the UID, and ``image``, the files of the series in spatial order; none for
+        a folder without DICOM files.
+
+    Raises:
+        ValueError: where files cannot be read, or there are series but none is chosen. The text names ``path``, but no
+            file or folder in it, and nothing that headers tell of the patient.
+    """
+    tree = find_series(path)
+    if not tree.series and not tree.unreadable:
+        return []
+    if not has_pydicom:
+        raise ValueError(f'{path} holds DICOM files; to read them, pip install "monai_fewshot[pydicom]".')
+    if tree.unreadable:
+        count = len(tree.unreadable) + sum(len(series.files) for series in tree.series)
+        raise ValueError(
+            f"{path}: {len(tree.unreadable)} of {count} DICOM files cannot be read, they are truncated, encrypted or "
+            "no DICOM inside. Copy them again or take them away; monai_fewshot.data.find_series(...).unreadable lists "
+            "them."
+        )
+    chosen = select_series(tree.series, modality, description, series_uid)
+    scans = chosen if series_uid is not None else [series for series in chosen if series.is_volume]
+    if len(scans) < len(tree.series):
+        logger.info("%d of the %d DICOM series in %s are chosen", len(scans), len(tree.series), path)
+    if not scans and required:
+        raise ValueError(_no_series(path, tree.series, chosen))
+    return [{"name": series.name, "image": series.files} for series in scans]
+
+
+def _no_series(path: Path, found: Sequence[DicomSeries], chosen: Sequence[DicomSeries]) -> str:
+    if chosen:
+        problems = [f"{series.name}: {' '.join(series_problems(series))}" for series in chosen[:_SHOWN_SERIES]]
+        return "\n".join([f"{path}: no DICOM series there is a volume that could be segmented.", *problems])
+    few = [f"{series.name} ({series.modality}, {len(series.slices)} images)" for series in found[:_SHOWN_SERIES]]
+    shown = ", ".join(few) + (", ..." if len(found) > _SHOWN_SERIES else "")
+    return (
+        f"{path} holds {len(found)} DICOM series, but none with the modality, description and UID asked for: {shown}. "
+        "Descriptions are not shown, as they may name patients."
+    )

@@ -1,0 +1,264 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from monai.config import PathLike
+from monai.data import MetaTensor
+from monai.utils import OptionalImportError, convert_to_numpy, ensure_tuple, optional_import
+
+import monai_fewshot
+from monai_fewshot.utils import write_atomically
+
+from .header import DicomSlice, is_dicom, slices_of
+from .segment_codes import PRIVATE_SCHEME, SegmentCode, segment_code
+from .series import find_series
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+__all__ = ["write_dicom_seg"]
+
+HINT = "A DICOM segmentation needs highdicom: pip install monai_fewshot[dicom], or leave dicom_seg out of the outputs."
+highdicom, has_highdicom = optional_import("highdicom")
+scheme_class, _ = optional_import("highdicom.coding_schemes", name="CodingSchemeIdentificationItem")
+pydicom, _ = optional_import("pydicom")
+codes, _ = optional_import("pydicom.sr.codedict", name="codes")
+
+IDENTIFIERS = (
+    "PatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "PatientSex",
+    "AccessionNumber",
+    "StudyID",
+    "StudyDate",
+    "StudyTime",
+    "ReferringPhysicianName",
+)
+"""What DICOM demands of every object of a study: these alone go from the source into the file, and nowhere else."""
+
+GEOMETRY = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns")
+FRAMES = ("NumberOfFrames", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+REFERENCES = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID")
+OTHERS = ("SpecificCharacterSet", "Modality", "SliceThickness", "SpacingBetweenSlices", "Manufacturer")
+SERIES_NUMBER = 1000
+OFF_GRID = 0.25
+
+
+def write_dicom_seg(
+    label: MetaTensor,
+    source_files: Sequence[PathLike],
+    class_names: Mapping[int, str],
+    path: PathLike,
+    own_codes: Mapping[str, SegmentCode] | None = None,
+    algorithm_name: str = "monai_fewshot",
+    algorithm_version: str = monai_fewshot.__version__,
+) -> Path:
+    """Write a label map as a DICOM segmentation (SEG, binary) of the series that it was made of.
+
+    Each slice of the label map is put on the source instance that lies there, by its position in space: the order of
+    the files, the order and direction of the label map's axes play no part. The file references the source instances,
+    and names every class, those that are not found too, with its code (:func:`monai_fewshot.data.segment_code`) and the
+    algorithm. Segment numbers are class numbers.
+
+    Patient and study are those of the source, which DICOM demands; of the source's header nothing else is copied, and
+    none of it appears in errors, warnings or logs.
+
+    Args:
+        label: (1, H, W, D) or (H, W, D) class numbers, with the affine of the series as MONAI's ``LoadImage`` reads it.
+        source_files: of one series, in any order: images of one frame each, or one multi-frame file.
+        class_names: names of the classes 1..N.
+        path: the file.
+        own_codes: codes by name of the class that go before ours.
+        algorithm_name: what made the label map, up to 64 characters.
+        algorithm_version: its version.
+
+    Returns:
+        The path.
+
+    Raises:
+        OptionalImportError: without highdicom.
+        ValueError: where classes have no name, the series lacks what a segmentation refers to, or its slices do not lie
+            on the grid of the label map.
+    """
+    check_highdicom()
+    voxels = convert_to_numpy(label)
+    voxels = voxels[0] if voxels.ndim == 4 else voxels
+    _check_classes(voxels, class_names)
+    sources = [_header(file) for file in source_files]
+    slices = [slice_ for source, file in zip(sources, source_files, strict=True) for slice_ in slices_of(source, file)]
+    _check_sources(sources, slices)
+    planes = _planes(voxels, convert_to_numpy(label.affine).astype(float), slices)
+    own = {number: segment_code(class_names[number], own_codes) for number in sorted(class_names)}
+    algorithm = highdicom.AlgorithmIdentificationSequence(
+        name=algorithm_name[:64], family=codes.DCM.ArtificialIntelligence, version=algorithm_version[:64]
+    )
+    with _identifiers_apart(sources) as identifiers:
+        segmentation = highdicom.seg.Segmentation(
+            source_images=sources,
+            pixel_array=planes,
+            segmentation_type="BINARY",
+            segment_descriptions=[
+                _segment(number, class_names[number], code, algorithm) for number, code in own.items()
+            ],
+            series_instance_uid=highdicom.UID(),
+            series_number=SERIES_NUMBER,
+            sop_instance_uid=highdicom.UID(),
+            instance_number=1,
+            manufacturer="monai_fewshot",
+            manufacturer_model_name=algorithm_name[:64],
+            software_versions=algorithm_version[:64],
+            device_serial_number=monai_fewshot.__version__,
+            omit_empty_frames=bool(planes.any()),
+            content_label="SEGMENTATION",
+            series_description=f"Segmentation by {algorithm_name}"[:64],
+            coding_schemes=_private_schemes(own.values()),
+        )
+        for keyword, value in identifiers.items():
+            setattr(segmentation, keyword, value)
+        buffer = io.BytesIO()
+        segmentation.save_as(buffer, enforce_file_format=True)
+    return write_atomically(path, buffer.getvalue())
+
+
+def source_files(image: PathLike | Sequence[PathLike]) -> list[PathLike]:
+    """List the files of a scan that is a DICOM series.
+
+    Args:
+        image: folder of the series, or its files.
+
+    Returns:
+        The files; none for a scan of another format.
+    """
+    paths = ensure_tuple(image)
+    if len(paths) == 1 and os.path.isdir(paths[0]):
+        return [file for series in find_series(paths[0]).series for file in series.files]
+    return list(paths) if all(is_dicom(Path(path)) for path in paths) else []
+
+
+def check_highdicom() -> None:
+    """Raise an OptionalImportError where highdicom is not installed."""
+    if not has_highdicom:
+        raise OptionalImportError(HINT)
+
+
+def _private_schemes(segment_codes: Iterable[SegmentCode]) -> list[Any] | None:
+    if not any(code.is_private for code in segment_codes):
+        return None
+    return [scheme_class(PRIVATE_SCHEME, name="Classes of monai_fewshot without a public code")]
+
+
+def _check_classes(voxels: np.ndarray, class_names: Mapping[int, str]) -> None:
+    found = set(np.unique(voxels).tolist()) - {0}
+    numbers = sorted(class_names)
+    if numbers != list(range(1, len(numbers) + 1)) or not numbers or not found <= set(numbers):
+        raise ValueError(
+            f"The label map holds the classes {sorted(found)}, and names are given for {numbers}: name all classes "
+            "from 1 to the highest, class_names."
+        )
+
+
+def _header(file: PathLike) -> Dataset:
+    tags = [*IDENTIFIERS, *GEOMETRY, *FRAMES, *REFERENCES, *OTHERS]
+    return pydicom.dcmread(file, stop_before_pixels=True, specific_tags=tags, force=True)
+
+
+def _check_sources(sources: Sequence[Dataset], slices: Sequence[DicomSlice]) -> None:
+    lacking = [name for name in REFERENCES if any(not source.get(name) for source in sources)]
+    if not all(slice_.position and slice_.orientation and slice_.spacing and slice_.size for slice_ in slices):
+        lacking.append("the place of its images")
+    if not slices or lacking:
+        raise ValueError(
+            f"The source series of {len(sources)} file(s) lacks {', '.join(lacking) or 'images'}, which a DICOM "
+            "segmentation refers to. Give a series as the scanner sent it, or write NIfTI."
+        )
+    for name in ("SeriesInstanceUID", "FrameOfReferenceUID"):
+        number = len({source[name].value for source in sources})
+        if number > 1:
+            raise ValueError(f"The source files are of {number} different {name}s: give the files of one series.")
+    if len(sources) > 1 and len(slices) > len(sources):
+        raise ValueError(
+            f"The source series has {len(slices)} frames in {len(sources)} files: a DICOM segmentation refers to one "
+            "multi-frame file, or to files of one frame each. Write NIfTI."
+        )
+
+
+def _planes(voxels: np.ndarray, affine: np.ndarray, slices: Sequence[DicomSlice]) -> np.ndarray:
+    """Take the slice of each source image, (images, rows, columns), out of the label map."""
+    planes = [voxels[_indices(voxels.shape, affine, slice_)] for slice_ in slices]
+    covered = sum(np.count_nonzero(plane) for plane in planes)
+    if covered != np.count_nonzero(voxels):
+        raise ValueError(
+            f"Of {np.count_nonzero(voxels)} voxels of the mask, {covered} lie on the {len(slices)} images of the "
+            "source series: give all its files, each once."
+        )
+    return np.stack(planes).astype(np.uint8 if voxels.max(initial=0) < 256 else np.uint16)
+
+
+def _indices(shape: Sequence[int], affine: np.ndarray, slice_: DicomSlice) -> tuple[np.ndarray, ...]:
+    """Find the voxel of each pixel, three arrays that broadcast to (rows, columns)."""
+    to_voxels = np.linalg.inv(affine) @ np.diag([-1.0, -1, 1, 1])
+    columns, rows = slice_.size
+    along_row, along_column = np.reshape(slice_.orientation, (2, 3)) * np.reshape(slice_.spacing, (2, 1))
+    start = to_voxels @ [*slice_.position, 1]
+    steps = to_voxels[:3, :3] @ np.stack([along_column, along_row], axis=1)
+    whole_start, whole_steps = np.rint(start[:3]), np.rint(steps)
+    corners = [np.array([row, column]) for row in (0, rows - 1) for column in (0, columns - 1)]
+    ends = np.stack([whole_start + whole_steps @ corner for corner in corners])
+    error = max(np.abs(start[:3] - whole_start + (steps - whole_steps) @ corner).max() for corner in corners)
+    if error > OFF_GRID or np.abs(whole_steps).sum() != 2 or (ends < 0).any() or (ends >= np.array(shape)).any():
+        raise ValueError(
+            f"An image of the source series ({rows} rows, {columns} columns) does not lie on the grid of the mask "
+            f"{tuple(shape)}: give the files of the series that was segmented, and bring the mask back to the series' "
+            "own grid (monai.transforms.Invertd) where it was prepared."
+        )
+    row, column = np.arange(rows)[:, None], np.arange(columns)[None]
+    first, second, third = (
+        (whole_start[axis] + whole_steps[axis, 0] * row + whole_steps[axis, 1] * column).astype(int)
+        for axis in range(3)
+    )
+    return first, second, third
+
+
+def _segment(number: int, name: str, code: SegmentCode, algorithm: Any) -> Any:
+    segment = highdicom.seg.SegmentDescription(
+        segment_number=number,
+        segment_label=name[:64],
+        segmented_property_category=code.category,
+        segmented_property_type=code.type,
+        algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=algorithm,
+    )
+    if code.side is not None:
+        side = highdicom.sr.CodedConcept.from_code(code.side)
+        segment.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = [side]
+    return segment
+
+
+@contextmanager
+def _identifiers_apart(sources: Sequence[Dataset]) -> Iterator[dict[str, Any]]:
+    """Take patient and study out of the headers: libraries print values that they find odd, and log UIDs."""
+    logger = logging.getLogger("highdicom")
+    level = logger.level
+    with warnings.catch_warnings(), pydicom.config.disable_value_validation():
+        warnings.simplefilter("ignore")
+        identifiers = {keyword: sources[0].get(keyword, "") for keyword in IDENTIFIERS}
+        for source in sources:
+            for keyword in IDENTIFIERS:
+                setattr(source, keyword, "")
+        try:
+            logger.setLevel(logging.ERROR)
+            yield identifiers
+        finally:
+            logger.setLevel(level)

@@ -1,0 +1,268 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import numpy as np
+from monai.config import PathLike
+from monai.utils import ensure_tuple
+
+from .header import DicomSlice, is_dicom, slices_of_file
+
+__all__ = ["DicomSeries", "DicomTree", "SeriesFiles", "find_series", "read_series", "select_series", "series_name"]
+
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+class SeriesFiles(tuple[str, ...]):
+    """Paths of the files of a series, which do not show where they are printed or logged: they may name a patient.
+
+    Example:
+        >>> SeriesFiles(["Jane Doe/1.dcm", "Jane Doe/2.dcm"])
+        <2 DICOM files>
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} DICOM files>"
+
+
+@dataclass(frozen=True)
+class DicomSeries:
+    """The images of one DICOM series, or of one of the volumes that it holds, ordered in space.
+
+    Args:
+        slices: headers, by position along the normal of the planes (columns x rows), ascending.
+        part: which of the volumes of the series this is, from 1; 0 where it is one volume.
+    """
+
+    slices: tuple[DicomSlice, ...]
+    part: int = 0
+
+    @property
+    def uid(self) -> str:
+        """SeriesInstanceUID."""
+        return self.slices[0].series_uid
+
+    @property
+    def name(self) -> str:
+        """A name that tells nothing of the patient, see :func:`series_name`."""
+        return series_name(self.uid) + (f"_{self.part}" if self.part else "")
+
+    @property
+    def modality(self) -> str:
+        """Modality, e.g. ``"MR"``."""
+        return self.slices[0].modality
+
+    @property
+    def description(self) -> str:
+        """SeriesDescription."""
+        return self.slices[0].description
+
+    @property
+    def frame_of_reference(self) -> str:
+        """FrameOfReferenceUID, "" where there is none."""
+        return self.slices[0].frame_of_reference
+
+    @property
+    def files(self) -> SeriesFiles:
+        """Paths of the files, in the order of their first slices."""
+        return SeriesFiles(dict.fromkeys(slice_.file for slice_ in self.slices))
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Numbers of columns, rows and slices."""
+        columns, rows = self.slices[0].size
+        return columns, rows, len(self.slices)
+
+    @property
+    def is_volume(self) -> bool:
+        """Whether these are gray images with a place in the patient, and not localizers, reports or annotations."""
+        first = self.slices[0]
+        return (
+            first.modality not in ("SEG", "RTSTRUCT")
+            and not (first.is_localizer or first.is_color)
+            and all((first.size, first.position, first.orientation, first.spacing))
+        )
+
+    @property
+    def affine(self) -> np.ndarray:
+        """RAS affine (4, 4) of (column, row, slice) in mm.
+
+        The third column is the mean step from slice to slice as their positions have it, so that a tilted gantry
+        shears the grid; a single slice counts as 1 mm thick, as ITK has it.
+        """
+        first, last = self.slices[0], self.slices[-1]
+        rows, columns = np.reshape(first.orientation, (2, 3))
+        steps = len(self.slices) - 1
+        step = (np.subtract(last.position, first.position) / steps) if steps else _normal(first)
+        affine = np.eye(4)
+        affine[:3, 0], affine[:3, 1] = rows * first.spacing[0], columns * first.spacing[1]
+        affine[:3, 2], affine[:3, 3] = step, first.position
+        return _LPS_TO_RAS @ affine
+
+
+@dataclass(frozen=True)
+class DicomTree:
+    """What :func:`find_series` found in a folder.
+
+    Args:
+        series: all series, reports and localizers included, by UID.
+        unreadable: files that are DICOM by suffix or first bytes, but could not be read: truncated or encrypted.
+    """
+
+    series: tuple[DicomSeries, ...]
+    unreadable: tuple[Path, ...] = field(default=(), repr=False)
+
+
+def series_name(uid: str) -> str:
+    """Name a series without telling anything of the patient: ``series_`` and 12 digits of the UID's SHA-256.
+
+    Example:
+        >>> series_name("1.2.840.113619.2.55.3")
+        'series_8ca0727b40fa'
+    """
+    return f"series_{hashlib.sha256(uid.encode()).hexdigest()[:12]}"
+
+
+def find_series(folder: PathLike, num_workers: int = 8) -> DicomTree:
+    """Find all DICOM series in a folder, at any depth, by the headers of their files.
+
+    Files of one series may bear any names and lie in any folders, those of several in one. Files and folders whose name
+    begins with a dot are passed over, DICOMDIR too. Where a series has several images at each position (echoes, in and
+    out of phase, time points, diffusion weights), and one attribute parts them into volumes of equally many slices,
+    each is a series of its own, numbered as that attribute sorts.
+
+    Args:
+        folder: where to look, or one file.
+        num_workers: threads that read headers.
+
+    Returns:
+        The series and the files that could not be read. Whether the series are sound is for
+        :func:`monai_fewshot.data.series_problems` to say.
+    """
+    return read_series(filter(is_dicom, _visible_files(Path(folder))), num_workers)
+
+
+def read_series(files: Iterable[PathLike], num_workers: int = 8) -> DicomTree:
+    """Group DICOM files to series, by their headers; see :func:`find_series`.
+
+    Args:
+        files: paths in any order.
+        num_workers: threads that read headers.
+    """
+    files = list(files)
+    with ThreadPoolExecutor(max(1, min(num_workers, len(files)))) as pool:
+        headers = list(pool.map(_try_header, files))
+    groups: dict[str, list[DicomSlice]] = defaultdict(list)
+    for slice_ in (slice_ for header in headers for slice_ in header or ()):
+        groups[slice_.series_uid].append(slice_)
+    series = [part for _, group in sorted(groups.items()) for part in _volumes(group)]
+    unreadable = (Path(file) for file, header in zip(files, headers, strict=True) if header is None)
+    return DicomTree(tuple(series), tuple(unreadable))
+
+
+def select_series(
+    series: Iterable[DicomSeries],
+    modality: str | Sequence[str] | None = None,
+    description: str | Sequence[str] | None = None,
+    series_uid: str | Sequence[str] | None = None,
+) -> list[DicomSeries]:
+    """Choose series; of several conditions all must hold, of several values of one any.
+
+    Args:
+        series: as :func:`find_series` returns them.
+        modality: e.g. ``"MR"``, or several.
+        description: part of the SeriesDescription, in upper or lower case, with ``*`` and ``?`` for any characters and
+            any one, e.g. ``"t2*tra"``; or several.
+        series_uid: SeriesInstanceUID, or the name that :func:`series_name` makes of it; or several. Default, as for
+            the others: None, any.
+    """
+    modalities, parts, uids = map(_texts, (modality, description, series_uid))
+    return [
+        item
+        for item in series
+        if (not modalities or item.modality.lower() in map(str.lower, modalities))
+        and (not parts or any(_is_part(part.lower(), item.description.lower()) for part in parts))
+        and (not uids or {item.uid, item.name, series_name(item.uid)} & set(uids))
+    ]
+
+
+def _texts(values: str | Sequence[str] | None) -> tuple[str, ...]:
+    return () if values is None else tuple(str(value) for value in ensure_tuple(values))
+
+
+def _is_part(part: str, text: str) -> bool:
+    return part in text or fnmatchcase(text, f"*{part}*")
+
+
+def _visible_files(path: Path) -> Iterable[Path]:
+    if not path.is_dir():
+        yield path
+    for parent, children, names in os.walk(path):
+        children[:] = sorted(child for child in children if not child.startswith("."))
+        yield from (Path(parent, name) for name in sorted(names) if not name.startswith("."))
+
+
+def _try_header(file: PathLike) -> list[DicomSlice] | None:
+    try:
+        return slices_of_file(file)
+    except ValueError:
+        return None
+
+
+def _volumes(slices: Sequence[DicomSlice]) -> list[DicomSeries]:
+    groups = _parted(slices)
+    return [DicomSeries(_in_space(group), part if len(groups) > 1 else 0) for part, group in enumerate(groups, start=1)]
+
+
+def _parted(slices: Sequence[DicomSlice]) -> list[list[DicomSlice]]:
+    """Part images at equal positions by the first attribute that makes sound volumes of them."""
+    if not _has_doubles(slices) or copies(slices):
+        return [list(slices)]
+    folders = [(*slice_.variant, os.path.dirname(slice_.file)) for slice_ in slices]
+    for values in zip(*folders, strict=True):
+        groups: dict[str, list[DicomSlice]] = defaultdict(list)
+        for value, slice_ in zip(values, slices, strict=True):
+            groups[value].append(slice_)
+        if len({len(group) for group in groups.values()}) == 1 and not any(map(_has_doubles, groups.values())):
+            return [groups[value] for value in sorted(groups, key=_numeric)]
+    return [list(slices)]
+
+
+def copies(slices: Sequence[DicomSlice]) -> int:
+    """Count the images that are there once more, in copies of their files."""
+    return len(slices) - len({(slice_.instance_uid, slice_.frame) for slice_ in slices})
+
+
+def _has_doubles(slices: Sequence[DicomSlice]) -> bool:
+    places = {(slice_.orientation, tuple(np.round(slice_.position, 3))) for slice_ in slices}
+    return all(slice_.position for slice_ in slices) and len(places) < len(slices)
+
+
+def _numeric(value: str) -> tuple[float, str]:
+    try:
+        return float(value), value
+    except ValueError:
+        return np.inf, value
+
+
+def _in_space(slices: Sequence[DicomSlice]) -> tuple[DicomSlice, ...]:
+    if not all(slice_.position and slice_.orientation for slice_ in slices):
+        return tuple(slices)
+    normal = _normal(slices[0])
+    return tuple(sorted(slices, key=lambda slice_: (float(np.dot(slice_.position, normal)), slice_.file)))
+
+
+def _normal(slice_: DicomSlice) -> np.ndarray:
+    return np.cross(*np.reshape(slice_.orientation, (2, 3)))

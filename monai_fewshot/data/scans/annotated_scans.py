@@ -1,0 +1,146 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from monai.config import PathLike
+from monai.utils import ensure_tuple
+
+from monai_fewshot.data.dicom.segmentation_reader import segmentation_names
+from monai_fewshot.utils import read_provenance
+
+from .class_numbers import class_numbers
+from .inference_scans import support_scans
+from .load_scan import LoadScand
+from .scan_folder import Scan, load_class_names, load_scans
+from .splits import choose_folds, training_scans
+
+__all__ = ["annotated_classes", "annotated_scans", "trained_classes", "unlabeled_scans"]
+
+
+def annotated_scans(
+    dataset_dir: PathLike,
+    fold: int | None = None,
+    num_folds: int = 5,
+    image: PathLike | Sequence[PathLike] | None = None,
+    label: PathLike | Sequence[PathLike] | None = None,
+) -> list[Scan]:
+    """List the scans whose annotations a network is trained from.
+
+    Args:
+        dataset_dir: folder as for :func:`monai_fewshot.data.load_scans`.
+        fold: number of a fold, whose support is the annotated scan.
+        num_folds: number of folds where the data set names none.
+        image: the annotated scan, or several, in place of a fold's support.
+        label: their label maps.
+
+    Returns:
+        Dictionaries with ``name``, ``image`` and ``label``.
+
+    Raises:
+        ValueError: where neither image and label nor a fold say which scan is annotated, or the support has no label.
+
+    Example:
+        >>> annotated_scans("data")
+        Traceback (most recent call last):
+        ...
+        ValueError: No scan is said to be annotated: give exemplar_image and exemplar_label, or a fold.
+    """
+    if (image is None) != (label is None):
+        raise ValueError("exemplar_image and exemplar_label belong together: give both, or neither and a fold.")
+    if image is not None and label is not None:
+        return support_scans(image, label)
+    if fold is None:
+        raise ValueError("No scan is said to be annotated: give exemplar_image and exemplar_label, or a fold.")
+    support = choose_folds(dataset_dir, fold, num_folds)[0].support
+    return load_scans(dataset_dir, names=support, require_labels=True)
+
+
+def unlabeled_scans(
+    dataset_dir: PathLike,
+    annotated: Sequence[Scan],
+    fold: int | None = None,
+    num_folds: int = 5,
+    with_labels: bool = False,
+) -> list[Scan]:
+    """List the scans that a network labels itself, and then learns from.
+
+    Args:
+        dataset_dir: folder as for :func:`monai_fewshot.data.load_scans`.
+        annotated: the annotated scans, which are left out.
+        fold: number of the fold whose queries and support are left out too; None for no fold.
+        num_folds: number of folds where the data set names none.
+        with_labels: whether every scan must have a label, which is then listed, to measure pseudo-labels by.
+
+    Raises:
+        ValueError: where no scan is left.
+    """
+    taken = set(map(_image_files, annotated))
+    scans = training_scans(dataset_dir, fold, num_folds, with_labels)
+    left = [scan for scan in scans if _image_files(scan) not in taken]
+    if not left:
+        raise ValueError(f"{dataset_dir} has no scan beside the annotated one: add scans, without labels.")
+    return left
+
+
+def annotated_classes(
+    scans: Sequence[Scan], dataset_dir: PathLike, classes: str | int | Sequence[str | int] | None = None
+) -> dict[int, str]:
+    """Tell which classes of annotated scans are learned.
+
+    Args:
+        scans: the annotated scans.
+        dataset_dir: where ``dataset.json`` may name classes; a DICOM label of the first scan may else.
+        classes: names or numbers; None for all that are named, or, where none are, all that the labels show.
+
+    Returns:
+        Name by number as in the label maps, in the order of ``classes``; classes without a name are "class 3".
+
+    Raises:
+        ValueError: where a class is unknown, or the labels show none.
+    """
+    names = load_class_names(dataset_dir) or (segmentation_names(scans[0]["label"]) if scans else {})
+    numbers = names and class_numbers(names, classes or list(names))
+    if not names:
+        numbers = class_numbers({}, classes) if classes else _values(scans)
+    return {number: names.get(number, f"class {number}") for number in numbers}
+
+
+def trained_classes(checkpoints: Sequence[PathLike]) -> dict[int, str]:
+    """Read which classes networks have been trained for.
+
+    Args:
+        checkpoints: files of trainings whose provenance holds ``classes``.
+
+    Returns:
+        Name by number, in the order of the networks' channels.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+        ValueError: where one does not tell, or they differ.
+    """
+    found = {str(path): read_provenance(path).get("settings", {}).get("classes") for path in checkpoints}
+    silent = [path for path, classes in found.items() if not classes]
+    if silent:
+        raise ValueError(f"{', '.join(silent)} does not tell its classes: it is not of a training of this kind.")
+    first, *others = found.items()
+    for path, classes in others:
+        if list(classes.items()) != list(first[1].items()):
+            raise ValueError(f"{path} knows the classes {classes}, {first[0]} {first[1]}: evaluate them one by one.")
+    return {int(number): name for number, name in first[1].items()}
+
+
+def _image_files(scan: Scan) -> tuple[Path, ...]:
+    return tuple(Path(file).resolve() for file in ensure_tuple(scan["image"]))
+
+
+def _values(scans: Sequence[Scan]) -> tuple[int, ...]:
+    load = LoadScand()
+    shown = sorted({int(value) for scan in scans for value in torch.unique(load(scan)["label"]).tolist()} - {0})
+    if not shown:
+        raise ValueError(f"{scans[0]['label']} is empty, no voxel is above 0: annotate at least one class.")
+    return tuple(shown)

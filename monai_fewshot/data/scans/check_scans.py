@@ -1,0 +1,176 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import os
+import tempfile
+import threading
+import zlib
+from collections.abc import Collection, Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from pathlib import Path
+from typing import cast
+
+import nibabel
+from monai.config import PathLike
+from monai.data import MetaTensor
+from monai.transforms import LoadImage
+from tqdm import tqdm
+
+from monai_fewshot.data.dicom.series_reader import ITK_LOCK
+
+from .check_scan import AFFINE_TOLERANCE, CheckScand
+from .load_scan import load_image, load_label
+from .scan_folder import Scan
+
+__all__ = ["check_output_dir", "check_scans"]
+
+
+def check_scans(
+    scans: Sequence[Scan],
+    classes: Collection[int] | None = None,
+    num_channels: int = 1,
+    affine_tolerance: float = AFFINE_TOLERANCE,
+    num_workers: int = 4,
+) -> None:
+    """Check all files of a data set and report every problem at once, before hours are spent.
+
+    Every file is read whole, because only so damaged files, odd label values and NaN voxels show; that takes about as
+    long as loading the set once. Each scan then passes :class:`CheckScand`. Found besides: files that are missing,
+    truncated, not readable by ``monai.transforms.LoadImage`` or stored as RGB colors, and all that
+    :func:`monai_fewshot.data.series_problems` finds in a DICOM series. Series are named by the hash of their UID, not
+    by files or folders, which may bear names of patients.
+
+    Args:
+        scans: as :func:`monai_fewshot.data.load_scans` returns them.
+        classes: as for :class:`CheckScand`.
+        num_channels: as for :class:`CheckScand`.
+        affine_tolerance: as for :class:`CheckScand`.
+        num_workers: number of threads; each holds one scan in memory.
+
+    Raises:
+        ValueError: if there are problems: one line each, naming the file.
+    """
+    absolute = [{key: _absolute(scan[key]) for key in ("image", "label") if key in scan} for scan in scans]
+    check = CheckScand("image", "label", classes, num_channels, affine_tolerance, allow_missing_keys=True)
+    read = _Reader()
+    with ThreadPoolExecutor(num_workers) as pool:
+        results = pool.map(lambda scan: _scan_problems(scan, read, check), absolute)
+        found = list(tqdm(results, "checking scans", total=len(scans), disable=None))
+    problems = list(itertools.chain.from_iterable(found))
+    if problems:
+        raise ValueError(
+            f"{len(problems)} problem(s) in {sum(map(bool, found))} of {len(scans)} scans:\n" + "\n".join(problems)
+        )
+
+
+def check_output_dir(path: PathLike) -> Path:
+    """Create an output folder and try to write in it.
+
+    Args:
+        path: the folder; its parents are created too.
+
+    Returns:
+        The folder.
+
+    Raises:
+        OSError: if it cannot be created or written in.
+    """
+    folder = Path(path).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"\0")
+    except OSError as error:
+        raise OSError(
+            f"output folder {folder} cannot be written ({error.strerror or error}): "
+            "free it, change its permissions, or choose another folder."
+        ) from error
+    return folder
+
+
+class _Reader(threading.local):
+    """Read files in threads.
+
+    Each thread has its own ``LoadImage``, as its readers keep the name of the file they are at. ITK changes the working
+    folder of the process while it loads its parts, hence only one thread at a time is within it.
+    """
+
+    def __init__(self) -> None:
+        self.load = LoadImage(image_only=True, ensure_channel_first=True)
+
+    def __call__(self, path: Path) -> MetaTensor:
+        if not path.exists():
+            raise ValueError("is missing; correct its path in the list of scans, or restore the file.")
+        is_nifti = path.name.lower().endswith((".nii", ".nii.gz"))
+        if is_nifti:
+            check_nifti_header(path)
+        try:
+            with nullcontext() if is_nifti else ITK_LOCK:
+                return self.load(path)
+        except Exception as error:
+            raise ValueError(unreadable(path, error)) from error
+
+
+def _scan_problems(scan: Scan, read: _Reader, check: CheckScand) -> list[str]:
+    loaded: dict[Hashable, MetaTensor] = {}
+    problems: list[str] = []
+    try:
+        if "image" in scan:
+            loaded["image"] = load_image(scan["image"], read)
+    except ValueError as error:
+        problems += str(error).splitlines()
+    try:
+        if "label" in scan:
+            label = load_label(scan["label"], loaded.get("image"), read)
+            loaded |= {"label": label} if label is not None else {}
+    except ValueError as error:
+        problems += str(error).splitlines()
+    try:
+        check(loaded)
+    except ValueError as error:
+        problems += str(error).splitlines()
+    return problems
+
+
+def _absolute(path: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    return os.path.abspath(path) if isinstance(path, str) else path
+
+
+def check_nifti_header(path: Path) -> None:
+    """Raise ValueError where the header of a NIfTI file cannot be read, or says that it stores colors."""
+    try:
+        channels = cast(nibabel.Nifti1Image, nibabel.load(path)).get_data_dtype().names
+    except Exception as error:
+        raise ValueError(unreadable(path, error)) from error
+    if channels:
+        raise ValueError(
+            f"stores {len(channels)} color channels ({''.join(channels)}); expected gray values. Save one channel, "
+            "or their mean, as a NIfTI file of numbers."
+        )
+
+
+def unreadable(path: Path, error: Exception) -> str:
+    """Say why a file cannot be read and what to do."""
+    if path.suffix.lower() == ".gz" and not is_whole_gzip(path):
+        return "is truncated or damaged: its gzip stream does not end as it should. Copy or download the file again."
+    reason = (str(error).splitlines() or [""])[0]
+    return (
+        f"cannot be read ({type(error).__name__}: {reason}): it is damaged, holds colors or vectors, or needs another "
+        'package (ITK and pydicom come with pip install "monai_fewshot[all]").'
+    )
+
+
+def is_whole_gzip(path: Path) -> bool:
+    """Read a gzip file to its end and say whether it is whole."""
+    try:
+        with gzip.open(path) as stream:
+            while stream.read(1 << 20):
+                pass
+    except (EOFError, OSError, zlib.error):
+        return False
+    return path.stat().st_size > 0
