@@ -28,7 +28,8 @@ from .images.image_roles import (
 )
 from .images.image_sets import ImageSet, load_image_list, load_image_pools, load_image_set
 from .images.image_volumes import IMAGE_AFFINE, ImageAsVolumeD, ImageAsVolumed, ImageAsVolumeDict
-from .scans.annotated_scans import annotated_classes, annotated_scans, trained_classes, unlabeled_scans
+from .images.picture_preparation import PicturePreparation
+from .scans.annotated_scans import annotated_classes, annotated_scans, unlabeled_scans
 from .scans.check_scan import CheckScanD, CheckScand, CheckScanDict
 from .scans.check_scans import check_output_dir, check_scans
 from .scans.class_naming import name_classes
@@ -39,8 +40,9 @@ from .scans.load_scan import LoadScanD, LoadScand, LoadScanDict
 from .scans.mask_writer import ImageMaskWriter, MaskWriter
 from .scans.scan_folder import Scan, fingerprint_scans, load_class_names, load_scans
 from .scans.scan_reading import prepare_scans, read_scans
-from .scans.slices import SliceStack
-from .scans.splits import choose_folds, hold_out, training_scans
+from .scans.slices import SliceStack, training_stacks
+from .scans.splits import choose_folds, hold_out, run_name, training_scans
+from .scans.volume_preparation import VolumePreparation, scan_axes
 
 __all__ = [
     "IMAGE_AFFINE",
@@ -71,6 +73,7 @@ __all__ = [
     "MaskSplitEpisodes",
     "MaskWriter",
     "NumberedSamples",
+    "PicturePreparation",
     "PseudoLabelEpisodes",
     "Scan",
     "ScanEpisodes",
@@ -80,6 +83,7 @@ __all__ = [
     "SurrogateEpisodes",
     "TaskEpisodes",
     "TaskPools",
+    "VolumePreparation",
     "annotated_classes",
     "annotated_scans",
     "background_images",
@@ -112,6 +116,8 @@ __all__ = [
     "read_scans",
     "read_segmentation",
     "read_series",
+    "run_name",
+    "scan_axes",
     "segment_code",
     "segmentation_names",
     "select_series",
@@ -122,8 +128,8 @@ __all__ = [
     "support_images",
     "support_scans",
     "take_slices",
-    "trained_classes",
     "training_scans",
+    "training_stacks",
     "unlabeled_scans",
     "with_pseudo_masks",
     "without_labels",

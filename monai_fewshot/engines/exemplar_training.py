@@ -105,7 +105,7 @@ class ExemplarTraining:
         min_confidence: pixels whose class has a lower probability are ignored in pseudo-labels.
         normalize: what is done to slices before they are labeled, as for the samples.
         resume: whether to go on with what is in the folder.
-        provenance: kept in checkpoints.
+        records: what checkpoints tell beside, by name; each has a ``state_dict``.
         inferer: runs the network; default MONAI's ``SimpleInferer``.
 
     Raises:
@@ -128,7 +128,7 @@ class ExemplarTraining:
         has_truth: bool = False,
         normalize: Callable[[torch.Tensor], torch.Tensor] | None = None,
         resume: bool = False,
-        provenance: Any = None,
+        records: Mapping[str, Any] | None = None,
         inferer: Inferer | None = None,
     ) -> None:
         if rounds < 0 or not 0 <= min_confidence < 1:
@@ -148,7 +148,7 @@ class ExemplarTraining:
         self.has_truth = has_truth
         self.normalize = normalize
         self.resume = resume
-        self.provenance = provenance
+        self.records = dict(records or {})
         self.inferer = inferer or SimpleInferer()
 
     def run(self) -> torch.nn.Module:
@@ -186,9 +186,7 @@ class ExemplarTraining:
         loader = DataLoader(samples, batch_size=share_of_batch(self.batch_size), sampler=shares)
         optimizer = self.optimizer(self.network.parameters())
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=self.max_epochs * len(loader))
-        objects = {"model": self.network, "optimizer": optimizer, "lr_scheduler": schedule}
-        if self.provenance is not None:
-            objects["provenance"] = self.provenance
+        objects = {"model": self.network, "optimizer": optimizer, "lr_scheduler": schedule, **self.records}
         device = next(self.network.parameters()).device
         checkpoints = TrainingCheckpoints(folder, objects, self.resume)
         trainer = SupervisedTrainer(
@@ -215,9 +213,7 @@ class ExemplarTraining:
         run_in_first(self._save, model)
 
     def _save(self, path: Path) -> None:
-        content = {"model": self.network.state_dict()}
-        if self.provenance is not None:
-            content["provenance"] = self.provenance.state_dict()
+        content = {name: item.state_dict() for name, item in {"model": self.network, **self.records}.items()}
         buffer = io.BytesIO()
         torch.save(content, buffer)
         write_atomically(path, buffer.getvalue())

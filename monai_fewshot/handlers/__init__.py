@@ -7,13 +7,14 @@ from .global_loss import GlobalLoss
 from .network_loader import NetworkLoader
 from .output_files import OutputFiles, write_index
 from .scan_results import ScanResults
-from .training_checkpoints import BestModelSaver, TrainingCheckpoints
+from .training_checkpoints import BestModelSaver, FinalModelSaver, TrainingCheckpoints
 from .volume_scores import VolumeScores, overall_metrics
 
 __all__ = [
     "BestModelSaver",
     "ConvergenceStop",
     "EpisodeScores",
+    "FinalModelSaver",
     "GlobalLoss",
     "NetworkLoader",
     "OutputFiles",

@@ -12,7 +12,7 @@ from monai.handlers import CheckpointLoader, CheckpointSaver
 
 from monai_fewshot.utils import RandomState, agree_on_file, checkpoint_to_resume, run_together
 
-__all__ = ["BestModelSaver", "TrainingCheckpoints"]
+__all__ = ["BestModelSaver", "FinalModelSaver", "TrainingCheckpoints"]
 
 
 class _SaverInProcesses(CheckpointSaver):
@@ -56,6 +56,23 @@ class BestModelSaver(_SaverInProcesses):
     def state_dict(self) -> dict[str, Any]:
         """The best value so far and its file."""
         return dict(self._key_metric_checkpoint.state_dict())
+
+
+class FinalModelSaver(_SaverInProcesses):
+    """MONAI's ``CheckpointSaver`` for the end of a training; all processes fail where the first one cannot write.
+
+    Args:
+        save_dir: folder.
+        save_dict: objects to save, the network among them.
+        filename: name of the file.
+    """
+
+    def __init__(self, save_dir: str, save_dict: dict[str, Any], filename: str = "model.pt") -> None:
+        super().__init__(save_dir, save_dict, save_final=True, final_filename=filename)
+
+    def completed(self, engine: Engine) -> None:
+        """Save, in all processes or none."""
+        run_together(super().completed, engine)
 
 
 class TrainingCheckpoints:

@@ -3,7 +3,8 @@
 
 from .array_cache import ArrayCache, array_key
 from .atomic_write import write_atomically
-from .checkpoints import checkpoint_to_resume, latest_checkpoint, load_network, read_provenance
+from .checkpoints import checkpoint_to_resume, latest_checkpoint, load_network, read_checkpoint
+from .definitions import build, define, definition_of
 from .device_settings import check_device_settings, compiler_error
 from .device_tensor import device_tensor
 from .enums import EpisodeKeys
@@ -32,10 +33,13 @@ __all__ = [
     "agree_on_file",
     "array_key",
     "autocast",
+    "build",
     "check_device_settings",
     "checkpoint_to_resume",
     "compiler_error",
     "default_dtype",
+    "define",
+    "definition_of",
     "device_tensor",
     "end_process_group",
     "gather_in_first",
@@ -45,7 +49,7 @@ __all__ = [
     "pixels_per_slice",
     "process_device",
     "process_rank",
-    "read_provenance",
+    "read_checkpoint",
     "resize_slices",
     "run_in_first",
     "run_together",

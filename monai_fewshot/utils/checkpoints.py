@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from monai.config import PathLike
 
-__all__ = ["checkpoint_to_resume", "latest_checkpoint", "load_network", "read_provenance"]
+__all__ = ["checkpoint_to_resume", "latest_checkpoint", "load_network", "read_checkpoint"]
 
 logger = logging.getLogger(__name__)
 
@@ -86,8 +86,8 @@ def load_network(network: torch.nn.Module, path: PathLike) -> dict[str, Any]:
         FileNotFoundError: where there is no such file.
         ValueError: where it cannot be read, or is of another network.
     """
-    content = _load(path)
-    weights = content.get("model", content) if isinstance(content, dict) else {}
+    content = read_checkpoint(path)
+    weights = content.get("model", content)
     own = network.state_dict()
     differing = sorted(name for name in {*own, *weights} if _shape(own.get(name)) != _shape(weights.get(name)))
     if differing:
@@ -99,30 +99,25 @@ def load_network(network: torch.nn.Module, path: PathLike) -> dict[str, Any]:
     return content.get("provenance", {})
 
 
-def read_provenance(path: PathLike) -> dict[str, Any]:
-    """Read what made a checkpoint.
+def read_checkpoint(path: PathLike) -> dict[str, Any]:
+    """Read a checkpoint of a training.
 
     Args:
-        path: a checkpoint of a training.
-
-    Returns:
-        Its ``provenance``; empty where it does not say.
+        path: the file.
 
     Raises:
         FileNotFoundError: where there is no such file.
-        ValueError: where it cannot be read.
+        ValueError: where it cannot be read, or holds something else.
     """
-    content = _load(path)
-    return content.get("provenance", {}) if isinstance(content, dict) else {}
-
-
-def _load(path: PathLike) -> Any:
     if not Path(path).is_file():
         raise FileNotFoundError(f"There is no checkpoint {path}: train first, or name an existing one.")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
         raise ValueError(f"{path} is not a checkpoint, or not a whole one ({str(error)[:80]}).") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is not a checkpoint of a training: it holds a {type(content).__name__}.")
+    return content
 
 
 def _shape(tensor: object) -> tuple[int, ...] | None:

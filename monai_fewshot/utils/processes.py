@@ -37,21 +37,16 @@ LAUNCH_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_P
 
 
 def start_process_group() -> None:
-    """Join the other processes that torchrun has started, and take the GPU that is meant for this one.
+    """Join the other processes where torchrun has started several, and take the GPU that is meant for this one.
 
     Tensors on GPUs travel by NCCL; those on the CPU, and objects, by gloo. Processes wait a week for one another, where
-    torch's default is ten minutes.
+    torch's default is ten minutes. Does nothing in a process that torchrun has not started.
 
     Raises:
-        RuntimeError: where torchrun has not started this process, or has started more of them than there are GPUs.
+        RuntimeError: where torchrun has started more processes than there are GPUs.
     """
-    missing = [name for name in LAUNCH_VARIABLES if name not in os.environ]
-    if missing:
-        raise RuntimeError(
-            f"The multi_gpu configurations are for several processes, which torchrun starts, but {', '.join(missing)} "
-            "is not set in this one. Write torchrun --standalone --nproc_per_node=2 in place of python, or leave the "
-            "multi_gpu configuration out, to run a single process."
-        )
+    if not _is_launched():
+        return
     if torch.cuda.is_available():
         torch.cuda.set_device(_own_gpu())
         dist.init_process_group("cpu:gloo,cuda:nccl", timeout=LONGEST_WAIT)
@@ -76,8 +71,10 @@ def end_process_group() -> None:
 
 
 def process_device() -> torch.device:
-    """The device of this process: the GPU that :func:`start_process_group` took, or the CPU where there is none."""
-    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+    """The device of this process: under torchrun its own GPU, else the current one; or the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", _own_gpu() if _is_launched() else torch.cuda.current_device())
 
 
 def process_rank() -> int:
@@ -195,6 +192,10 @@ def _gather_in_all(part: Any) -> list[Any]:
     parts: list[Any] = [None] * num_processes()
     dist.all_gather_object(parts, part)
     return parts
+
+
+def _is_launched() -> bool:
+    return all(name in os.environ for name in LAUNCH_VARIABLES)
 
 
 def _own_gpu() -> int:

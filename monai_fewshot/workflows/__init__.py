@@ -3,11 +3,26 @@
 
 from .episode_evaluation import EpisodeEvaluation
 from .fold_evaluation import FoldEvaluation
+from .folder_segmentation import FolderSegmentation, PictureSegmentation
 from .saliency_refinement import SaliencyRefinement, write_masks
+from .trained_model import GivenModel, ModelRecord, TrainedModel
+from .training import episode_loader, episode_trainer, episode_validator, start_run, training_handlers
+from .volume_evaluation import VolumeEvaluation
 
 __all__ = [
     "EpisodeEvaluation",
     "FoldEvaluation",
+    "FolderSegmentation",
+    "GivenModel",
+    "ModelRecord",
+    "PictureSegmentation",
     "SaliencyRefinement",
+    "TrainedModel",
+    "VolumeEvaluation",
+    "episode_loader",
+    "episode_trainer",
+    "episode_validator",
+    "start_run",
+    "training_handlers",
     "write_masks",
 ]

@@ -44,7 +44,7 @@ class FoldEvaluation:
         inferer: with one protocol or several, the one that matters first.
         class_names: what the label values 1..N stand for, once ``transform`` has been applied.
         output_dir: where results are written.
-        checkpoint: path of a fold's checkpoint, with ``{fold}`` in place of its number; None for the network as it is.
+        checkpoints: path of each fold's checkpoint, or of one for all folds; empty for the network as it is.
         provenance: what made the results, for the files; what made each fold's checkpoint is added to it.
         title: of the report.
         num_workers: processes that load scans.
@@ -66,7 +66,7 @@ class FoldEvaluation:
         inferer: FewShotVolumeInferer | ClassVolumeInferer | RegistrationInferer,
         class_names: Sequence[str],
         output_dir: PathLike,
-        checkpoint: str | None = None,
+        checkpoints: Sequence[str] = (),
         provenance: Mapping[str, Any] | None = None,
         title: str = "Few-shot segmentation",
         num_workers: int = 0,
@@ -81,9 +81,8 @@ class FoldEvaluation:
         self.inferer = inferer
         self.class_names = class_names
         self.output_dir = Path(output_dir).expanduser()
-        self.checkpoints = {
-            fold.index: None if checkpoint is None else checkpoint.format(fold=fold.index) for fold in folds
-        }
+        paths = list(checkpoints) if len(checkpoints) != 1 else [*checkpoints] * len(folds)
+        self.checkpoints = dict(zip((fold.index for fold in folds), paths, strict=bool(paths)))
         self.training: dict[int, dict[str, Any]] = {}
         self.provenance = {**(provenance or {}), "training": self.training}
         self.title = title
@@ -112,7 +111,7 @@ class FoldEvaluation:
         return scores
 
     def _check_checkpoints(self) -> None:
-        missing = [path for path in self.checkpoints.values() if path is not None and not Path(path).is_file()]
+        missing = [path for path in self.checkpoints.values() if not Path(path).is_file()]
         if missing:
             raise FileNotFoundError(
                 f"There is no checkpoint {', '.join(missing)}: train these folds first, or evaluate others."
@@ -120,7 +119,7 @@ class FoldEvaluation:
 
     def _evaluate(self, fold: Fold) -> dict[str, tuple[list[ScanScore], list[SliceCase]]]:
         """Deal out a fold's queries to the processes; return scores and cases of each in the first one."""
-        path = self.checkpoints[fold.index]
+        path = self.checkpoints.get(fold.index)
         if path is not None:
             self.training[fold.index] = run_together(load_network, self.network, path)
         share = run_together(self._segment, fold, fold.query[process_rank() :: num_processes()])

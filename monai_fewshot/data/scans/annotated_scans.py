@@ -11,7 +11,6 @@ from monai.config import PathLike
 from monai.utils import ensure_tuple
 
 from monai_fewshot.data.dicom.segmentation_reader import segmentation_names
-from monai_fewshot.utils import read_provenance
 
 from .class_numbers import class_numbers
 from .inference_scans import support_scans
@@ -19,7 +18,7 @@ from .load_scan import LoadScand
 from .scan_folder import Scan, load_class_names, load_scans
 from .splits import choose_folds, training_scans
 
-__all__ = ["annotated_classes", "annotated_scans", "trained_classes", "unlabeled_scans"]
+__all__ = ["annotated_classes", "annotated_scans", "unlabeled_scans"]
 
 
 def annotated_scans(
@@ -48,14 +47,14 @@ def annotated_scans(
         >>> annotated_scans("data")
         Traceback (most recent call last):
         ...
-        ValueError: No scan is said to be annotated: give exemplar_image and exemplar_label, or a fold.
+        ValueError: No scan is said to be annotated: give support_image and support_label, or a fold.
     """
     if (image is None) != (label is None):
-        raise ValueError("exemplar_image and exemplar_label belong together: give both, or neither and a fold.")
+        raise ValueError("support_image and support_label belong together: give both, or neither and a fold.")
     if image is not None and label is not None:
         return support_scans(image, label)
     if fold is None:
-        raise ValueError("No scan is said to be annotated: give exemplar_image and exemplar_label, or a fold.")
+        raise ValueError("No scan is said to be annotated: give support_image and support_label, or a fold.")
     support = choose_folds(dataset_dir, fold, num_folds)[0].support
     return load_scans(dataset_dir, names=support, require_labels=True)
 
@@ -108,30 +107,6 @@ def annotated_classes(
     if not names:
         numbers = class_numbers({}, classes) if classes else _values(scans)
     return {number: names.get(number, f"class {number}") for number in numbers}
-
-
-def trained_classes(checkpoints: Sequence[PathLike]) -> dict[int, str]:
-    """Read which classes networks have been trained for.
-
-    Args:
-        checkpoints: files of trainings whose provenance holds ``classes``.
-
-    Returns:
-        Name by number, in the order of the networks' channels.
-
-    Raises:
-        FileNotFoundError: where there is no such file.
-        ValueError: where one does not tell, or they differ.
-    """
-    found = {str(path): read_provenance(path).get("settings", {}).get("classes") for path in checkpoints}
-    silent = [path for path, classes in found.items() if not classes]
-    if silent:
-        raise ValueError(f"{', '.join(silent)} does not tell its classes: it is not of a training of this kind.")
-    first, *others = found.items()
-    for path, classes in others:
-        if list(classes.items()) != list(first[1].items()):
-            raise ValueError(f"{path} knows the classes {classes}, {first[0]} {first[1]}: evaluate them one by one.")
-    return {int(number): name for number, name in first[1].items()}
 
 
 def _image_files(scan: Scan) -> tuple[Path, ...]:

@@ -4,18 +4,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
+from monai.data import Dataset
 from monai.utils import convert_to_tensor
 
 from monai_fewshot.utils import device_tensor, resize_slices
 
 from .class_numbers import slices_with_classes
-from .scan_reading import read_scans
+from .scan_reading import prepare_scans, read_scans
 
-__all__ = ["SliceStack"]
+__all__ = ["SliceStack", "training_stacks"]
 
 DEVICE_SHARE = 0.5
 """Part of a device's free memory that slices may fill; the rest is for the network."""
@@ -47,11 +49,12 @@ class SliceStack:
     @classmethod
     def from_scans(
         cls,
-        scans: Sequence[Mapping[Hashable, torch.Tensor]],
+        scans: Sequence[Mapping[Hashable, Any]],
         label_key: str | None = "pseudo_label",
         image_size: Sequence[int] | None = None,
         exclude_classes: Sequence[int] = (),
         device: torch.device | str = "cpu",
+        transform: Callable[[Any], Mapping[Hashable, torch.Tensor]] | None = None,
     ) -> SliceStack:
         """Cut volumes into slices along their last axis, and keep them in small types on a device.
 
@@ -60,8 +63,8 @@ class SliceStack:
         memory taken is logged.
 
         Args:
-            scans: dictionaries with ``image`` (C, H, W, D) and a label (1, H, W, D), such as a ``monai.data.Dataset``;
-                several are read at a time (:func:`~monai_fewshot.data.read_scans`). A 2D image (C, H, W) is one slice.
+            scans: the scans; several are read at a time (:func:`~monai_fewshot.data.read_scans`). In a process group
+                each process first makes the pseudo-labels of its share, for what caches them.
             label_key: key of the label; None where images alone matter, labels are then 0.
             image_size: in-plane size to which slices are brought, images with antialiased bilinear interpolation and
                 labels by the nearest neighbor; None keeps their own, which must then be the same for all.
@@ -69,11 +72,17 @@ class SliceStack:
                 left out (the field's setting 2). Empty for setting 1.
             device: where episodes shall be made, and slices lie unless they would take more than half of the free
                 memory there.
+            transform: makes of a scan a dictionary with ``image`` (C, H, W, D) and a label (1, H, W, D). A 2D image
+                (C, H, W) is one slice. None where the scans are such dictionaries.
 
         Raises:
             ValueError: where no slice is left, or slices differ in channels or size, or only some are of bytes.
         """
         images, labels, numbers = [], [], []
+        if transform is not None:
+            scans = Dataset(scans, transform)
+        if label_key == "pseudo_label":
+            prepare_scans(scans)
         for number, scan in enumerate(read_scans(scans)):
             image = _slices(scan["image"])
             label = image.new_zeros(len(image), 1, *image.shape[2:]) if label_key is None else _slices(scan[label_key])
@@ -154,3 +163,13 @@ def _compact_label(label: torch.Tensor) -> torch.Tensor:
 def _free_memory(device: torch.device) -> int | None:
     """Free bytes of a device that has memory of its own."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+
+
+def training_stacks(parts: Iterable[Sequence[Mapping[Hashable, Any]]], **settings: Any) -> list[SliceStack]:
+    """Cut the scans that a network is trained on, and those that it is validated on, into slices.
+
+    Args:
+        parts: both, as :func:`~monai_fewshot.data.hold_out` returns them.
+        settings: see :meth:`SliceStack.from_scans`.
+    """
+    return [SliceStack.from_scans(part, **settings) for part in parts]

@@ -12,7 +12,7 @@ from monai.utils import ensure_tuple
 from .folds import Fold, load_folds
 from .scan_folder import Scan, load_scans
 
-__all__ = ["choose_folds", "hold_out", "training_scans"]
+__all__ = ["choose_folds", "hold_out", "run_name", "training_scans"]
 
 T = TypeVar("T")
 
@@ -55,6 +55,11 @@ def training_scans(
         raise ValueError(f"Fold {fold} of {dataset_dir} leaves no scan to train on: use fewer folds or more scans.")
     scans = load_scans(dataset_dir, names=names, require_labels=with_labels)
     return scans if with_labels else [{key: scan[key] for key in ("name", "image")} for scan in scans]
+
+
+def run_name(fold: int | None) -> str:
+    """Name the folder of a training after its fold, ``fold0``; ``all_scans`` for a training on all of them."""
+    return "all_scans" if fold is None else f"fold{fold}"
 
 
 def hold_out(scans: Sequence[T], number: int) -> tuple[list[T], list[T]]:

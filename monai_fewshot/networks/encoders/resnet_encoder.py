@@ -40,8 +40,8 @@ class DilatedResNetEncoder(FeatureEncoder):
         out_channels: channels of the features, by a 1x1 convolution without bias (``reduce``), or None for the 512
             (depth 18) or 2048 channels of the trunk. Defaults to 256.
         stride: 8, 16 or 32. Defaults to 8.
-        weights: path or URL of a checkpoint (:func:`~monai_fewshot.networks.encoders.load_encoder_weights`), or None for
-            random weights. Defaults to None.
+        weights: path or URL of a checkpoint (:func:`~monai_fewshot.networks.encoders.load_encoder_weights`), or None
+            for random weights. Defaults to None.
 
     Raises:
         ValueError: if depth or stride is none of these, or the checkpoint does not fit.

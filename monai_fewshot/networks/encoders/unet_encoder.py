@@ -42,8 +42,8 @@ class UNetEncoder(FeatureEncoder):
         norm: normalization and its arguments, as in MONAI's factories. Defaults to "instance": the statistics of
             training batches do not carry over to other scans.
         act: activation and its arguments, as in MONAI's factories. Defaults to leaky ReLU of slope 0.1.
-        weights: path or URL of a checkpoint (:func:`~monai_fewshot.networks.encoders.load_encoder_weights`), or None for
-            random weights. Defaults to None.
+        weights: path or URL of a checkpoint (:func:`~monai_fewshot.networks.encoders.load_encoder_weights`), or None
+            for random weights. Defaults to None.
 
     Raises:
         ValueError: if there are fewer than two levels, or the checkpoint does not fit.

@@ -44,8 +44,8 @@ class VGG16Encoder(FeatureEncoder):
         keep_pool: whether the pooling that lost its stride still takes the maximum; else it is left out.
             Defaults to True.
         batch_norm: whether a batch normalization follows each convolution. Defaults to False.
-        weights: path or URL of a checkpoint (:func:`~monai_fewshot.networks.encoders.load_encoder_weights`), or None for
-            random weights. Defaults to None.
+        weights: path or URL of a checkpoint (:func:`~monai_fewshot.networks.encoders.load_encoder_weights`), or None
+            for random weights. Defaults to None.
 
     Raises:
         ValueError: if num_blocks or stride is none of these, or the checkpoint does not fit.

@@ -1,0 +1,139 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import nibabel
+import numpy as np
+from monai.transforms import (
+    ClipIntensityPercentilesd,
+    Compose,
+    LabelFilterd,
+    LoadImage,
+    MapLabelValued,
+    NormalizeIntensityd,
+    Orientationd,
+)
+
+from monai_fewshot.transforms.preparation.scan_preparation import RAS_LABELS
+from monai_fewshot.utils import EpisodeKeys, build, definition_of
+
+from .check_scan import CheckScand
+from .load_scan import LoadScand, load_image
+from .scan_folder import Scan
+
+__all__ = ["VolumePreparation", "scan_axes"]
+
+KEYS = (EpisodeKeys.IMAGE, EpisodeKeys.LABEL)
+
+
+def scan_axes(scan: Scan) -> str:
+    """Tell along which axes a scan is cut into slices: through its plane, where voxels are farthest apart.
+
+    Args:
+        scan: with ``image``.
+
+    Returns:
+        Axis codes such as "LPS": where indices of rows, columns and slices increase to. Rows and columns keep their
+        order and direction, and so do slices that are the last axis already.
+    """
+    affine = load_image(scan[EpisodeKeys.IMAGE], LoadImage(image_only=True, ensure_channel_first=True)).affine.numpy()
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    through = 2 if spacing[2] > 0.99 * spacing.max() else int(spacing.argmax())
+    codes = nibabel.aff2axcodes(affine)
+    return "".join(codes[axis] for axis in (*(axis for axis in range(3) if axis != through), through))
+
+
+class VolumePreparation:
+    """What is done to scans before a network sees their slices; saved with the network, for all that uses it.
+
+    A scan is loaded and its axes are ordered; it is brought onto the spacing and size of the network's training, then
+    checked and normalized. Masks go back onto the scan's own grid.
+
+    Args:
+        image_size: (H, W) in pixels to which the network's inferer or training resizes slices; None for their own.
+        axes: axis codes that all scans are brought to (:func:`scan_axes`); None leaves axes as they are.
+        spatial: makes spacing and size alike, such as :func:`monai_fewshot.transforms.mr_preparation`, made by
+            :func:`monai_fewshot.utils.define`; None for scans that were prepared beforehand.
+        clip_percentiles: lower and upper percentile of a scan's values that the others are clipped to; None for none.
+        classes: name by number of the classes that the network knows; None for a network that is shown its classes.
+
+    Example:
+        >>> VolumePreparation(image_size=[128, 128]).settings()["image_size"]
+        [128, 128]
+    """
+
+    def __init__(
+        self,
+        image_size: Sequence[int] | None = None,
+        axes: str | None = None,
+        spatial: Callable[[Any], Any] | None = None,
+        clip_percentiles: Sequence[float] | None = None,
+        classes: Mapping[int, str] | None = None,
+    ) -> None:
+        self.image_size = None if image_size is None else [int(pixels) for pixels in image_size]
+        self.axes = axes
+        self.spatial = spatial
+        self.clip_percentiles = clip_percentiles
+        self.classes = None if classes is None else {int(number): name for number, name in classes.items()}
+        orientation = [Orientationd(KEYS, axes, labels=RAS_LABELS, allow_missing_keys=True)] if axes else []
+        steps = [*orientation, *([spatial] if spatial else [])]
+        self.grid = Compose(steps) if steps else None
+        """From a scan's own grid to the network's, for ``monai.transforms.Invertd``; None where they are the same."""
+
+    def settings(self) -> dict[str, Any]:
+        """All arguments as plain values."""
+        return {
+            "image_size": self.image_size,
+            "axes": self.axes,
+            "spatial": None if self.spatial is None else definition_of(self.spatial),
+            "clip_percentiles": None if self.clip_percentiles is None else list(self.clip_percentiles),
+            "classes": self.classes,
+        }
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> VolumePreparation:
+        """Make a preparation again.
+
+        Args:
+            settings: what :meth:`settings` returned.
+        """
+        spatial = settings["spatial"]
+        return cls(**{**settings, "spatial": None if spatial is None else build(spatial)})
+
+    def with_spatial(self, spatial: Callable[[Any], Any]) -> VolumePreparation:
+        """Make the same preparation with another ``spatial``."""
+        return VolumePreparation(self.image_size, self.axes, spatial, self.clip_percentiles, self.classes)
+
+    def transform(
+        self,
+        pseudo_labels: Callable[[Any], Any] | None = None,
+        known_classes: Mapping[int, str] | None = None,
+        class_numbers: Sequence[int] | None = None,
+        class_names: Sequence[str] | None = None,
+    ) -> Compose:
+        """Make the chain that reads and prepares a scan.
+
+        Args:
+            pseudo_labels: makes a label from the values of the scan, before they are normalized.
+            known_classes: numbers that a label may hold; None for any.
+            class_numbers: numbers that become 1, 2, ... in this order, all others background; None for all as they are.
+            class_names: as for :class:`~monai_fewshot.data.LoadScand`.
+        """
+        chain: list[Callable[[Any], Any]] = [LoadScand(class_names=class_names)]
+        chain += [self.grid] if self.grid is not None else []
+        chain.append(CheckScand(EpisodeKeys.IMAGE, classes=known_classes))
+        if class_numbers is not None:
+            chain += [
+                LabelFilterd(EpisodeKeys.LABEL, class_numbers, allow_missing_keys=True),
+                MapLabelValued(
+                    EpisodeKeys.LABEL, class_numbers, range(1, 1 + len(class_numbers)), allow_missing_keys=True
+                ),
+            ]
+        chain += [pseudo_labels] if pseudo_labels is not None else []
+        if self.clip_percentiles is not None:
+            chain.append(ClipIntensityPercentilesd(EpisodeKeys.IMAGE, *self.clip_percentiles))
+        return Compose([*chain, NormalizeIntensityd(EpisodeKeys.IMAGE)])
