@@ -252,6 +252,8 @@ class FolderSegmentation(Segmentation):
     def preparation(self) -> VolumePreparation:
         """The model's preparation, with the caller's own where it has none."""
         trained = self.model.preparation
+        if self.supports:
+            trained = trained.on_axes_of(self.supports[0])
         if self.own_preparation is None:
             return trained
         if trained.spatial is not None:
@@ -259,7 +261,7 @@ class FolderSegmentation(Segmentation):
                 f"preparation is given, but {', '.join(self.model.checkpoints)} prepares scans itself "
                 f"({trained.settings()['spatial']}): leave preparation out."
             )
-        return trained.with_spatial(self.own_preparation)
+        return trained.changed(spatial=self.own_preparation)
 
     @cached_property
     def transform(self) -> Compose:

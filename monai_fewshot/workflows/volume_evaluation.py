@@ -113,6 +113,8 @@ class VolumeEvaluation:
         """Runs over the folds."""
         numbers, names = list(self.class_names), list(self.class_names.values())
         inferer = self.model.inferer(self.make_inferer, len(numbers))
+        support = next(scan for scan in self.scans if scan["name"] == self.folds[0].support[0])
+        preparation = self.model.preparation.on_axes_of(support)
         largest = KeepLargestConnectedComponent(range(len(numbers)), is_onehot=True, connectivity=1)
         provenance = Provenance(
             fingerprint_scans(self.scans),
@@ -129,7 +131,7 @@ class VolumeEvaluation:
             network=self.model.network,
             folds=self.folds,
             scans=self.scans,
-            transform=self.model.preparation.transform(known_classes=self.known_classes, class_numbers=numbers),
+            transform=preparation.transform(known_classes=self.known_classes, class_numbers=numbers),
             inferer=inferer,
             class_names=names,
             output_dir=self.output_dir,

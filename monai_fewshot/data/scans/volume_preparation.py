@@ -104,9 +104,14 @@ class VolumePreparation:
         spatial = settings["spatial"]
         return cls(**{**settings, "spatial": None if spatial is None else build(spatial)})
 
-    def with_spatial(self, spatial: Callable[[Any], Any]) -> VolumePreparation:
-        """Make the same preparation with another ``spatial``."""
-        return VolumePreparation(self.image_size, self.axes, spatial, self.clip_percentiles, self.classes)
+    def changed(self, **changes: Any) -> VolumePreparation:
+        """Make the same preparation but for some arguments."""
+        names = ("image_size", "axes", "spatial", "clip_percentiles", "classes")
+        return VolumePreparation(**{name: getattr(self, name) for name in names} | changes)
+
+    def on_axes_of(self, scan: Scan) -> VolumePreparation:
+        """Bring scans to the axes of one of them (:func:`scan_axes`), where no others are set."""
+        return self if self.axes is not None else self.changed(axes=scan_axes(scan))
 
     def transform(
         self,
