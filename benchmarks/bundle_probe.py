@@ -35,6 +35,7 @@ from monai.utils import CommonKeys, optional_import
 from step_timing import synchronized
 
 from monai_fewshot.apps.benchmark import BUNDLES
+from monai_fewshot.utils import root_cause
 
 TIMED = 5
 SYNCHRONIZING = "called a synchronizing CUDA operation"
@@ -241,9 +242,7 @@ def main() -> None:
             result[part] = probe(request["bundle"], request[part])
         except Exception as error:
             traceback.print_exc()
-            cause: BaseException = error
-            while cause.__cause__ is not None:
-                cause = cause.__cause__
+            cause = root_cause(error)
             last = str(cause).strip().rpartition("\n")[2]
             result[part] = {"error": f"{type(cause).__name__}: {last}"}
     Path(sys.argv[2]).write_text(json.dumps(result, indent=1))

@@ -11,11 +11,9 @@ import torch.distributed as dist
 
 from monai_fewshot.data import SliceStack
 from monai_fewshot.networks.blocks import class_masks
-from monai_fewshot.utils import num_processes, process_rank, run_together
+from monai_fewshot.utils import IGNORED, num_processes, process_rank, run_together
 
 __all__ = ["describe_labels", "pseudo_labels"]
-
-IGNORED = 255
 
 
 @torch.no_grad()

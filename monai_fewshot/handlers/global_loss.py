@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-import torch.distributed as dist
 from ignite.engine import Engine, Events
 from monai.utils import CommonKeys
 
-from monai_fewshot.utils import num_processes
+from monai_fewshot.utils import mean_over_processes
 
 __all__ = ["GlobalLoss"]
 
@@ -28,7 +27,4 @@ class GlobalLoss:
 
     def __call__(self, engine: Engine) -> None:
         """Average."""
-        if num_processes() > 1:
-            total = engine.state.output[CommonKeys.LOSS].detach().clone()
-            dist.all_reduce(total)
-            engine.state.output[CommonKeys.LOSS] = total / num_processes()
+        engine.state.output[CommonKeys.LOSS] = mean_over_processes(engine.state.output[CommonKeys.LOSS])

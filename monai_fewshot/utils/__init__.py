@@ -7,12 +7,14 @@ from .checkpoints import checkpoint_to_resume, latest_checkpoint, load_network, 
 from .definitions import build, define, definition_of
 from .device_settings import check_device_settings, compiler_error
 from .device_tensor import device_tensor
-from .enums import EpisodeKeys
+from .enums import IGNORED, EpisodeKeys
+from .error_texts import list_values, root_cause
 from .precision import autocast, default_dtype
 from .processes import (
     agree_on_file,
     end_process_group,
     gather_in_first,
+    mean_over_processes,
     num_processes,
     process_device,
     process_rank,
@@ -26,6 +28,7 @@ from .random_state import RandomState
 from .spatial import pixels_per_slice, resize_slices
 
 __all__ = [
+    "IGNORED",
     "ArrayCache",
     "EpisodeKeys",
     "Provenance",
@@ -44,13 +47,16 @@ __all__ = [
     "end_process_group",
     "gather_in_first",
     "latest_checkpoint",
+    "list_values",
     "load_network",
+    "mean_over_processes",
     "num_processes",
     "pixels_per_slice",
     "process_device",
     "process_rank",
     "read_checkpoint",
     "resize_slices",
+    "root_cause",
     "run_in_first",
     "run_together",
     "share_of_batch",

@@ -5,6 +5,9 @@ from __future__ import annotations
 
 from monai.utils import StrEnum
 
+IGNORED = 255
+"""Label of pixels of which nothing is known: losses and metrics leave them out."""
+
 
 class EpisodeKeys(StrEnum):
     """Keys of an episode dictionary.

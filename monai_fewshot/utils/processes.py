@@ -18,6 +18,7 @@ __all__ = [
     "agree_on_file",
     "end_process_group",
     "gather_in_first",
+    "mean_over_processes",
     "num_processes",
     "process_device",
     "process_rank",
@@ -167,6 +168,15 @@ def gather_in_first(part: Result) -> list[Result]:
     parts: list[Any] = [None] * num_processes() if process_rank() == 0 else []
     dist.gather_object(part, parts or None, dst=0)
     return parts
+
+
+def mean_over_processes(tensor: torch.Tensor) -> torch.Tensor:
+    """Average a tensor over the processes of the group; outside of one it is returned as it is."""
+    if num_processes() == 1:
+        return tensor
+    total = tensor.detach().clone()
+    dist.all_reduce(total)
+    return total / num_processes()
 
 
 def agree_on_file(found: PathLike | bool | None, folder: PathLike) -> None:

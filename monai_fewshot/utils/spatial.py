@@ -9,6 +9,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from .error_texts import list_values
+
 __all__ = ["pixels_per_slice", "resize_slices"]
 
 
@@ -59,9 +61,8 @@ def pixels_per_slice(label: torch.Tensor, num_classes: int) -> np.ndarray:
     values = plain.reshape(-1, plain.shape[-1]).long()
     lowest, highest = int(values.min()), int(values.max())
     if lowest < 0 or highest > num_classes or (plain.is_floating_point() and bool((plain != plain.round()).any())):
-        found = torch.unique(plain)[:20].tolist()
         raise ValueError(
-            f"label must hold whole numbers from 0 to num_classes={num_classes}, found values {found}. "
+            f"label must hold whole numbers from 0 to num_classes={num_classes}, found values {list_values(plain)}. "
             "Map the other values to 0, or raise num_classes."
         )
     depth = values.shape[1]

@@ -18,6 +18,7 @@ from monai_fewshot.utils import (
     agree_on_file,
     end_process_group,
     gather_in_first,
+    mean_over_processes,
     num_processes,
     process_device,
     process_rank,
@@ -87,6 +88,7 @@ def _in_a_group(rank, folder):
         "written": _written_by_the_first(rank, folder),
         "errors": _errors(rank, folder),
         "losses": _losses(rank),
+        "mean": mean_over_processes(torch.tensor([3 * rank, 1])).tolist(),
         # Only the first process asks, so that an ignite that asks all would wait.
         "ignite": (idist.get_rank(), idist.get_world_size()) if rank == 0 else None,
     }
@@ -138,6 +140,9 @@ def test_what_differs_is_refused_by_all(both, name, text):
 
 def test_losses_are_averaged(both):
     assert [found["losses"] for found in both] == [[1.5, 4.5]] * 2
+    assert [found["mean"] for found in both] == [[1.5, 1.0]] * 2
+    alone = torch.tensor([3, 1])
+    assert mean_over_processes(alone) is alone
 
 
 def _fail_and_leave():

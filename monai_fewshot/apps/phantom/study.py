@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import nibabel as nib
 import numpy as np
 from monai.config import PathLike
+from monai.data.utils import orientation_ras_lps
 from monai.utils import OptionalImportError, optional_import
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 from numpy.typing import NDArray
@@ -174,7 +175,7 @@ def _turned(
 ) -> tuple[NDArray[np.int16], NDArray[np.float64]]:
     """Turn a volume so that its axes are columns, rows and slices of a plane; the affine goes to LPS."""
     turn = ornt_transform(io_orientation(affine), axcodes2ornt(codes))
-    return apply_orientation(image, turn), np.diag([-1, -1, 1, 1]) @ affine @ inv_ornt_aff(turn, image.shape)
+    return apply_orientation(image, turn), orientation_ras_lps(affine) @ inv_ornt_aff(turn, image.shape)
 
 
 def _image_of(plane: NDArray[np.int16], to_space: NDArray[np.float64], place: int, step: int, modality: str) -> Dataset:

@@ -15,6 +15,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import torch
 
 from monai_fewshot.data.scans.scan_reading import share_of_cores
+from monai_fewshot.utils import root_cause
 
 __all__ = ["Outcome", "run_in_processes"]
 
@@ -117,9 +118,7 @@ def _outcome(work: Callable[[Item], Result], item: Item) -> Outcome[Item, Result
     try:
         return Outcome(item, work(item))
     except Exception as error:
-        reason: BaseException = error
-        while reason.__cause__ is not None and not isinstance(reason, ValueError):
-            reason = reason.__cause__
+        reason = root_cause(error, ValueError)
         text = str(reason) if isinstance(reason, ValueError) else f"{type(reason).__name__}: {reason}"
         return Outcome(item, None, text)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from monai.config import PathLike
 from monai.data import MetaTensor
+from monai.data.utils import orientation_ras_lps
 from monai.utils import OptionalImportError, convert_to_numpy, ensure_tuple, optional_import
 
 import monai_fewshot
@@ -208,7 +209,7 @@ def _planes(voxels: np.ndarray, affine: np.ndarray, slices: Sequence[DicomSlice]
 
 def _indices(shape: Sequence[int], affine: np.ndarray, slice_: DicomSlice) -> tuple[np.ndarray, ...]:
     """Find the voxel of each pixel, three arrays that broadcast to (rows, columns)."""
-    to_voxels = np.linalg.inv(affine) @ np.diag([-1.0, -1, 1, 1])
+    to_voxels = np.linalg.inv(orientation_ras_lps(affine))
     columns, rows = slice_.size
     along_row, along_column = np.reshape(slice_.orientation, (2, 3)) * np.reshape(slice_.spacing, (2, 1))
     start = to_voxels @ [*slice_.position, 1]

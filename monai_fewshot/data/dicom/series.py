@@ -14,13 +14,12 @@ from pathlib import Path
 
 import numpy as np
 from monai.config import PathLike
+from monai.data.utils import orientation_ras_lps
 from monai.utils import ensure_tuple
 
 from .header import DicomSlice, is_dicom, slices_of_file
 
 __all__ = ["DicomSeries", "DicomTree", "SeriesFiles", "find_series", "read_series", "select_series", "series_name"]
-
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 class SeriesFiles(tuple[str, ...]):
@@ -109,7 +108,7 @@ class DicomSeries:
         affine = np.eye(4)
         affine[:3, 0], affine[:3, 1] = rows * first.spacing[0], columns * first.spacing[1]
         affine[:3, 2], affine[:3, 3] = step, first.position
-        return _LPS_TO_RAS @ affine
+        return orientation_ras_lps(affine)
 
 
 @dataclass(frozen=True)

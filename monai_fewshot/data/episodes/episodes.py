@@ -12,15 +12,11 @@ import torch
 
 from monai_fewshot.data.scans.slices import SliceStack
 from monai_fewshot.transforms import AugmentationDraw, EpisodeAugmentation
-from monai_fewshot.utils import EpisodeKeys, device_tensor
+from monai_fewshot.utils import IGNORED, EpisodeKeys, device_tensor
 
 from .numbered_samples import NumberedSamples, numbered_random
 
 __all__ = ["AnnotatedEpisodes", "Episodes", "PseudoLabelEpisodes"]
-
-
-IGNORED = 255
-"""Label of pixels of which nothing is known, in the field's 2D image sets."""
 
 
 class EpisodePlan(NamedTuple):

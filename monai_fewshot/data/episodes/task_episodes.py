@@ -12,9 +12,9 @@ from monai.utils import StrEnum
 
 from monai_fewshot.data.scans.slices import SliceStack
 from monai_fewshot.transforms import EpisodeAugmentation
-from monai_fewshot.utils import EpisodeKeys, device_tensor
+from monai_fewshot.utils import IGNORED, EpisodeKeys, device_tensor
 
-from .episodes import IGNORED, Episodes, slices_by_class_and_scan
+from .episodes import Episodes, slices_by_class_and_scan
 
 __all__ = ["TaskEpisodes", "TaskPools"]
 

@@ -16,9 +16,10 @@ from monai.transforms import Compose, LoadImaged, MapTransform
 from monai.utils import ImageMetaKey, convert_to_tensor
 from tqdm import tqdm
 
+from monai_fewshot.utils import IGNORED, list_values, root_cause
+
 __all__ = ["CheckImageD", "CheckImageDict", "CheckImaged", "check_images", "image_reading"]
 
-IGNORED = 255
 PNG_DEPTH = 24
 MODES = {1: "L", 3: "RGB"}
 REMEDIES = {
@@ -145,15 +146,15 @@ class CheckImaged(MapTransform):
             odd = values[~torch.isin(values.cpu(), allowed)]
             if not len(odd):
                 return []
-            return [f"holds {_shown(odd)}, which are no classes; expected 0, 255 (ignored) or numbers of classes."]
+            return [f"holds {list_values(odd)}, which are no classes; expected 0, 255 (ignored) or numbers of classes."]
         threshold = d.get("mask_threshold")
         if threshold is None and len(values) > 2:
             return [
-                f"holds {len(values)} gray levels ({_shown(values)}) where a binary mask has two, as JPEG compression "
-                "makes them; save it as PNG, or give a mask_threshold such as 127."
+                f"holds {len(values)} gray levels ({list_values(values)}) where a binary mask has two, as JPEG "
+                "compression makes them; save it as PNG, or give a mask_threshold such as 127."
             ]
         if threshold is None and len(values) == 2 and values[0] != 0:
-            return [f"holds {_shown(values)}, but no 0 for the background; save it with 0 and 255."]
+            return [f"holds {list_values(values)}, but no 0 for the background; save it with 0 and 255."]
         if not (values > (threshold or 0)).any():
             return ["is empty, no pixel is foreground; annotate it, or leave the image out."]
         return []
@@ -210,7 +211,8 @@ def check_images(
         try:
             read = own.load(dict(image))
         except Exception as error:
-            return [f"{image['image']} or its mask: cannot be opened as an image ({_reason(error)}); export it again."]
+            reason = str(root_cause(error)).strip().splitlines()[-1]
+            return [f"{image['image']} or its mask: cannot be opened as an image ({reason}); export it again."]
         try:
             own.check(read)
         except ValueError as error:
@@ -224,12 +226,6 @@ def check_images(
         raise ValueError(
             f"{len(lines)} problem(s) in {sum(map(bool, found))} of {len(images)} images:\n" + "\n".join(lines)
         )
-
-
-def _reason(error: BaseException) -> str:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return str(error).strip().splitlines()[-1]
 
 
 def _gray(mask: torch.Tensor) -> torch.Tensor:
@@ -249,7 +245,3 @@ def _has_16_bits(image: torch.Tensor) -> bool:
 
 def _source(d: Mapping[Hashable, Any], key: Hashable) -> str:
     return str(getattr(d[key], "meta", {}).get(ImageMetaKey.FILENAME_OR_OBJ, key))
-
-
-def _shown(values: torch.Tensor) -> str:
-    return ", ".join(f"{value:g}" for value in values[:8].tolist()) + (", ..." if len(values) > 8 else "")

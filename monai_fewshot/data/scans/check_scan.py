@@ -14,10 +14,11 @@ from monai.data.utils import to_affine_nd
 from monai.transforms import MapTransform
 from monai.utils import ImageMetaKey, convert_to_tensor
 
+from monai_fewshot.utils import list_values
+
 __all__ = ["AFFINE_TOLERANCE", "CheckScanD", "CheckScanDict", "CheckScand"]
 
 AFFINE_TOLERANCE = 0.1
-_SHOWN_VALUES = 10
 
 
 class CheckScand(MapTransform):
@@ -135,11 +136,13 @@ def _label_problems(label: torch.Tensor, classes: Collection[int] | None) -> lis
     odd = values[~known] if not known.all() else values[:0]
     broken = odd[odd != odd.round()] if odd.is_floating_point() else odd[:0]
     if broken.numel():
-        return [*problems, f"holds values that are no integers: {_listed(broken)}; a label map holds class numbers."]
+        listed = list_values(broken)
+        return [*problems, f"holds values that are no integers: {listed}; a label map holds class numbers."]
     if odd.numel():
         expected = "0 and positive integers" if not classes else f"0 and {', '.join(map(str, classes))}"
         problems.append(
-            f"holds {_listed(odd)}; expected {expected}. Correct the label, or the classes (labels in dataset.json)."
+            f"holds {list_values(odd)}; expected {expected}. Correct the label, or the classes (labels in "
+            "dataset.json)."
         )
     if not (values > 0).any():
         problems.append("is empty, no voxel is above 0; annotate at least one class, or leave the scan out.")
@@ -187,12 +190,6 @@ def corner_distance(a: torch.Tensor, b: torch.Tensor, size: Sequence[int]) -> fl
     corners = torch.tensor(list(itertools.product(*((0, n - 1) for n in size))), dtype=torch.float64)
     shift = (to_affine_nd(len(size), a) - to_affine_nd(len(size), b)).to(corners)
     return (corners @ shift[:-1, :-1].T + shift[:-1, -1]).norm(dim=1).max().item()
-
-
-def _listed(values: torch.Tensor) -> str:
-    distinct = values.unique().tolist()
-    shown = ", ".join(f"{value:g}" for value in distinct[:_SHOWN_VALUES])
-    return shown + (f", ... ({len(distinct)} values)" if len(distinct) > _SHOWN_VALUES else "")
 
 
 CheckScanD = CheckScanDict = CheckScand

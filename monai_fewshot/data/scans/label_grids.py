@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from monai.data import MetaTensor
+from monai.data.utils import orientation_ras_lps
 from monai.utils import convert_to_numpy
 
 from monai_fewshot.data.dicom.series import DicomSeries
@@ -46,7 +47,7 @@ class LabelGrid(NamedTuple):
     @property
     def lps_to_index(self) -> np.ndarray:
         """Affine (4, 4) from LPS coordinates in mm to indices."""
-        return np.linalg.inv(self.affine) @ np.diag([-1.0, -1.0, 1.0, 1.0])
+        return np.linalg.inv(orientation_ras_lps(self.affine))
 
     def check_frame_of_reference(self, uid: str) -> None:
         """Refuse an annotation that belongs to other coordinates.

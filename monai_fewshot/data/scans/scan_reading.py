@@ -15,7 +15,7 @@ from typing import TypeVar
 import torch
 from tqdm import tqdm
 
-from monai_fewshot.utils import num_processes, process_rank, run_together
+from monai_fewshot.utils import num_processes, process_rank, root_cause, run_together
 
 __all__ = ["prepare_scans", "read_scans"]
 
@@ -121,9 +121,7 @@ def _read(scans: Sequence[Item], index: int) -> Item:
     try:
         return scans[index]
     except Exception as error:
-        reason: BaseException = error
-        while reason.__cause__ is not None:
-            reason = reason.__cause__
+        reason = root_cause(error)
         raise ValueError(f"Scan {_name(scans, index)} cannot be read: {type(reason).__name__}: {reason}") from error
 
 

@@ -13,11 +13,9 @@ from monai.transforms import MapTransform, RandomizableTransform
 from monai.utils import StrEnum, TransformBackends, convert_to_dst_type, convert_to_tensor
 
 from monai_fewshot.transforms.preparation.image_checks import keys_beside
-from monai_fewshot.utils import device_tensor
+from monai_fewshot.utils import IGNORED, device_tensor
 
 __all__ = ["MaskSplitDraw", "RandMaskSplit", "RandMaskSplitD", "RandMaskSplitDict", "RandMaskSplitd", "SplitMode"]
-
-IGNORED = 255
 
 
 class SplitMode(StrEnum):

@@ -11,6 +11,7 @@ from typing import NamedTuple, cast
 import nibabel as nib
 import numpy as np
 import torch
+from monai.data.utils import orientation_ras_lps
 from monai.utils import optional_import
 from numpy.typing import NDArray
 
@@ -23,7 +24,6 @@ from .case import Case, Problem
 __all__ = ["VolumeHeader", "check_files", "read_header"]
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
-LPS_TO_RAS = np.diag([-1.0, -1, 1, 1])
 itk, has_itk = optional_import("itk")
 
 
@@ -150,4 +150,4 @@ def _itk_header(path: Path) -> VolumeHeader:
     for axis in axes[:3]:
         column = np.multiply(reader.GetDirection(axis), reader.GetSpacing(axis))[:3]
         affine[: len(column), axis], affine[axis, 3] = column, reader.GetOrigin(axis)
-    return VolumeHeader(tuple(reader.GetDimensions(axis) for axis in axes), LPS_TO_RAS @ affine)
+    return VolumeHeader(tuple(reader.GetDimensions(axis) for axis in axes), orientation_ras_lps(affine))

@@ -13,13 +13,12 @@ import numpy as np
 from monai.transforms import LoadImage, MapLabelValue
 
 from monai_fewshot.data.scans.scan_reading import share_of_cores
-from monai_fewshot.utils import EpisodeKeys
+from monai_fewshot.utils import EpisodeKeys, list_values
 
 from .case import Case, Problem
 
 __all__ = ["distinct_values", "load_nifti_scan", "unknown_value_problem", "unknown_values"]
 
-SHOWN_VALUES = 10
 MOST_COUNTED = 1 << 16
 
 
@@ -69,9 +68,8 @@ def unknown_value_problem(name: str, path: Path, odd: Sequence[float], allowed: 
         odd: the unknown values.
         allowed: the known ones beside 0.
     """
-    shown = ", ".join(f"{value:g}" for value in odd[:SHOWN_VALUES]) + (", ..." if len(odd) > SHOWN_VALUES else "")
-    known = ", ".join(map(str, sorted(allowed)))
-    return Problem(name, path, f"holds the value(s) {shown}; expected 0 and {known}. Download it again, or correct it.")
+    text = f"holds the value(s) {list_values(odd)}; expected 0 and {', '.join(map(str, sorted(allowed)))}."
+    return Problem(name, path, f"{text} Download it again, or correct it.")
 
 
 def distinct_values(path: Path) -> set[float]:
