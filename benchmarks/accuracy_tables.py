@@ -17,9 +17,9 @@ from monai_fewshot.apps.benchmark import PUBLISHED, deviation_of_defined, markdo
 
 COLUMNS = {
     "Dice in range": ("alpnet", "dice"),
-    "HD95 in range": ("alpnet", "hd95_mm"),
+    "HD95 in range": ("alpnet", "hd95"),
     "Dice whole volume": ("whole_volume", "dice"),
-    "HD95 whole volume": ("whole_volume", "hd95_mm"),
+    "HD95 whole volume": ("whole_volume", "hd95"),
 }
 SHOWN = ("SSL-ALPNet", "best")
 """Methods whose published figures stand beside ours."""

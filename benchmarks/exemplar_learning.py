@@ -280,7 +280,7 @@ def _line(
         if seed in base
     ]
     gain = mean_and_spread(gains, sign=True) if gains and row != "exemplar only" else ""
-    far = mean_and_spread([result["mean"]["hd95_mm"] for result in whole.values()])
+    far = mean_and_spread([result["mean"]["hd95"] for result in whole.values()])
     undefined = sum(result["mean"]["undefined_hd95"] for result in whole.values())
     far += f", {undefined} undefined" if undefined else ""
     by_class = " | ".join(map(percent, classes))

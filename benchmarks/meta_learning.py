@@ -171,7 +171,7 @@ def table(arguments: argparse.Namespace, cells: dict[Key, Cell]) -> str:
             if not rows:
                 continue
             dice = [[100 * overall(r, name)["dice"] for r in rows.values()] for name in _evaluations()]
-            far = [[overall(r, name)["hd95_mm"] for r in rows.values()] for name in _evaluations()]
+            far = [[overall(r, name)["hd95"] for r in rows.values()] for name in _evaluations()]
             plain = {seed: done.get(Key(direction, SUPERVISED, seed)) for seed in rows}
             gains = [
                 100 * (overall(rows[seed], "5_shot")["dice"] - overall(base, "5_shot")["dice"])

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import torch
 from ignite.engine import Engine, Events
-from monai.metrics import compute_hausdorff_distance
 from monai.utils import CommonKeys
 
-__all__ = ["EpisodeScores"]
+from monai_fewshot.metrics import MaskAgreement, compute_mask_agreement
+from monai_fewshot.utils import IGNORED
 
-IGNORED = 255
+__all__ = ["EpisodeScores"]
 
 
 class EpisodeScores:
@@ -28,18 +28,17 @@ class EpisodeScores:
 
     def __init__(self, hd95: bool = True) -> None:
         self.hd95 = hd95
-        self._counts: list[torch.Tensor] = []
-        self._distances: list[torch.Tensor] = []
+        self._batches: list[MaskAgreement] = []
 
     @property
     def counts(self) -> torch.Tensor:
         """See the class."""
-        return torch.cat(self._counts)
+        return torch.cat([torch.stack(batch[:3], dim=2) for batch in self._batches])
 
     @property
     def distances(self) -> torch.Tensor:
         """See the class."""
-        return torch.cat(self._distances)
+        return torch.cat([batch.hd95 for batch in self._batches])
 
     def attach(self, engine: Engine) -> None:
         """Register with an evaluator that does not decollate.
@@ -48,23 +47,13 @@ class EpisodeScores:
             engine: for example a :class:`monai.engines.SupervisedEvaluator`.
         """
         engine.add_event_handler(Events.EPOCH_STARTED, self._start)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._count)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._compare)
 
     def _start(self, _engine: Engine) -> None:
-        self._counts, self._distances = [], []
+        self._batches = []
 
-    def _count(self, engine: Engine) -> None:
-        logits = engine.state.output[CommonKeys.PRED].as_subclass(torch.Tensor)
-        label = engine.state.output[CommonKeys.LABEL].as_subclass(torch.Tensor)
+    def _compare(self, engine: Engine) -> None:
+        logits, label = (engine.state.output[key] for key in (CommonKeys.PRED, CommonKeys.LABEL))
         classes = torch.arange(1, logits.shape[1], device=logits.device).view(1, -1, 1, 1)
-        truth = label == classes
         predicted = (logits.argmax(1, keepdim=True) == classes) & (label != IGNORED)
-        parts = (mask.sum((2, 3)) for mask in (truth, predicted, truth & predicted))
-        self._counts.append(torch.stack(list(parts), dim=2).cpu())
-        distances = torch.full(truth.shape[:2], torch.nan)
-        if self.hd95:
-            both = (truth.any(-1).any(-1) & predicted.any(-1).any(-1)).cpu()
-            for episode, number in both.nonzero().tolist():
-                masks = (mask[episode, number][None, None] for mask in (predicted, truth))
-                distances[episode, number] = compute_hausdorff_distance(*masks, include_background=True, percentile=95)
-        self._distances.append(distances)
+        self._batches.append(compute_mask_agreement(predicted, label == classes, hd95=self.hd95))

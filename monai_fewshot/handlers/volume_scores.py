@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from monai.data import MetaTensor, decollate_batch
-from monai.utils import CommonKeys, convert_to_numpy
+from monai.utils import CommonKeys, MetaKeys, convert_to_numpy
 
+from monai_fewshot.data import IMAGE_AFFINE
 from monai_fewshot.inferers import Protocol, get_protocols
-from monai_fewshot.metrics import ScanScore, score_volume, summarize
+from monai_fewshot.metrics import ScanScore, compute_mask_agreement, summarize
 from monai_fewshot.utils import pixels_per_slice
 from monai_fewshot.visualize import SliceCase, capture_case
 
@@ -25,17 +26,18 @@ class VolumeScores:
     """Scores each scan that an evaluator segments, under every protocol, and keeps what a report needs.
 
     After each iteration, class c of ``pred`` is ``pred[:, c] > 0``, on its own, and is scored in the slices that the
-    protocol scores (:func:`monai_fewshot.metrics.score_volume`). After the epoch ``engine.state.metrics`` holds
-    ``NAME_dice`` (0 to 1) and ``NAME_hd95`` (mm) of each protocol NAME, averaged over scans, then classes
+    protocol scores (:func:`monai_fewshot.metrics.compute_mask_agreement`). After the epoch ``engine.state.metrics``
+    holds ``NAME_dice`` (0 to 1) and ``NAME_hd95`` of each protocol NAME, averaged over scans, then classes
     (:func:`monai_fewshot.metrics.summarize`), and how many values were undefined and left out as
     ``NAME_dice_undefined`` and ``NAME_hd95_undefined``. List this handler before those that print or save metrics.
 
     The evaluator's ``pred`` is what :class:`monai_fewshot.inferers.FewShotVolumeInferer` gives: margins
     (B, N+1, H, W, D), or a dictionary of them by protocol name. It may be decollated (MONAI's default) or not.
 
-    Voxel sizes come from the affine of ``label``; where it is a plain tensor, or its affine the identity, one voxel
-    counts as 1 x 1 x 1 mm and HD95 is in voxels. Scans are called by ``name`` in the batch, or else by the file of the
-    image. A run starts anew. In a process group it knows the scans of its own process alone.
+    Voxel sizes come from the affine of ``label``. Where it is a plain tensor, or the affine of its file the identity,
+    HD95 is in voxels; of 2D images (:class:`monai_fewshot.data.ImageAsVolumed`) it is in pixels. The scores name the
+    unit. Scans are called by ``name`` in the batch, or else by the file of the image. A run starts anew. In a process
+    group it knows the scans of its own process alone.
 
     Args:
         protocols: a protocol or its name, or several, as the inferer has them.
@@ -88,7 +90,7 @@ class VolumeScores:
             scan = str(item["name"]) if "name" in item else _file_name(image)
             masks = self._masks(scan, output[CommonKeys.PRED])
             affine = convert_to_numpy(label.affine) if isinstance(label, MetaTensor) else np.eye(4)
-            self.scores += self._score_scan(scan, label, masks, affine)
+            self.scores += self._score_scan(scan, label, masks, np.linalg.norm(affine[:3, :3], axis=0).tolist())
             arrays = {name: convert_to_numpy(mask) for name, mask in masks.items()}
             self.cases += self._capture(scan, _shown(image), convert_to_numpy(label)[0], arrays, affine)
 
@@ -108,14 +110,14 @@ class VolumeScores:
         return masks if self.postprocessing is None else self.postprocessing(masks.float()) > 0
 
     def _score_scan(
-        self, scan: str, label: torch.Tensor, masks: Mapping[str, torch.Tensor], affine: np.ndarray
+        self, scan: str, label: torch.Tensor, masks: Mapping[str, torch.Tensor], spacing: Sequence[float]
     ) -> list[ScanScore]:
-        spacing = np.linalg.norm(affine[:3, :3], axis=0).tolist()
         pixels = pixels_per_slice(label, len(self.class_names))
+        truth = label == torch.arange(1, len(pixels) + 1, device=label.device).view(-1, 1, 1, 1)
         rows = []
         for protocol in self.protocols:
             scored = torch.from_numpy(protocol.segmented_slices(pixels))
-            score = score_volume(masks[protocol.name], label, scored, spacing)
+            agreement = compute_mask_agreement(masks[protocol.name][None], truth[None], scored[None], spacing)
             rows += [
                 ScanScore(
                     fold=self.fold,
@@ -123,12 +125,13 @@ class VolumeScores:
                     class_number=c + 1,
                     class_name=name,
                     protocol=protocol.name,
-                    dice=score.dice[c].item(),
-                    hd95_mm=score.hd95_mm[c].item(),
+                    dice=agreement.dice[0, c].item(),
+                    hd95=agreement.hd95[0, c].item(),
+                    hd95_unit=_distance_unit(label),
                     num_slices_scored=int(scored[c].sum()),
                     num_slices=scored.shape[1],
-                    label_voxels=int(score.label_voxels[c]),
-                    predicted_voxels=int(score.predicted_voxels[c]),
+                    label_voxels=int(agreement.label_voxels[0, c]),
+                    predicted_voxels=int(agreement.predicted_voxels[0, c]),
                 )
                 for c, name in enumerate(self.class_names)
             ]
@@ -162,10 +165,20 @@ def overall_metrics(scores: Sequence[ScanScore], protocols: Sequence[Protocol]) 
     for row in summarize(scores, reductions):
         if row.fold is None and row.class_number is None:
             metrics[f"{row.protocol}_dice"] = row.dice
-            metrics[f"{row.protocol}_hd95"] = row.hd95_mm
+            metrics[f"{row.protocol}_hd95"] = row.hd95
             metrics[f"{row.protocol}_dice_undefined"] = row.undefined_dice
             metrics[f"{row.protocol}_hd95_undefined"] = row.undefined_hd95
     return metrics
+
+
+def _distance_unit(label: torch.Tensor) -> str:
+    """Name the unit of distances by the affine of a label, and of the file that it was read from and reoriented."""
+    if not isinstance(label, MetaTensor):
+        return "voxels"
+    affines = [convert_to_numpy(label.affine), convert_to_numpy(label.meta.get(MetaKeys.ORIGINAL_AFFINE, label.affine))]
+    if any(np.array_equal(affine, IMAGE_AFFINE) for affine in affines):
+        return "pixels"
+    return "voxels" if np.array_equal(affines[1], np.eye(4)) else "mm"
 
 
 def _shown(image: torch.Tensor) -> np.ndarray:

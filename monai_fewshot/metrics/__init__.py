@@ -1,6 +1,7 @@
 # Copyright (c) monai_fewshot contributors
 # SPDX-License-Identifier: Apache-2.0
 
+from .mask_agreement import MaskAgreement, MaskAgreementMetric, compute_mask_agreement
 from .measurements import (
     Measurement,
     axial_axis,
@@ -9,21 +10,22 @@ from .measurements import (
     read_measurements,
     write_measurements,
 )
-from .score_summary import ScanScore, ScoreSummary, summarize
+from .score_summary import ScanScore, ScoreSummary, distance_unit, summarize
 from .score_table import read_scores, write_scores
-from .volume_scores import VolumeScore, score_volume
 
 __all__ = [
+    "MaskAgreement",
+    "MaskAgreementMetric",
     "Measurement",
     "ScanScore",
     "ScoreSummary",
-    "VolumeScore",
     "axial_axis",
+    "compute_mask_agreement",
+    "distance_unit",
     "largest_axial_diameter",
     "measure",
     "read_measurements",
     "read_scores",
-    "score_volume",
     "summarize",
     "write_measurements",
     "write_scores",

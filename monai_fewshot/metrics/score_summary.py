@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["ScanScore", "ScoreSummary", "summarize"]
+__all__ = ["ScanScore", "ScoreSummary", "distance_unit", "summarize"]
 
-Metric = Literal["dice", "iou", "hd95_mm"]
+Metric = Literal["dice", "iou", "hd95"]
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,9 @@ class ScanScore:
         class_number: value in the label map.
         class_name: what it stands for.
         protocol: name of the evaluation protocol.
-        dice: fraction 0 to 1, NaN where undefined, see :func:`monai_fewshot.metrics.score_volume`.
-        hd95_mm: millimeters, NaN where undefined; pixels for images that have no spacing.
+        dice: fraction 0 to 1, NaN where undefined, see :func:`monai_fewshot.metrics.compute_mask_agreement`.
+        hd95: 95th percentile of the Hausdorff distance, NaN where undefined.
+        hd95_unit: of hd95: "mm"; "voxels" for a scan, or "pixels" for an image, that has no spacing.
         num_slices_scored: slices that the protocol scores.
         num_slices: slices of the scan.
         label_voxels: voxels of the ground truth in the scored slices.
@@ -39,7 +40,8 @@ class ScanScore:
     class_name: str
     protocol: str
     dice: float
-    hd95_mm: float
+    hd95: float
+    hd95_unit: str
     num_slices_scored: int
     num_slices: int
     label_voxels: int
@@ -72,8 +74,9 @@ class ScoreSummary:
         iou: fraction 0 to 1; for "runs" the pixels of a class are pooled over the episodes of a run, which makes the
             mean over classes the mIoU of the few-shot literature.
         iou_sd: its standard deviation.
-        hd95_mm: millimeters, NaN where no scan defines it.
-        hd95_mm_sd: its standard deviation.
+        hd95: NaN where no scan defines it.
+        hd95_sd: its standard deviation.
+        hd95_unit: that of the values behind it; "mm, voxels" and the like where they differ.
         num_values: single values (scans, or scans times classes) that went in, the undefined ones included.
         undefined_dice: how many of them have no Dice and were left out.
         undefined_hd95: how many of them have no HD95 and were left out.
@@ -88,8 +91,9 @@ class ScoreSummary:
     dice_sd: float
     iou: float
     iou_sd: float
-    hd95_mm: float
-    hd95_mm_sd: float
+    hd95: float
+    hd95_sd: float
+    hd95_unit: str
     num_values: int
     undefined_dice: int
     undefined_hd95: int
@@ -116,7 +120,7 @@ def summarize(scores: Iterable[ScanScore], reductions: Mapping[str, str] | None 
 
     Example:
         >>> def row(fold, scan, dice):
-        ...     return ScanScore(fold, scan, 1, "liver", "alpnet", dice, 4.0, 9, 30, 5000, 5100)
+        ...     return ScanScore(fold, scan, 1, "liver", "alpnet", dice, 4.0, "mm", 9, 30, 5000, 5100)
         >>> rows = summarize([row(0, "a", 0.8), row(0, "b", 0.9), row(1, "c", 0.6)])
         >>> round(rows[-1].dice, 3), rows[-1].fold, rows[-1].class_name
         (0.725, None, 'mean')
@@ -129,6 +133,11 @@ def summarize(scores: Iterable[ScanScore], reductions: Mapping[str, str] | None 
         mine = [score for score in scores if score.protocol == protocol]
         rows += _summarize_protocol(mine, reductions.get(protocol, "mean"))
     return rows
+
+
+def distance_unit(scores: Iterable[ScanScore]) -> str:
+    """Name the unit of the distances of scores; of all units where they differ."""
+    return ", ".join(sorted({score.hd95_unit for score in scores}))
 
 
 def _check_unique(scores: Sequence[ScanScore]) -> None:
@@ -157,7 +166,7 @@ def _summarize_protocol(scores: Sequence[ScanScore], reduction: str) -> list[Sco
 
 def _summary_row(scores: Sequence[ScanScore], fold: int | None, number: int | None, reduction: str) -> ScoreSummary:
     single = [score for score in scores if number in (None, score.class_number)]
-    dice, hd95 = [score.dice for score in single], [score.hd95_mm for score in single]
+    dice, hd95 = [score.dice for score in single], [score.hd95 for score in single]
     return ScoreSummary(
         protocol=single[0].protocol,
         fold=fold,
@@ -168,8 +177,9 @@ def _summary_row(scores: Sequence[ScanScore], fold: int | None, number: int | No
         dice_sd=_spread(single, "dice", reduction),
         iou=_average(single, "iou", reduction),
         iou_sd=_spread(single, "iou", reduction),
-        hd95_mm=_average(single, "hd95_mm", reduction),
-        hd95_mm_sd=_spread(single, "hd95_mm", reduction),
+        hd95=_average(single, "hd95", reduction),
+        hd95_sd=_spread(single, "hd95", reduction),
+        hd95_unit=distance_unit(single),
         num_values=len(single),
         undefined_dice=len(dice) - len(_defined(dice)),
         undefined_hd95=len(hd95) - len(_defined(hd95)),

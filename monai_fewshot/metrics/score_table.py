@@ -21,7 +21,7 @@ from .score_summary import ScanScore, summarize
 
 __all__ = ["read_scores", "write_scores"]
 
-UNITS = {"dice": "fraction 0 to 1", "iou": "fraction 0 to 1", "hd95_mm": "millimeters", "null": "undefined"}
+UNITS = {"dice": "fraction 0 to 1", "iou": "fraction 0 to 1", "hd95": "hd95_unit of the row", "null": "undefined"}
 COLUMNS = {field.name: {"int": int, "float": float, "str": str}[str(field.type)] for field in fields(ScanScore)}
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from monai_fewshot.metrics import ScanScore, summarize
+from monai_fewshot.metrics import ScanScore, distance_unit, summarize
 from monai_fewshot.utils import write_atomically
 
 from .cases import SliceCase, select_cases
@@ -41,21 +41,19 @@ class ReportWords:
     Attributes:
         item: what is scored.
         group: what items belong to.
-        unit: of distances.
         scope: what the scores are, for protocols that do not use the query's ground truth.
     """
 
     item: str = "scan"
     group: str = "fold"
-    unit: str = "mm"
     scope: str = "whole volume, as in use"
 
 
 VOLUME_WORDS = ReportWords()
-"""For scans, scored by fold, with distances in millimeters."""
-EPISODE_WORDS = ReportWords("episode", "run", "px", "random episodes")
+"""For scans, scored by fold."""
+EPISODE_WORDS = ReportWords("episode", "run", "random episodes")
 """For runs of random episodes of 2D images."""
-IMAGE_WORDS = ReportWords("image", "fold", "px", "all images but the support")
+IMAGE_WORDS = ReportWords("image", "fold", "all images but the support")
 """For 2D images, scored by fold."""
 
 
@@ -98,6 +96,7 @@ def write_report(
         provenance,
         title=title,
         words=words,
+        unit=distance_unit(scores),
         pooled=any(protocol.scan_reduction == "runs" for protocol in protocols),
         protocols=protocols,
         slices=SLICES,
@@ -109,7 +108,7 @@ def write_report(
         summary={(row.protocol, row.fold, row.class_number): row for row in summary},
         num_items=len({(score.fold, score.scan) for score in scores}),
         scans=_by_scan(_shown(scores)),
-        boxes=box_figure(scores, list(classes.values()), colors, words.unit),
+        boxes=box_figure(scores, list(classes.values()), colors),
         gallery=_gallery(scores, cases, names[0], list(classes.values()), colors),
     )
     return write_atomically(path, html)

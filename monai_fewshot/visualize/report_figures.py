@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from monai_fewshot.metrics import ScanScore
+from monai_fewshot.metrics import ScanScore, distance_unit
 
 from .cases import SliceCase
 from .overlay import COLORS, Panel, draw_panel
@@ -31,9 +31,7 @@ def protocol_colors(protocols: Sequence[str]) -> dict[str, str]:
     return {name: PROTOCOL_COLORS[place % len(PROTOCOL_COLORS)] for place, name in enumerate(protocols)}
 
 
-def box_figure(
-    scores: Sequence[ScanScore], class_names: Sequence[str], colors: Mapping[str, str], unit: str = "mm"
-) -> Figure:
+def box_figure(scores: Sequence[ScanScore], class_names: Sequence[str], colors: Mapping[str, str]) -> Figure:
     """Box plots of Dice and, where there is any, HD95 by class, protocols beside one another, every scan a dot.
 
     Boxes reach from the first to the third quartile, whiskers over the farthest values within 1.5 of that range.
@@ -42,9 +40,8 @@ def box_figure(
         scores: what to plot; undefined values are left out.
         class_names: in the order of the axis.
         colors: by protocol, in the order of the boxes.
-        unit: of HD95.
     """
-    distances = _values(scores, "hd95_mm")
+    distances = _values(scores, "hd95")
     legend_rows = math.ceil(len(colors) / LEGEND_COLUMNS)
     figure = Figure(figsize=(11, 3.4 + 0.2 * legend_rows), layout="constrained")
     dice_axes, *hd95_axes = figure.subplots(1, 2 if distances else 1, squeeze=False)[0]
@@ -54,7 +51,7 @@ def box_figure(
     for axes in hd95_axes:
         _boxes(axes, distances, class_names, colors)
         axes.set_ylim(bottom=0)
-        axes.set_ylabel(f"HD95 ({unit}), lower is better")
+        axes.set_ylabel(f"HD95 ({distance_unit(scores)}), lower is better")
     handles = [dice_axes.plot([], [], "s", color=color, label=name)[0] for name, color in colors.items()]
     columns = math.ceil(len(colors) / legend_rows)
     legend = figure.legend(handles=handles, loc="outside upper center", ncols=columns, frameon=False, fontsize=9)

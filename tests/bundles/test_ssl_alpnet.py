@@ -317,7 +317,7 @@ class TestEvaluate:
         def rows(folder):
             with open(folder / "results.csv", newline="") as file:
                 return [
-                    (row["scan"], row["class_name"], row["protocol"], row["dice"], row["hd95_mm"])
+                    (row["scan"], row["class_name"], row["protocol"], row["dice"], row["hd95"])
                     for row in csv.DictReader(file)
                     if row["fold"] == "2" and row["class_name"] == "spleen"
                 ]

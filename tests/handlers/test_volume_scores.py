@@ -4,18 +4,21 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
+import nibabel
 import numpy as np
 import pytest
 import torch
 from monai.data import DataLoader, MetaTensor
 from monai.engines import SupervisedEvaluator
 from monai.inferers import Inferer
-from monai.transforms import KeepLargestConnectedComponent
+from monai.transforms import Compose, KeepLargestConnectedComponent, LoadImaged, Orientationd
 
+from monai_fewshot.data import IMAGE_AFFINE
 from monai_fewshot.handlers import VolumeScores
 from monai_fewshot.inferers import PROTOCOLS
-from monai_fewshot.metrics import score_volume
+from monai_fewshot.metrics import compute_mask_agreement
 
 AFFINE = torch.diag(torch.tensor([-1.25, 1.5, 7.7, 1.0]))
 SHAPE = (14, 12, 6)
@@ -75,8 +78,11 @@ def expected(seed, protocol):
     label = make_label(seed)
     masks = torch.stack([label[0] == 1, label[0] == 2]).roll(1, 1)
     masks[:, :2, :2, 5] = True
-    held = torch.stack([label[0] == 1, label[0] == 2]).any(1).any(1)
-    return score_volume(masks, label, held if protocol == "alpnet" else torch.ones_like(held), (1.25, 1.5, 7.7))
+    truth = torch.stack([label[0] == 1, label[0] == 2])
+    scored = truth.any(1).any(1) if protocol == "alpnet" else torch.ones(2, 6)
+    agreement = compute_mask_agreement(masks[None], truth[None], scored[None], (1.25, 1.5, 7.7))
+    names = ("dice", "hd95", "label_voxels", "predicted_voxels")
+    return SimpleNamespace(**{name: getattr(agreement, name)[0] for name in names})
 
 
 @pytest.mark.parametrize("batch_size", [1, 2])
@@ -89,7 +95,7 @@ def test_every_scan_class_and_protocol_is_scored(batch_size, decollate):
         c = row.class_number - 1
         assert (row.fold, row.class_name, row.num_slices) == (3, NAMES[c], 6)
         assert row.dice == pytest.approx(wanted.dice[c].item(), nan_ok=True)
-        assert row.hd95_mm == pytest.approx(wanted.hd95_mm[c].item(), nan_ok=True)
+        assert row.hd95 == pytest.approx(wanted.hd95[c].item(), nan_ok=True)
         assert (row.label_voxels, row.predicted_voxels) == (wanted.label_voxels[c], wanted.predicted_voxels[c])
     first = {row.protocol: row for row in handler.scores if row.scan == "scan 0" and row.class_number == 1}
     assert (first["alpnet"].num_slices_scored, first["whole_volume"].num_slices_scored) == (3, 6)
@@ -100,7 +106,7 @@ def test_state_metrics_hold_averages_and_counts_of_undefined_values():
     _, evaluator = evaluate([make_scan(seed) for seed in range(3)])
     for protocol in BOTH:
         dice = np.array([expected(seed, protocol).dice.tolist() for seed in range(3)])
-        hd95 = np.array([expected(seed, protocol).hd95_mm.tolist() for seed in range(3)])
+        hd95 = np.array([expected(seed, protocol).hd95.tolist() for seed in range(3)])
         metrics = evaluator.state.metrics
         assert metrics[f"{protocol}_dice"] == pytest.approx(np.nanmean(dice, axis=0).mean())
         assert metrics[f"{protocol}_hd95"] == pytest.approx(np.nanmean(hd95, axis=0).mean())
@@ -137,10 +143,28 @@ def test_plain_tensors_are_measured_in_voxels():
     scan = make_scan(0)
     handler, _ = evaluate([{"name": "a", "image": scan["image"].as_tensor(), "label": scan["label"].as_tensor()}])
     label = make_label(0)
-    masks = torch.stack([label[0] == 1, label[0] == 2]).roll(1, 1)
+    truth = torch.stack([label[0] == 1, label[0] == 2])
+    masks = truth.roll(1, 1)
     masks[:, :2, :2, 5] = True
-    wanted = score_volume(masks, label, torch.ones(2, 6, dtype=torch.bool), (1, 1, 1)).hd95_mm
-    assert [r.hd95_mm for r in handler.scores if r.protocol == "whole_volume"] == pytest.approx(wanted.tolist())
+    wanted = compute_mask_agreement(masks[None], truth[None]).hd95[0]
+    assert [r.hd95 for r in handler.scores if r.protocol == "whole_volume"] == pytest.approx(wanted.tolist())
+    assert {row.hd95_unit for row in handler.scores} == {"voxels"}
+
+
+@pytest.mark.parametrize(
+    ("affine", "unit"),
+    [(AFFINE, "mm"), (torch.eye(4), "voxels"), (torch.from_numpy(IMAGE_AFFINE), "pixels")],
+)
+@pytest.mark.parametrize("codes", [None, "LPS", "SRA"])
+def test_the_unit_of_distances_is_that_of_the_file_however_it_is_reoriented(tmp_path, affine, unit, codes):
+    label = make_label(0)[0].numpy().astype(np.uint8)
+    nibabel.save(nibabel.Nifti1Image(label, affine.numpy()), tmp_path / "label.nii.gz")
+    load = [LoadImaged(["image", "label"], ensure_channel_first=True)]
+    load += [] if codes is None else [Orientationd(["image", "label"], codes)]
+    scan = Compose(load)({"image": tmp_path / "label.nii.gz", "label": tmp_path / "label.nii.gz"})
+    scan["image"] *= 30
+    handler, _ = evaluate([scan])
+    assert {row.hd95_unit for row in handler.scores} == {unit}
 
 
 def test_a_second_run_starts_anew():

@@ -71,13 +71,15 @@ def fill(cell):
     """Leave what a finished cell leaves."""
     scores, cases, box = [], [], np.zeros((16, 16, 3), dtype=bool)
     box[4:12, 5:11] = True
+    unit = "voxels" if cell.row.test.name == "ct" else "mm"
     in_range = "senet" if cell.row.method.name == "others" else "alpnet"
     for number in range(2):
         for label, name in enumerate(cell.tested, 1):
             for protocol, less in ((in_range, 0.0), ("whole_volume", 0.2)):
                 dice = dice_of(cell, number, name) - less
                 hd95 = float("nan") if name == "spleen" and less else 10 / dice
-                scores.append(ScanScore(cell.fold, f"scan{number}", label, name, protocol, dice, hd95, 3, 8, 50, 51))
+                facts = (cell.fold, f"scan{number}", label, name, protocol)
+                scores.append(ScanScore(*facts, dice, hd95, unit, 3, 8, 50, 51))
             found = {in_range: np.roll(box, label, 0), "whole_volume": box}
             image = np.arange(768.0).reshape(16, 16, 3)
             cases.append(capture_case(cell.fold, f"scan{number}", name, image, box, found, np.eye(4)))

@@ -14,7 +14,7 @@ NAN = math.nan
 
 
 def score(fold, scan, number, dice, hd95=5.0, protocol="alpnet"):
-    return ScanScore(fold, scan, number, f"organ {number}", protocol, dice, hd95, 9, 30, 5000, 5100)
+    return ScanScore(fold, scan, number, f"organ {number}", protocol, dice, hd95, "mm", 9, 30, 5000, 5100)
 
 
 def find(rows, protocol="alpnet", fold=None, number=None):
@@ -42,7 +42,7 @@ def test_scans_then_classes_then_folds():
     assert find(rows, number=1).dice == pytest.approx(np.mean([0.6, 0.4]))
     assert find(rows).dice == pytest.approx(np.mean([fold_0, fold_1]))
     assert find(rows).dice != pytest.approx(np.nanmean([s.dice for s in UNEVEN]))
-    assert find(rows).hd95_mm == pytest.approx(np.mean([12, np.mean([8, 3])]))
+    assert find(rows).hd95 == pytest.approx(np.mean([12, np.mean([8, 3])]))
 
 
 def test_median_over_scans_only():
@@ -58,14 +58,14 @@ def test_undefined_values_are_left_out_and_counted():
     second = find(rows, fold=1, number=2)
     assert (second.num_values, second.undefined_dice, second.undefined_hd95, second.dice) == (2, 1, 1, 0.8)
     lone = find(rows, fold=0, number=2)
-    assert math.isnan(lone.hd95_mm)
+    assert math.isnan(lone.hd95)
     assert math.isnan(lone.dice_sd)
 
 
 def test_deviation_is_that_of_the_single_values():
     rows = summarize(UNEVEN)
     assert find(rows, number=1).dice_sd == pytest.approx(np.std([0.9, 0.7, 0.2, 0.4], ddof=1))
-    assert find(rows).hd95_mm_sd == pytest.approx(np.std([2, 4, 30, 8, 3], ddof=1))
+    assert find(rows).hd95_sd == pytest.approx(np.std([2, 4, 30, 8, 3], ddof=1))
 
 
 def test_protocols_are_kept_apart_in_their_order():

@@ -15,9 +15,9 @@ import pytest
 from monai_fewshot.metrics import ScanScore, read_scores, summarize, write_scores
 
 SCORES = [
-    ScanScore(0, 'scan "1", left', 1, "liver", "alpnet", 0.8125, 7.7, 9, 30, 5000, 5100),
-    ScanScore(0, 'scan "1", left', 1, "liver", "whole_volume", 0.1 + 0.2, math.nan, 30, 30, 5000, 0),
-    ScanScore(2, "örtchen\n2", 4, "spleen", "alpnet", math.nan, math.nan, 0, 12, 0, 17),
+    ScanScore(0, 'scan "1", left', 1, "liver", "alpnet", 0.8125, 7.7, "mm", 9, 30, 5000, 5100),
+    ScanScore(0, 'scan "1", left', 1, "liver", "whole_volume", 0.1 + 0.2, math.nan, "mm", 30, 30, 5000, 0),
+    ScanScore(2, "örtchen\n2", 4, "spleen", "alpnet", math.nan, math.nan, "voxels", 0, 12, 0, 17),
 ]
 PROVENANCE = {"seed": 0, "config": {"rate": np.float32(0.5), "bad": math.inf, "path": Path("a/b")}, "tags": ("x", None)}
 
@@ -36,12 +36,15 @@ def test_csv_has_one_row_a_score_and_says_nan(tmp_path):
         rows = list(csv.DictReader(file))
     assert [row["scan"] for row in rows] == [score.scan for score in SCORES]
     assert (rows[0]["dice"], rows[2]["dice"]) == ("0.8125", "nan")
+    assert [row["hd95_unit"] for row in rows] == ["mm", "mm", "voxels"]
 
 
 def test_json_has_rows_summary_provenance_and_null(tmp_path):
     _, path = write_scores(SCORES, tmp_path, PROVENANCE, {"alpnet": "median"})
     content = json.loads(path.read_text(encoding="utf-8"), parse_constant=pytest.fail)
-    assert content["scores"][1]["hd95_mm"] is None
+    assert content["scores"][1]["hd95"] is None
+    assert content["scores"][2]["hd95_unit"] == "voxels"
+    assert content["summary"][-1]["hd95_unit"] == "mm"
     assert content["provenance"]["config"] == {"rate": 0.5, "bad": None, "path": str(Path("a/b"))}
     assert content["provenance"]["tags"] == ["x", None]
     summary = summarize(SCORES, {"alpnet": "median"})

@@ -52,9 +52,9 @@ else:
     for protocol, base in (("alpnet", 0.5), ("whole_volume", 0.3)):
         for name in names:
             dice = base + int(values["fold"]) ** 2 / 50 + len(name) / 100 + seed / 20 + len(names) / 100
-            row = dict(protocol=protocol, fold=None, class_name=name, dice=dice, hd95_mm=20 / dice, undefined_hd95=0)
+            row = dict(protocol=protocol, fold=None, class_name=name, dice=dice, hd95=20 / dice, undefined_hd95=0)
             rows += [row, {**row, "fold": 0, "dice": 0.0}]
-        rows.append(dict(protocol=protocol, fold=None, class_name="mean", dice=dice, hd95_mm=None, undefined_hd95=1))
+        rows.append(dict(protocol=protocol, fold=None, class_name="mean", dice=dice, hd95=None, undefined_hd95=1))
     training = {values["fold"]: {"settings": {"seed": seed, "encoder": "UNetEncoder"}}}
     provenance = {"versions": {"torch": "2.0", "monai": "1.6"}, "training": training}
     (folder / "results.json").write_text(json.dumps({"summary": rows, "provenance": provenance}))

@@ -146,7 +146,7 @@ def test_the_table_has_means_over_seeds_and_paired_gains(benchmark, arguments, c
         for row, evaluation in benchmark.rows_of(key.stage).items():
             dice = 0.2 + 0.1 * key.seed + (row == "all") * (0.2 + 0.02 * key.seed)
             names = ("liver", "spleen", "left kidney", "right kidney", "mean")
-            figures = {name: {"dice": dice, "hd95_mm": 10.0 + key.seed, "undefined_hd95": key.seed} for name in names}
+            figures = {name: {"dice": dice, "hd95": 10.0 + key.seed, "undefined_hd95": key.seed} for name in names}
             result["evaluations"][evaluation] = {"alpnet": figures, "whole_volume": figures}
         cell.folder.mkdir(parents=True)
         (cell.folder / "cell.json").write_text(json.dumps(result))

@@ -96,7 +96,7 @@ def test_a_python_that_is_absent_or_too_old_is_named(python, message, tmp_path):
 
 def test_dice_is_shown_side_by_side(tmp_path):
     for name, dice in (("before", 0.25), ("after", 0.75)):
-        rows = [ScanScore(0, scan, 1, "liver", "alpnet", dice, 4.0, 9, 30, 50, 51) for scan in "ab"]
+        rows = [ScanScore(0, scan, 1, "liver", "alpnet", dice, 4.0, "mm", 9, 30, 50, 51) for scan in "ab"]
         write_scores(rows, tmp_path / name, {})
     files = [word for name in ("before", "after") for word in (name, tmp_path / name / "results.json")]
     done = call(sys.executable, ROOT / "scripts/show_dice.py", *files)

@@ -25,7 +25,7 @@ def make_case(scan="a", fold=0, name="liver"):
 
 
 def score(scan, dice, protocol="alpnet", fold=0, name="liver"):
-    return ScanScore(fold, scan, 1, name, protocol, dice, 3.0, 5, 9, 100, 90)
+    return ScanScore(fold, scan, 1, name, protocol, dice, 3.0, "mm", 5, 9, 100, 90)
 
 
 def test_the_slice_with_most_of_the_class_is_kept_and_turned():

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
 
@@ -26,11 +27,12 @@ def make_scores():
     for place, scan in enumerate(SCANS):
         for number, name in enumerate(CLASSES, 1):
             dice = 0.9 - 0.1 * place - 0.01 * number
-            scores.append(ScanScore(place % 2, scan, number, name, "alpnet", dice, 4 + place, 9, 30, 500, 490))
-            whole = ScanScore(place % 2, scan, number, name, "whole_volume", dice / 2, 40 + place, 30, 30, 500, 900)
+            scores.append(ScanScore(place % 2, scan, number, name, "alpnet", dice, 4 + place, "mm", 9, 30, 500, 490))
+            facts = (place % 2, scan, number, name, "whole_volume")
+            whole = ScanScore(*facts, dice / 2, 40 + place, "mm", 30, 30, 500, 900)
             scores.append(whole)
-    scores[-1] = ScanScore(1, "d", 2, CLASSES[1], "whole_volume", math.nan, math.nan, 30, 30, 0, 37)
-    scores[0] = ScanScore(0, "a", 1, "liver", "alpnet", 0.0, math.nan, 9, 30, 500, 0)
+    scores[-1] = ScanScore(1, "d", 2, CLASSES[1], "whole_volume", math.nan, math.nan, "mm", 30, 30, 0, 37)
+    scores[0] = ScanScore(0, "a", 1, "liver", "alpnet", 0.0, math.nan, "mm", 9, 30, 500, 0)
     return scores
 
 
@@ -155,6 +157,15 @@ def test_no_cases_no_gallery_and_one_protocol_is_enough(tmp_path):
     text = path.read_text(encoding="utf-8")
     assert "figcaption>" not in text
     assert "whole_volume" not in text
+
+
+def test_units_of_distances_are_told_row_by_row_where_they_differ(tmp_path):
+    scores = [replace(score, hd95_unit="voxels") if score.scan == "a" else score for score in make_scores()]
+    page = Page(write_report(tmp_path / "report.html", scores, [], BOTH, {}).read_text(encoding="utf-8"))
+    by_scan = {row[1]: row[7] for row in table_with(page, "Scan")[2:] if len(row) > 7}
+    assert (by_scan["a"], by_scan["d"]) == ("40.0 voxels", "43.0 mm")
+    by_fold = [row[-2] for row in table_with(page, "Fold")]
+    assert by_fold == ["meanHD95 (mm, voxels)", "5.5", "41.0", "6.0 mm", "41.5 mm"]
 
 
 def test_scores_of_other_protocols_are_an_error(tmp_path):

@@ -15,7 +15,7 @@ COLORS = protocol_colors(["alpnet", "whole_volume"])
 
 
 def score(scan, number, protocol, dice, hd95):
-    return ScanScore(0, scan, number, f"organ $_{number}", protocol, dice, hd95, 9, 30, 5000, 5100)
+    return ScanScore(0, scan, number, f"organ $_{number}", protocol, dice, hd95, "mm", 9, 30, 5000, 5100)
 
 
 def test_boxes_show_the_defined_values_of_each_class_and_protocol():
@@ -63,10 +63,10 @@ def test_cases_are_cut_to_what_is_outlined_wherever_it_lies(protocols, where):
 
 
 def test_without_distances_there_is_one_box_plot():
-    figure = box_figure([score("0", 1, "alpnet", 0.5, math.nan)], ["organ $_1"], COLORS, "px")
+    figure = box_figure([score("0", 1, "alpnet", 0.5, math.nan)], ["organ $_1"], COLORS)
     assert [axes.get_ylabel() for axes in figure.axes] == ["Dice (%), higher is better"]
-    figure = box_figure([score("0", 1, "alpnet", 0.5, 3.0)], ["organ $_1"], COLORS, "px")
-    assert figure.axes[1].get_ylabel() == "HD95 (px), lower is better"
+    figure = box_figure([score("0", 1, "alpnet", 0.5, 3.0)], ["organ $_1"], COLORS)
+    assert figure.axes[1].get_ylabel() == "HD95 (mm), lower is better"
 
 
 def test_a_color_image_of_one_slice_has_no_areas():

@@ -122,14 +122,15 @@ def test_distances_are_monais_in_pixels(tmp_path):
         truth = (episode["label"] == 1)[None]
         found = ((episode["image"][:1] > 0.5) & (episode["label"] != 255))[None]
         expected = compute_hausdorff_distance(found, truth, include_background=True, percentile=95).item()
-        assert score.hd95_mm == pytest.approx(expected)
-    assert all(math.isnan(score.hd95_mm) for score in make(tmp_path / "none", runs=1).run())
+        assert score.hd95 == pytest.approx(expected)
+        assert score.hd95_unit == "pixels"
+    assert all(math.isnan(score.hd95) for score in make(tmp_path / "none", runs=1).run())
 
 
 def test_finding_nothing_and_finding_everything(tmp_path):
     nothing = make(tmp_path / "empty", Threshold(2.0), runs=1).run()
     assert {score.dice for score in nothing} == {0.0}
-    assert all(math.isnan(score.hd95_mm) for score in nothing)
+    assert all(math.isnan(score.hd95) for score in nothing)
     stack = make_stack(4)
     episodes = AnnotatedEpisodes(stack, 4, list(NAMES), seed=1)
     network = Threshold(-1.0)
@@ -170,7 +171,7 @@ def test_the_report_speaks_of_runs_and_episodes_and_shows_colors(tmp_path):
         "2 runs",
         "Scores by run",
         "IoU (%)",
-        "HD95 (px)",
+        "HD95 (pixels)",
         "Spread over episodes",
     ):
         assert text in html

@@ -12,7 +12,7 @@ from typing import Literal
 
 from monai_fewshot.apps.benchmark.matrix.cells import MatrixCell, planned_cells
 from monai_fewshot.apps.benchmark.matrix.description import Matrix, Row
-from monai_fewshot.metrics import ScanScore, read_scores, summarize
+from monai_fewshot.metrics import ScanScore, distance_unit, read_scores, summarize
 
 from .figures import deviation_of_defined, mean_of_defined
 from .published import PUBLISHED
@@ -20,7 +20,7 @@ from .significance import Comparison, compare_paired
 
 __all__ = ["Board", "Figure", "Standing", "boards", "scope_of"]
 
-Metric = Literal["dice", "hd95_mm"]
+Metric = Literal["dice", "hd95"]
 IN_RANGE, WHOLE = "in range", "whole volume"
 
 
@@ -34,7 +34,7 @@ class Figure:
     """A mean with its spreads.
 
     Attributes:
-        mean: over folds, then seeds; Dice in percent, HD95 in mm; NaN where undefined.
+        mean: over folds, then seeds; Dice in percent, HD95 in the unit of the scores; NaN where undefined.
         over_folds: standard deviation over folds of the means over seeds; None of a single fold.
         over_seeds: standard deviation over seeds of the means over folds; None of a single seed.
     """
@@ -79,7 +79,7 @@ class Standing:
     def _means(self) -> dict[tuple[str, int | None, int, int], tuple[float, float, int]]:
         """Dice, HD95 and how many of these are undefined, by scope, class (None: all), seed and fold."""
         return {
-            (row.protocol, row.class_number, *key): (100 * row.dice, row.hd95_mm, row.undefined_hd95)
+            (row.protocol, row.class_number, *key): (100 * row.dice, row.hd95, row.undefined_hd95)
             for key, scores in self.scores.items()
             for row in summarize([replace(score, protocol=scope_of(score)) for score in scores])
             if row.fold is not None
@@ -100,6 +100,11 @@ class Standing:
     def undefined_hd95(self, scope: str) -> int:
         """How many scans and classes have no HD95."""
         return sum(means[2] for key, means in self._means.items() if key[0] == scope and key[1] is None)
+
+    @property
+    def hd95_unit(self) -> str:
+        """Unit of HD95."""
+        return distance_unit(score for scores in self.scores.values() for score in scores)
 
     def by_scan(self, scope: str) -> dict[str, float]:
         """Dice in percent of every scan, averaged over classes, then seeds."""

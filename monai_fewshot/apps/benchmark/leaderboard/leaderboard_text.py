@@ -57,8 +57,9 @@ def leaderboard_markdown(found: Sequence[Board], matrix: Matrix) -> str:
 def notes(found: Sequence[Board], matrix: Matrix) -> Iterator[str]:
     """What the figures mean."""
     yield (
-        "Dice in percent, HD95 in mm (MONAI's definition). In range: only slices between the first and the last of the "
-        "class by the query's ground truth count, as in papers; whole volume: all slices, without ground truth."
+        "Dice in percent, HD95 in mm (MONAI's definition) where no other unit is named. In range: only slices between "
+        "the first and the last of the class by the query's ground truth count, as in papers; whole volume: all "
+        "slices, without ground truth."
     )
     yield "± is the standard deviation over folds; after the semicolon stands that over seeds, where there are several."
     if matrix.reference is not None:
@@ -138,7 +139,8 @@ def _line(board: Board, standing: Standing) -> list[str]:
     cells = [method.title, str(method.learns_from).replace("_", " ")]
     for scope in board.scopes:
         undefined = standing.undefined_hd95(scope)
-        text = figure_text(standing.figure(scope, "hd95_mm"))
+        text = figure_text(standing.figure(scope, "hd95"))
+        text += f" {standing.hd95_unit}" * (standing.hd95_unit != "mm")
         cells += [
             figure_text(standing.figure(scope, "dice")),
             text + (f" ({undefined} undefined)" * bool(undefined)),

@@ -114,6 +114,8 @@ def test_tables_stand_in_markdown(written):
     published = [line for line in lines if "published" in line[1]]
     assert ["*SSL-ALPNet*", "*published*", "*78.8*"] in [line[:3] for line in published]
     assert "Not run yet: plain." in first
+    assert "voxels" not in first
+    assert re.search(r"^\| From images \|.* [\d.]+ ± [\d.]+; [\d.]+ voxels \|", text.split("### ")[4], re.M)
     assert "published" not in text.split("### ")[5].partition("\n- ")[0]
     assert "A pair is a scan" in text
     assert "Wilcoxon" in text
