@@ -21,7 +21,7 @@ from monai.inferers import Inferer, SimpleInferer
 from monai.utils import CommonKeys
 
 from monai_fewshot.data import EpisodeSampler, ExemplarSamples, SliceStack
-from monai_fewshot.handlers import GlobalLoss, TrainingCheckpoints
+from monai_fewshot.handlers import MeanLossOverProcesses, TrainingCheckpoints
 from monai_fewshot.utils import (
     agree_on_file,
     load_network,
@@ -199,7 +199,7 @@ class ExemplarTraining:
             inferer=self.inferer,
             prepare_batch=PrepareBatchSamples(),
             train_handlers=[
-                GlobalLoss(),
+                MeanLossOverProcesses(),
                 LrScheduleHandler(schedule, print_lr=False, epoch_level=False),
                 *self._logs(folder),
                 checkpoints,

@@ -49,11 +49,11 @@ def pseudo_labels(
 
     def label_share() -> None:
         batches = zip(torch.arange(len(labels)).split(batch_size), labels.split(batch_size), strict=True)
-        for places, found in list(batches)[process_rank() :: num_processes()]:
+        for places, part in list(batches)[process_rank() :: num_processes()]:
             image, _ = slices.take(places.tolist())
             logits = network(image if normalize is None else normalize(image))
             probability, label = logits.softmax(1).max(1, keepdim=True)
-            found.copy_(label.masked_fill(probability < min_confidence, IGNORED))
+            part.copy_(label.masked_fill(probability < min_confidence, IGNORED))
 
     run_together(label_share)
     if num_processes() > 1:
@@ -72,8 +72,9 @@ def describe_labels(pseudo: SliceStack, truth: SliceStack | None = None) -> str:
         A text.
     """
     label = pseudo.label
-    known, shown = (100 * where.float().mean().item() for where in (label != IGNORED, (label != IGNORED) & (label > 0)))
-    text = f"{known:.1f} % of the pixels are pseudo-labeled, {shown:.1f} % as a class."
+    known = label != IGNORED
+    labeled, of_class = (100 * where.float().mean().item() for where in (known, known & (label > 0)))
+    text = f"{labeled:.1f} % of the pixels are pseudo-labeled, {of_class:.1f} % as a class."
     if truth is None:
         return text
     count = int(truth.label.max())

@@ -3,7 +3,7 @@
 
 from .convergence_stop import ConvergenceStop
 from .episode_scores import EpisodeScores
-from .global_loss import GlobalLoss
+from .mean_loss import MeanLossOverProcesses
 from .network_loader import NetworkLoader
 from .output_files import OutputFiles, write_index
 from .scan_results import ScanResults
@@ -15,7 +15,7 @@ __all__ = [
     "ConvergenceStop",
     "EpisodeScores",
     "FinalModelSaver",
-    "GlobalLoss",
+    "MeanLossOverProcesses",
     "NetworkLoader",
     "OutputFiles",
     "ScanResults",

@@ -92,7 +92,7 @@ class VolumeScores:
             affine = convert_to_numpy(label.affine) if isinstance(label, MetaTensor) else np.eye(4)
             self.scores += self._score_scan(scan, label, masks, np.linalg.norm(affine[:3, :3], axis=0).tolist())
             arrays = {name: convert_to_numpy(mask) for name, mask in masks.items()}
-            self.cases += self._capture(scan, _shown(image), convert_to_numpy(label)[0], arrays, affine)
+            self.cases += self._capture(scan, _as_picture(image), convert_to_numpy(label)[0], arrays, affine)
 
     def _masks(self, scan: str, margins: torch.Tensor | Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         names = [protocol.name for protocol in self.protocols]
@@ -181,7 +181,7 @@ def _distance_unit(label: torch.Tensor) -> str:
     return "voxels" if np.array_equal(affines[1], np.eye(4)) else "mm"
 
 
-def _shown(image: torch.Tensor) -> np.ndarray:
+def _as_picture(image: torch.Tensor) -> np.ndarray:
     """Return an image (C, H, W, D) as (H, W, D, 3) where it is of colors, else its first channel (H, W, D)."""
     array = convert_to_numpy(image)
     return np.moveaxis(array, 0, -1) if len(array) == 3 else array[0]

@@ -131,15 +131,15 @@ class MetaGradient(ABC):
         sums = tuple({name: torch.zeros_like(p) for name, p in group.items()} for group in (start, rates))
         chunks, sound = [], []
         for first in range(0, tasks, size):
-            near, far = (tree_map(lambda x: x[first : first + size], data) for data in (support, query))  # noqa: B023
-            found = self.task_gradients(loss, start, near, far, rates)
-            finite = _finite_tasks(found)
-            for total, group in zip(sums, (found.parameters, found.rates), strict=True):
+            supports, queries = (tree_map(lambda x: x[first : first + size], data) for data in (support, query))  # noqa: B023
+            gradients = self.task_gradients(loss, start, supports, queries, rates)
+            finite = _finite_tasks(gradients)
+            for total, group in zip(sums, (gradients.parameters, gradients.rates), strict=True):
                 for name, gradient in group.items():
-                    shown = finite.view(-1, *[1] * (gradient.ndim - 1))
-                    total[name] += torch.where(shown, gradient, 0.0).sum(0)
+                    is_finite = finite.view(-1, *[1] * (gradient.ndim - 1))
+                    total[name] += torch.where(is_finite, gradient, 0.0).sum(0)
             sound.append(finite)
-            chunks.append((found.query_loss, found.inner_losses, found.diagnostics))
+            chunks.append((gradients.query_loss, gradients.inner_losses, gradients.diagnostics))
         all_sound = torch.cat(sound)
         count = all_sound.sum().clamp(min=1)
         parameters, factors = ({name: total / count for name, total in group.items()} for group in sums)
@@ -300,8 +300,8 @@ def _like(vectors: torch.Tensor, tree: Mapping[str, torch.Tensor]) -> Parameters
     return {name: part.view_as(tensor) for part, (name, tensor) in zip(parts, tree.items(), strict=True)}
 
 
-def _finite_tasks(found: TaskGradients) -> torch.Tensor:
-    groups = (found.parameters, found.rates, found.diagnostics)
-    tensors = [found.query_loss, found.inner_losses, *(tensor for group in groups for tensor in group.values())]
+def _finite_tasks(gradients: TaskGradients) -> torch.Tensor:
+    groups = (gradients.parameters, gradients.rates, gradients.diagnostics)
+    tensors = [gradients.query_loss, gradients.inner_losses, *(tensor for group in groups for tensor in group.values())]
     finite = [tensor.unsqueeze(-1).flatten(1).isfinite().all(1) for tensor in tensors]
     return torch.stack(finite).all(0)

@@ -179,18 +179,18 @@ def mean_over_processes(tensor: torch.Tensor) -> torch.Tensor:
     return total / num_processes()
 
 
-def agree_on_file(found: PathLike | bool | None, folder: PathLike) -> None:
+def agree_on_file(file: PathLike | bool | None, folder: PathLike) -> None:
     """Check that all processes have found the same in a folder.
 
     Args:
-        found: a file, whether there is one, or None.
+        file: a file, whether there is one, or None.
         folder: where this process has looked.
 
     Raises:
         ValueError: in all processes, where they have found different files.
     """
     if num_processes() > 1:
-        found_by_all = [str(each) for each in _gather_in_all(found)]
+        found_by_all = [str(each) for each in _gather_in_all(file)]
         if len(set(found_by_all)) > 1:
             raise ValueError(
                 f"Processes see different files in {folder}: {', '.join(found_by_all)}. Name a folder that all of them "

@@ -89,7 +89,7 @@ def capture_case(
     slices = (channels, label[..., index], volumes[..., index])
     turned, aspects = zip(*(orient_slice(array, affine) for array in slices), strict=True)
     colors, truth, predicted = (array.copy() for array in turned)
-    shown = (colors[0] if len(colors) == 1 else colors.transpose(1, 2, 0)).copy()
+    picture = (colors[0] if len(colors) == 1 else colors.transpose(1, 2, 0)).copy()
     return SliceCase(
         fold=fold,
         scan=scan,
@@ -97,7 +97,7 @@ def capture_case(
         protocols=tuple(predictions),
         slice_index=index,
         pixel_aspect=aspects[0],
-        image=shown,
+        image=picture,
         label=truth,
         predictions=predicted,
         label_pixels=label_pixels,
@@ -126,7 +126,7 @@ def select_cases(
         case = by_key.get((score.fold, score.scan, score.class_name))
         if case is not None:
             ranked.setdefault(score.class_name, []).append(case)
-    return {name: _ranks(found) for name, found in ranked.items()}
+    return {name: _ranks(descending) for name, descending in ranked.items()}
 
 
 def _ranks(descending: Sequence[SliceCase]) -> dict[str, SliceCase]:

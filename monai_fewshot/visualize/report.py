@@ -107,7 +107,7 @@ def write_report(
         folds=sorted({score.fold for score in scores}),
         summary={(row.protocol, row.fold, row.class_number): row for row in summary},
         num_items=len({(score.fold, score.scan) for score in scores}),
-        scans=_by_scan(_shown(scores)),
+        scans=_by_scan(_best_and_worst(scores)),
         boxes=box_figure(scores, list(classes.values()), colors),
         gallery=_gallery(scores, cases, names[0], list(classes.values()), colors),
     )
@@ -123,7 +123,7 @@ def _check(scores: Sequence[ScanScore], names: Sequence[str]) -> None:
         )
 
 
-def _shown(scores: Sequence[ScanScore]) -> list[ScanScore]:
+def _best_and_worst(scores: Sequence[ScanScore]) -> list[ScanScore]:
     if len({(score.fold, score.scan) for score in scores}) <= ROWS_SHOWN:
         return list(scores)
     ranked = sorted((score for score in scores if not math.isnan(score.dice)), key=lambda score: score.dice)

@@ -77,11 +77,11 @@ def _boxes(
     step = 0.8 / len(colors)
     for place, (protocol, color) in enumerate(colors.items()):
         for group, name in enumerate(class_names):
-            found = values.get((name, protocol), [])
+            numbers = values.get((name, protocol), [])
             position = group + (place - (len(colors) - 1) / 2) * step
             lines = {"color": color, "linewidth": 1.3}
             axes.boxplot(
-                [found],
+                [numbers],
                 positions=[position],
                 widths=0.75 * step,
                 showfliers=False,
@@ -91,8 +91,8 @@ def _boxes(
                 whiskerprops=lines,
                 capprops=lines,
             )
-            spread = position + 0.35 * step * (np.arange(len(found)) * 0.618 % 1 - 0.5)
-            axes.plot(spread, found, ".", color=color, markersize=4, alpha=0.75)
+            spread = position + 0.35 * step * (np.arange(len(numbers)) * 0.618 % 1 - 0.5)
+            axes.plot(spread, numbers, ".", color=color, markersize=4, alpha=0.75)
     axes.set_xticks(range(len(class_names)))
     for label in axes.set_xticklabels(class_names):
         label.set_parse_math(False)

@@ -28,7 +28,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from monai_fewshot.data import EpisodeSampler, NumberedSamples, check_output_dir
 from monai_fewshot.engines import PrepareBatchEpisode
-from monai_fewshot.handlers import BestModelSaver, FinalModelSaver, GlobalLoss, TrainingCheckpoints
+from monai_fewshot.handlers import BestModelSaver, FinalModelSaver, MeanLossOverProcesses, TrainingCheckpoints
 from monai_fewshot.inferers import AutocastInferer
 from monai_fewshot.utils import (
     EpisodeKeys,
@@ -213,7 +213,7 @@ def training_handlers(
     kept = {"model": network if validator is None else validator.network, **records}
     handlers: list[Any] = [
         QuietInOthers(),
-        GlobalLoss(),
+        MeanLossOverProcesses(),
         LrScheduleHandler(lr_scheduler, print_lr=False, epoch_level=False),
     ]
     if validator is not None:

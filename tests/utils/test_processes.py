@@ -13,7 +13,7 @@ from ignite.engine import Engine, Events
 from interruptions import wait_until
 from process_groups import TOLD, error_of, in_two_processes
 
-from monai_fewshot.handlers import GlobalLoss
+from monai_fewshot.handlers import MeanLossOverProcesses
 from monai_fewshot.utils import (
     agree_on_file,
     end_process_group,
@@ -74,7 +74,7 @@ def _errors(rank, folder):
 def _losses(rank):
     losses = []
     trainer = Engine(lambda engine, batch: {"loss": torch.tensor(float(batch + rank))})
-    GlobalLoss().attach(trainer)
+    MeanLossOverProcesses().attach(trainer)
     trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: losses.append(trainer.state.output["loss"].item()))
     trainer.run([1, 4])
     return losses

@@ -68,13 +68,13 @@ def dicom_scans(
     return [{"name": series.name, "image": series.files} for series in scans]
 
 
-def _no_series(path: Path, found: Sequence[DicomSeries], chosen: Sequence[DicomSeries]) -> str:
+def _no_series(path: Path, present: Sequence[DicomSeries], chosen: Sequence[DicomSeries]) -> str:
     if chosen:
         problems = [f"{series.name}: {' '.join(series_problems(series))}" for series in chosen[:_SHOWN_SERIES]]
         return "\n".join([f"{path}: no DICOM series there is a volume that could be segmented.", *problems])
-    few = [f"{series.name} ({series.modality}, {len(series.slices)} images)" for series in found[:_SHOWN_SERIES]]
-    shown = ", ".join(few) + (", ..." if len(found) > _SHOWN_SERIES else "")
+    few = [f"{series.name} ({series.modality}, {len(series.slices)} images)" for series in present[:_SHOWN_SERIES]]
+    shown = ", ".join(few) + (", ..." if len(present) > _SHOWN_SERIES else "")
     return (
-        f"{path} holds {len(found)} DICOM series, but none with the modality, description and UID asked for: {shown}. "
-        "Descriptions are not shown, as they may name patients."
+        f"{path} holds {len(present)} DICOM series, but none with the modality, description and UID asked for: "
+        f"{shown}. Descriptions are not shown, as they may name patients."
     )

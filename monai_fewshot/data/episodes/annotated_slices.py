@@ -52,8 +52,8 @@ class AnnotatedSlices(NumberedSamples):
             )
         self.stack = stack
         self.augmentation = augmentation
-        shown = (stack.label > 0).flatten(1).any(1).cpu()
-        showing, others = (kind.nonzero().flatten().tolist() for kind in (shown, ~shown))
+        class_present = (stack.label > 0).flatten(1).any(1).cpu()
+        showing, others = (kind.nonzero().flatten().tolist() for kind in (class_present, ~class_present))
         self.kinds = (showing, others or showing)
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, torch.Tensor]]:

@@ -54,29 +54,29 @@ def choose_exemplars(
         >>> choose_exemplars(SliceStack(torch.zeros(5, 1, 2, 2), label, torch.zeros(5)), [1, 2])
         [2]
     """
-    held = torch.stack([(stack.label == value).flatten(1).any(1) for value in classes], dim=1).cpu().numpy()
+    present = torch.stack([(stack.label == value).flatten(1).any(1) for value in classes], dim=1).cpu().numpy()
     if slices is not None:
-        outside = [number for number in slices if not 0 <= number < len(held)]
+        outside = [number for number in slices if not 0 <= number < len(present)]
         if outside:
-            raise ValueError(f"There are no slices {outside}: the annotated scan has slices 0 to {len(held) - 1}.")
-        return _complete(sorted(slices), held, classes)
-    full, some = np.flatnonzero(held.all(1)), np.flatnonzero(held.any(1))
+            raise ValueError(f"There are no slices {outside}: the annotated scan has slices 0 to {len(present) - 1}.")
+        return _complete(sorted(slices), present, classes)
+    full, some = np.flatnonzero(present.all(1)), np.flatnonzero(present.any(1))
     random = np.random.RandomState(seed)
     if count == 1:
         if not len(full):
-            best = int(held.sum(1).argmax())
+            best = int(present.sum(1).argmax())
             raise ValueError(
                 f"No slice holds all classes {list(classes)}; slice {best} holds the most, "
-                f"{np.array(classes)[held[best]].tolist()}. Choose several slices, other classes or another scan."
+                f"{np.array(classes)[present[best]].tolist()}. Choose several slices, other classes or another scan."
             )
         return [int(random.choice(full))]
     if not 1 <= count <= len(some):
         raise ValueError(f"{count} slices are asked for, {len(some)} hold a class: ask for 1 to {len(some)}.")
     chosen = some[np.linspace(0, len(some) - 1, count).round().astype(int)]
-    if len(full) and not held[chosen].all(1).any():
+    if len(full) and not present[chosen].all(1).any():
         nearest = np.abs(chosen[:, None] - full[None]).min(1).argmin()
         chosen[nearest] = full[np.abs(full - chosen[nearest]).argmin()]
-    return _complete(sorted(chosen.tolist()), held, classes)
+    return _complete(sorted(chosen.tolist()), present, classes)
 
 
 def organ_free_slices(stack: SliceStack) -> list[int]:
@@ -130,8 +130,8 @@ def take_slices(stack: SliceStack, slices: Sequence[int]) -> SliceStack:
     return replace(stack, **{name: tensor[index.to(tensor.device)] for name, tensor in parts.items()})
 
 
-def _complete(slices: list[int], held: np.ndarray, classes: Sequence[int]) -> list[int]:
-    missing = [classes[int(place)] for place in np.flatnonzero(~held[slices].any(axis=0))]
+def _complete(slices: list[int], present: np.ndarray, classes: Sequence[int]) -> list[int]:
+    missing = [classes[int(place)] for place in np.flatnonzero(~present[slices].any(axis=0))]
     if missing:
         raise ValueError(
             f"Slices {slices} do not show classes {missing}: a network cannot learn what no example shows. Choose "

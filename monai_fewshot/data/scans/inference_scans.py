@@ -97,9 +97,9 @@ def pending_scans(
 
 def _check_region_names(labels: Sequence[str]) -> None:
     names = {label: segmentation_names(label) for label in labels} if len(labels) > 1 else {}
-    named = {label: found for label, found in names.items() if found}
-    if len({tuple(found.items()) for found in named.values()}) > 1:
-        listed = "; ".join(f"{label}: {', '.join(found.values())}" for label, found in named.items())
+    named = {label: regions for label, regions in names.items() if regions}
+    if len({tuple(regions.items()) for regions in named.values()}) > 1:
+        listed = "; ".join(f"{label}: {', '.join(regions.values())}" for label, regions in named.items())
         raise ValueError(
             f"The supports' annotations number different regions ({listed}): name those to segment, class_names, "
             'such as ["liver", "spleen"].'

@@ -83,7 +83,7 @@ def load_scans(
             raise ValueError(f"{folder / DATASET_JSON} lists scans by file: leave out {', '.join(choice)}.")
         scans = _listed_scans(folder)
     else:
-        scans = _found_scans(folder, choice)
+        scans = _scans_of_folder(folder, choice)
     _check_names(scans, folder)
     return _selected(sorted(scans, key=lambda scan: scan["name"]), folder, names, require_labels)
 
@@ -186,7 +186,7 @@ def _listed_scan(folder: Path, index: int, entry: Any) -> Scan:
     return {"name": str(entry.get("name") or _stem(Path(resolved["image"]))), **resolved}
 
 
-def _found_scans(folder: Path, choice: Mapping[str, str | Sequence[str]]) -> list[Scan]:
+def _scans_of_folder(folder: Path, choice: Mapping[str, str | Sequence[str]]) -> list[Scan]:
     if folder.is_file() and not is_dicom(folder) and not choice:
         return [{"name": _stem(folder), "image": str(folder)}]
     files = [] if choice else [file for file in _files(folder) if _volume_suffix(file)]
@@ -194,9 +194,9 @@ def _found_scans(folder: Path, choice: Mapping[str, str | Sequence[str]]) -> lis
     scans += dicom_scans(folder, required=not files, **choice)
     if not scans:
         what = "no DICOM series" if choice else f"no image ({', '.join(VOLUME_SUFFIXES)}) and no DICOM series"
-        held = "" if folder.is_file() else f" it holds {', '.join(sorted(os.listdir(folder))[:5]) or 'nothing'}."
+        contents = "" if folder.is_file() else f" it holds {', '.join(sorted(os.listdir(folder))[:5]) or 'nothing'}."
         raise FileNotFoundError(
-            f"{folder} holds no {DATASET_JSON}, {what};{held} Give the folder that has the images in it."
+            f"{folder} holds no {DATASET_JSON}, {what};{contents} Give the folder that has the images in it."
         )
     return scans
 

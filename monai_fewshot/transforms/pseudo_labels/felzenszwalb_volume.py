@@ -42,13 +42,13 @@ def voxel_edges(
     relative = np.asarray(spacing, float) / np.sqrt(spacing[0] * spacing[1])
     firsts, seconds, weights = [], [], []
     for offset in HALF_NEIGHBORS:
-        near = tuple(slice(max(-step, 0), -step if step > 0 else None) for step in offset)
-        far = tuple(slice(max(step, 0), step if step < 0 else None) for step in offset)
-        inside = foreground[near] & foreground[far]
-        difference = np.sqrt(sum((channel[far][inside] - channel[near][inside]) ** 2 for channel in image))
+        lower = tuple(slice(max(-step, 0), -step if step > 0 else None) for step in offset)
+        upper = tuple(slice(max(step, 0), step if step < 0 else None) for step in offset)
+        inside = foreground[lower] & foreground[upper]
+        difference = np.sqrt(sum((channel[upper][inside] - channel[lower][inside]) ** 2 for channel in image))
         weights.append(difference * (np.linalg.norm(offset * relative) / np.linalg.norm(offset)))
-        firsts.append(number[near][inside])
-        seconds.append(number[far][inside])
+        firsts.append(number[lower][inside])
+        seconds.append(number[upper][inside])
     return np.concatenate(firsts), np.concatenate(seconds), np.concatenate(weights)
 
 

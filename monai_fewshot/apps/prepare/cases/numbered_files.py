@@ -101,10 +101,10 @@ def by_number(path: Path) -> list[str | int]:
     return [int(part) if part.isdigit() else part for part in re.split("([0-9]+)", path.name)]
 
 
-def _count_problems(name: str, found: Sequence[Path], kind: str, file: str) -> list[Problem]:
-    if not found:
+def _count_problems(name: str, files: Sequence[Path], kind: str, file: str) -> list[Problem]:
+    if not files:
         return [Problem(name, None, f"its {kind} {file} is missing; download it, or leave the patient out (patients).")]
-    if len(found) > 1:
-        others = ", ".join(map(str, found[1:]))
-        return [Problem(name, found[0], f"its {kind} is there more than once, also as {others}; keep one of them.")]
+    if len(files) > 1:
+        others = ", ".join(map(str, files[1:]))
+        return [Problem(name, files[0], f"its {kind} is there more than once, also as {others}; keep one of them.")]
     return []

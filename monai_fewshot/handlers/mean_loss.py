@@ -8,10 +8,10 @@ from monai.utils import CommonKeys
 
 from monai_fewshot.utils import mean_over_processes
 
-__all__ = ["GlobalLoss"]
+__all__ = ["MeanLossOverProcesses"]
 
 
-class GlobalLoss:
+class MeanLossOverProcesses:
     """Replace the loss in a trainer's output by its mean over all processes, for what logs it afterwards.
 
     List it before the handlers that log, in every process. Does nothing in a single one.
