@@ -6,14 +6,14 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from monai_fewshot.apps.prepare.sources.data_source import SOURCES
 
 from .case import Case, Problem
 
-__all__ = ["by_number", "find_numbered", "nothing_found", "pair_numbered", "walk"]
+__all__ = ["by_number", "find_numbered", "find_pairs", "nothing_found", "walk"]
 
 
 def walk(source: Path) -> Iterator[Path]:
@@ -61,33 +61,32 @@ def nothing_found(source: Path, name: str) -> Problem:
     return Problem("", source, f"holds none of the scans; expected {SOURCES[name].contents}.")
 
 
-def pair_numbered(
-    images: Mapping[int, Sequence[Path]],
-    labels: Mapping[int, Sequence[Path]],
-    patients: Iterable[int],
-    name: Callable[[int], str],
-    expected: Callable[[int], tuple[str, str]],
+def find_pairs(
+    source: Path, data_set: str, patients: Iterable[int], name: str, image: tuple[str, str], label: tuple[str, str]
 ) -> tuple[list[Case], list[Problem]]:
-    """Pair the image of each patient with its label.
+    """Find the image and the label of each patient.
 
     Args:
-        images: files by patient.
-        labels: likewise.
+        source: folder to search at any depth.
+        data_set: name of the data set, see :func:`nothing_found`.
         patients: those that the data set should hold.
-        name: makes the name of a scan.
-        expected: makes the names that image and label should have.
+        name: of a scan, such as ``"sabs_{:02d}"``.
+        image: the pattern of its file, see :func:`find_numbered`, and its name, such as ``"img{:04d}.nii.gz"``.
+        label: likewise.
 
     Returns:
         Scans of which image and label are there, and a problem for each file that is missing or there twice.
     """
+    images, labels = (find_numbered(source, pattern) for pattern, _ in (image, label))
+    if not images and not labels:
+        return [], [nothing_found(source, data_set)]
     cases, problems = [], []
     for patient in patients:
-        files = [(images.get(patient, ()), "image"), (labels.get(patient, ()), "label")]
-        for (found, kind), file in zip(files, expected(patient), strict=True):
-            problems += _count_problems(name(patient), found, kind, file)
-        if all(found for found, _ in files):
-            image, label = (found[0] for found, _ in files)
-            cases.append(Case(name(patient), (image,), (label,)))
+        own = [by_patient.get(patient, []) for by_patient in (images, labels)]
+        for files, kind, expected in zip(own, ("image", "label"), (image[1], label[1]), strict=True):
+            problems += _count_problems(name.format(patient), files, kind, expected.format(patient))
+        if all(own):
+            cases.append(Case(name.format(patient), (own[0][0],), (own[1][0],)))
     return cases, problems
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from monai.config import PathLike
 from monai.utils import ensure_tuple
@@ -73,20 +74,10 @@ def prepare_acdc(
     """
     preparation = mr_preparation(spacing, size, clip_percent)
     folder = open_source(source, output_dir, "acdc")
-    cases, problems = find_acdc_cases(folder, ensure_tuple(patients))
-    return prepare_dataset(
-        cases,
-        problems,
-        load_nifti_scan,
-        preparation,
-        DESCRIPTION,
-        folder,
-        output_dir,
-        {"spacing": spacing, "size": size, "clip_percent": clip_percent},
-        workers=workers,
-        num_folds=num_folds,
-        skip_broken=skip_broken,
-    )
+    checked = find_acdc_cases(folder, ensure_tuple(patients))
+    settings = {"spacing": spacing, "size": size, "clip_percent": clip_percent}
+    options: dict[str, Any] = {"workers": workers, "num_folds": num_folds, "skip_broken": skip_broken}
+    return prepare_dataset(*checked, load_nifti_scan, preparation, DESCRIPTION, folder, output_dir, settings, **options)
 
 
 def find_acdc_cases(source: Path, patients: Sequence[int] = PATIENTS) -> tuple[list[Case], list[Problem]]:

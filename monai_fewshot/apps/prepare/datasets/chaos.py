@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from monai.config import PathLike
 from monai.utils import ensure_tuple
@@ -126,20 +127,11 @@ def prepare_chaos(
         numbers = {"spacing": spacing, "clip_percent": clip_percent}
         preparation = mr_preparation(spacing, size, clip_percent, orientation)
     folder = open_source(source, output_dir, "chaos")
-    cases, problems = find_chaos_cases(folder, part, None if patients is None else ensure_tuple(patients))
-    return prepare_dataset(
-        cases,
-        problems,
-        partial(load_picture_stack, values=chosen.values),
-        preparation,
-        _description(chosen),
-        folder,
-        output_dir,
-        {"part": part, **numbers, "size": size, "orientation": orientation},
-        workers=workers,
-        num_folds=num_folds,
-        skip_broken=skip_broken,
-    )
+    checked = find_chaos_cases(folder, part, None if patients is None else ensure_tuple(patients))
+    load = partial(load_picture_stack, values=chosen.values)
+    settings = {"part": part, **numbers, "size": size, "orientation": orientation}
+    options: dict[str, Any] = {"workers": workers, "num_folds": num_folds, "skip_broken": skip_broken}
+    return prepare_dataset(*checked, load, preparation, _description(chosen), folder, output_dir, settings, **options)
 
 
 def find_chaos_cases(

@@ -6,13 +6,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from monai.config import PathLike
 from monai.utils import ensure_tuple
 
 from monai_fewshot.apps.prepare.cases.case import Case, Problem
 from monai_fewshot.apps.prepare.cases.nifti_scans import load_nifti_scan, unknown_values
-from monai_fewshot.apps.prepare.cases.numbered_files import find_numbered, nothing_found, pair_numbered
+from monai_fewshot.apps.prepare.cases.numbered_files import find_pairs
 from monai_fewshot.apps.prepare.dataset_description import DatasetDescription
 from monai_fewshot.apps.prepare.runner import prepare_dataset
 from monai_fewshot.apps.prepare.sources.data_source import open_source
@@ -72,20 +73,11 @@ def prepare_mscmr(
     """
     preparation = mr_preparation(spacing, size, clip_percent)
     folder = open_source(source, output_dir, "mscmr")
-    cases, problems = find_mscmr_cases(folder, ensure_tuple(patients))
-    return prepare_dataset(
-        cases,
-        problems,
-        partial(load_nifti_scan, values=VALUES),
-        preparation,
-        DESCRIPTION,
-        folder,
-        output_dir,
-        {"spacing": spacing, "size": size, "clip_percent": clip_percent},
-        workers=workers,
-        num_folds=num_folds,
-        skip_broken=skip_broken,
-    )
+    checked = find_mscmr_cases(folder, ensure_tuple(patients))
+    load = partial(load_nifti_scan, values=VALUES)
+    settings = {"spacing": spacing, "size": size, "clip_percent": clip_percent}
+    options: dict[str, Any] = {"workers": workers, "num_folds": num_folds, "skip_broken": skip_broken}
+    return prepare_dataset(*checked, load, preparation, DESCRIPTION, folder, output_dir, settings, **options)
 
 
 def find_mscmr_cases(source: Path, patients: Sequence[int] = PATIENTS) -> tuple[list[Case], list[Problem]]:
@@ -98,15 +90,12 @@ def find_mscmr_cases(source: Path, patients: Sequence[int] = PATIENTS) -> tuple[
     Returns:
         The scans, and the problems: missing and doubled files, unknown values of labels.
     """
-    images = find_numbered(source, r"patient(\d+)_C0\.nii(?:\.gz)?")
-    labels = find_numbered(source, r"patient(\d+)_C0_manual\.nii(?:\.gz)?")
-    if not images and not labels:
-        return [], [nothing_found(source, "mscmr")]
-    cases, problems = pair_numbered(
-        images,
-        labels,
+    cases, problems = find_pairs(
+        source,
+        "mscmr",
         patients,
-        name=lambda patient: f"cmr_{patient:02d}",
-        expected=lambda patient: (f"patient{patient}_C0.nii.gz", f"patient{patient}_C0_manual.nii.gz"),
+        name="cmr_{:02d}",
+        image=(r"patient(\d+)_C0\.nii(?:\.gz)?", "patient{}_C0.nii.gz"),
+        label=(r"patient(\d+)_C0_manual\.nii(?:\.gz)?", "patient{}_C0_manual.nii.gz"),
     )
     return cases, problems + unknown_values(cases, VALUES)

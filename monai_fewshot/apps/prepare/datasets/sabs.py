@@ -5,13 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from monai.config import PathLike
 from monai.utils import ensure_tuple
 
 from monai_fewshot.apps.prepare.cases.case import Case, Problem
 from monai_fewshot.apps.prepare.cases.nifti_scans import load_nifti_scan, unknown_values
-from monai_fewshot.apps.prepare.cases.numbered_files import find_numbered, nothing_found, pair_numbered
+from monai_fewshot.apps.prepare.cases.numbered_files import find_pairs
 from monai_fewshot.apps.prepare.dataset_description import DatasetDescription
 from monai_fewshot.apps.prepare.runner import prepare_dataset
 from monai_fewshot.apps.prepare.sources.data_source import open_source
@@ -90,20 +91,9 @@ def prepare_sabs(
     numbers = {"window": window, "values": values, "border": border, "size": size, "orientation": orientation}
     preparation = ct_preparation(window, values, border, size, orientation)
     folder = open_source(source, output_dir, "sabs")
-    cases, problems = find_sabs_cases(folder, ensure_tuple(patients))
-    return prepare_dataset(
-        cases,
-        problems,
-        load_nifti_scan,
-        preparation,
-        DESCRIPTION,
-        folder,
-        output_dir,
-        numbers,
-        workers=workers,
-        num_folds=num_folds,
-        skip_broken=skip_broken,
-    )
+    checked = find_sabs_cases(folder, ensure_tuple(patients))
+    options: dict[str, Any] = {"workers": workers, "num_folds": num_folds, "skip_broken": skip_broken}
+    return prepare_dataset(*checked, load_nifti_scan, preparation, DESCRIPTION, folder, output_dir, numbers, **options)
 
 
 def find_sabs_cases(source: Path, patients: Sequence[int] = PATIENTS) -> tuple[list[Case], list[Problem]]:
@@ -116,15 +106,12 @@ def find_sabs_cases(source: Path, patients: Sequence[int] = PATIENTS) -> tuple[l
     Returns:
         The scans, and the problems: missing and doubled files, unknown values of labels.
     """
-    images = find_numbered(source, r"img(\d+)\.nii(?:\.gz)?")
-    labels = find_numbered(source, r"label(\d+)\.nii(?:\.gz)?")
-    if not images and not labels:
-        return [], [nothing_found(source, "sabs")]
-    cases, problems = pair_numbered(
-        images,
-        labels,
+    cases, problems = find_pairs(
+        source,
+        "sabs",
         patients,
-        name=lambda patient: f"sabs_{patient:02d}",
-        expected=lambda patient: (f"img{patient:04d}.nii.gz", f"label{patient:04d}.nii.gz"),
+        name="sabs_{:02d}",
+        image=(r"img(\d+)\.nii(?:\.gz)?", "img{:04d}.nii.gz"),
+        label=(r"label(\d+)\.nii(?:\.gz)?", "label{:04d}.nii.gz"),
     )
     return cases, problems + unknown_values(cases, DESCRIPTION.class_names)
