@@ -16,7 +16,7 @@ from monai.utils import CommonKeys, MetaKeys, convert_to_numpy
 from monai_fewshot.data import IMAGE_AFFINE
 from monai_fewshot.inferers import Protocol, get_protocols
 from monai_fewshot.metrics import ScanScore, compute_mask_agreement, summarize
-from monai_fewshot.utils import pixels_per_slice
+from monai_fewshot.utils import file_of, pixels_per_slice
 from monai_fewshot.visualize import SliceCase, capture_case
 
 __all__ = ["VolumeScores", "overall_metrics"]
@@ -193,7 +193,7 @@ def batch_items(batch: Any) -> list[dict[str, Any]]:
 
 
 def _file_name(image: torch.Tensor) -> str:
-    path = image.meta.get("filename_or_obj") if isinstance(image, MetaTensor) else None
+    path = file_of(image, "")
     if not path:
         raise ValueError('A scan has neither a "name" in its batch nor an image that knows its file: give it a name.')
-    return Path(str(path)).name.removesuffix(".gz").removesuffix(".nii")
+    return Path(path).name.removesuffix(".gz").removesuffix(".nii")

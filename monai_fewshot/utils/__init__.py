@@ -8,7 +8,7 @@ from .definitions import build, define, definition_of
 from .device_settings import check_device_settings, compiler_error
 from .device_tensor import device_tensor
 from .enums import IGNORED, EpisodeKeys
-from .error_texts import list_values, root_cause
+from .error_texts import file_of, list_values, root_cause
 from .precision import autocast, default_dtype
 from .processes import (
     agree_on_file,
@@ -45,6 +45,7 @@ __all__ = [
     "definition_of",
     "device_tensor",
     "end_process_group",
+    "file_of",
     "gather_in_first",
     "latest_checkpoint",
     "list_values",

@@ -4,14 +4,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from monai.config import NdarrayOrTensor
-from monai.utils import convert_to_numpy
+from monai.utils import ImageMetaKey, convert_to_numpy
 
-__all__ = ["list_values", "root_cause"]
+__all__ = ["file_of", "list_values", "root_cause"]
 
 VALUES_LISTED = 10
+
+
+def file_of(image: Any, otherwise: object) -> str:
+    """Name the file that an image was loaded from; where it does not know it, ``otherwise``."""
+    return str(getattr(image, "meta", {}).get(ImageMetaKey.FILENAME_OR_OBJ) or otherwise)
 
 
 def list_values(values: NdarrayOrTensor | Sequence[float]) -> str:

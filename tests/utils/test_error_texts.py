@@ -8,8 +8,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from monai.data import MetaTensor
 
-from monai_fewshot.utils import list_values, root_cause
+from monai_fewshot.utils import file_of, list_values, root_cause
 
 
 @pytest.mark.parametrize("kind", [list, np.array, torch.tensor])
@@ -34,3 +35,9 @@ def test_the_root_cause_is_the_first_error_raised():
     assert root_cause(root) is root
     assert root_cause(outer, ValueError) is middle
     assert root_cause(outer, (KeyError, OSError)) is root
+
+
+def test_an_image_is_called_by_its_file():
+    image = torch.zeros(1, 2, 2)
+    assert file_of(MetaTensor(image, meta={"filename_or_obj": "scans/a.nii.gz"}), "image") == "scans/a.nii.gz"
+    assert file_of(MetaTensor(image), "image") == file_of(image, "image") == "image"

@@ -13,10 +13,10 @@ import torch
 from monai.config import KeysCollection
 from monai.data import PILReader
 from monai.transforms import Compose, LoadImaged, MapTransform
-from monai.utils import ImageMetaKey, convert_to_tensor
+from monai.utils import convert_to_tensor
 from tqdm import tqdm
 
-from monai_fewshot.utils import IGNORED, list_values, root_cause
+from monai_fewshot.utils import IGNORED, file_of, list_values, root_cause
 
 __all__ = ["CheckImageD", "CheckImageDict", "CheckImaged", "check_images", "image_reading"]
 
@@ -96,7 +96,7 @@ class CheckImaged(MapTransform):
                 (self.label_key, problem) for problem in self._mask_problems(mask, d)
             ]
         if found:
-            raise ValueError("\n".join(f"{_source(d, key)}: {problem}" for key, problem in found))
+            raise ValueError("\n".join(f"{file_of(d[key], key)}: {problem}" for key, problem in found))
         for key in images:
             d[key] = d[key].to(torch.uint8)
         if self.label_key in d:
@@ -236,12 +236,8 @@ def _gray(mask: torch.Tensor) -> torch.Tensor:
 
 def _has_16_bits(image: torch.Tensor) -> bool:
     """Tell of a PNG file of colors, which PIL opens as one of 8 bits."""
-    path = Path(str(getattr(image, "meta", {}).get(ImageMetaKey.FILENAME_OR_OBJ, "")))
+    path = Path(file_of(image, ""))
     if path.suffix.lower() != ".png" or not path.is_file():
         return False
     with open(path, "rb") as file:
         return file.read(PNG_DEPTH + 1)[PNG_DEPTH:] == b"\x10"
-
-
-def _source(d: Mapping[Hashable, Any], key: Hashable) -> str:
-    return str(getattr(d[key], "meta", {}).get(ImageMetaKey.FILENAME_OR_OBJ, key))

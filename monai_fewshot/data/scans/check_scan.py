@@ -12,9 +12,9 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.data.utils import to_affine_nd
 from monai.transforms import MapTransform
-from monai.utils import ImageMetaKey, convert_to_tensor
+from monai.utils import convert_to_tensor
 
-from monai_fewshot.utils import list_values
+from monai_fewshot.utils import file_of, list_values
 
 __all__ = ["AFFINE_TOLERANCE", "CheckScanD", "CheckScanDict", "CheckScand"]
 
@@ -83,7 +83,7 @@ class CheckScand(MapTransform):
         images = list(self.key_iterator(d))
         for key in (*images, *([self.label_key] if self.label_key in d else [])):
             d[key] = _as_volume(d[key])
-        problems = [f"{_source(d, key)}: {problem}" for key, problem in self._problems(d, images)]
+        problems = [f"{file_of(d[key], key)}: {problem}" for key, problem in self._problems(d, images)]
         if problems:
             raise ValueError("\n".join(problems))
         return d
@@ -94,13 +94,9 @@ class CheckScand(MapTransform):
             label = d[self.label_key]
             problems = _label_problems(label, self.classes)
             for key in (key for key in images if d[key].ndim == label.ndim):
-                problems += _geometry_problems(d[key], label, _source(d, key), self.affine_tolerance)
+                problems += _geometry_problems(d[key], label, file_of(d[key], key), self.affine_tolerance)
             found += [(self.label_key, problem) for problem in problems]
         return found
-
-
-def _source(d: Mapping[Hashable, Any], key: Hashable) -> str:
-    return str(getattr(d[key], "meta", {}).get(ImageMetaKey.FILENAME_OR_OBJ, key))
 
 
 def _as_volume(volume: torch.Tensor) -> torch.Tensor:

@@ -61,11 +61,18 @@ def slice_body_mask(image: np.ndarray, threshold: float) -> np.ndarray:
     Returns:
         Boolean mask, (H, W); empty where no pixel exceeds the threshold.
     """
-    components, count = ndimage.label(image > threshold, np.ones((3, 3)))
-    if count == 0:
-        return np.zeros(image.shape, bool)
-    largest = np.bincount(components.ravel())[1:].argmax() + 1
-    return ndimage.binary_fill_holes(components == largest)
+    return ndimage.binary_fill_holes(largest_component(image > threshold, np.ones((3, 3))))
+
+
+def largest_component(mask: np.ndarray, neighbors: np.ndarray | None = None) -> np.ndarray:
+    """Largest connected component of a mask; empty where the mask is empty.
+
+    Args:
+        mask: boolean, of any shape.
+        neighbors: which voxels are neighbors, as for ``scipy.ndimage.label``. Defaults to those that share a face.
+    """
+    components, count = ndimage.label(mask, neighbors)
+    return components == np.bincount(components.ravel())[1:].argmax() + 1 if count else np.zeros(mask.shape, bool)
 
 
 class BodyMask(Transform):

@@ -7,8 +7,9 @@ from collections.abc import Hashable
 
 import numpy as np
 from monai.config import KeysCollection, NdarrayOrTensor
-from monai.data import MetaTensor
-from monai.utils import ImageMetaKey, convert_to_numpy, ensure_tuple
+from monai.utils import convert_to_numpy, ensure_tuple
+
+from monai_fewshot.utils import file_of
 
 __all__ = ["finite_array", "keys_beside"]
 
@@ -26,7 +27,7 @@ def finite_array(image: NdarrayOrTensor) -> np.ndarray:
         ValueError: when the image is not (C, H, W) or (C, H, W, D), has an empty axis, or holds NaN or infinite values.
     """
     array = convert_to_numpy(image)
-    name = image.meta.get(ImageMetaKey.FILENAME_OR_OBJ, "image") if isinstance(image, MetaTensor) else "image"
+    name = file_of(image, "image")
     if array.ndim not in (3, 4) or 0 in array.shape:
         raise ValueError(
             f"{name} must be a slice (C, H, W) or a volume (C, H, W, D) with no empty axis, got shape {array.shape}; "

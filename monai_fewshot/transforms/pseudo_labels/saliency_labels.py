@@ -15,6 +15,7 @@ from scipy import ndimage
 from skimage.filters import threshold_otsu
 from skimage.transform import resize
 
+from monai_fewshot.transforms.preparation.body_mask import largest_component
 from monai_fewshot.transforms.preparation.image_checks import finite_array, keys_beside
 
 from .boundary_saliency import boundary_saliency
@@ -60,8 +61,7 @@ def clean_saliency(saliency: np.ndarray, opening: int = 2) -> np.ndarray:
         return np.zeros(saliency.shape, bool)
     mask = saliency > threshold_otsu(saliency)
     opened = ndimage.binary_opening(mask, iterations=opening) if opening else mask
-    components, count = ndimage.label(ndimage.binary_fill_holes(opened))
-    return components == np.bincount(components.ravel())[1:].argmax() + 1 if count else opened
+    return largest_component(ndimage.binary_fill_holes(opened))
 
 
 class SaliencyMap(Transform):
