@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from monai.data import DataLoader, MetaTensor
-from monai.engines import SupervisedEvaluator
+from monai.engines import IterationEvents, SupervisedEvaluator
 from monai.inferers import Inferer
 from monai.transforms import Compose, KeepLargestConnectedComponent, LoadImaged, Orientationd
 
@@ -60,7 +60,7 @@ class Fake(Inferer):
         return results if len(self.protocols) > 1 else results[self.protocols[0]]
 
 
-def evaluate(scans, protocols=BOTH, handler=None, batch_size=1, decollate=True):
+def evaluate(scans, protocols=BOTH, handler=None, batch_size=1, decollate=True, extra=False):
     handler = handler or VolumeScores(protocols, NAMES, fold=3)
     evaluator = SupervisedEvaluator(
         device=torch.device("cpu"),
@@ -70,6 +70,9 @@ def evaluate(scans, protocols=BOTH, handler=None, batch_size=1, decollate=True):
         val_handlers=[handler],
         decollate=decollate,
     )
+    if extra:
+        add = {"spread": torch.ones(1, 3, *SHAPE)}
+        evaluator.add_event_handler(IterationEvents.FORWARD_COMPLETED, lambda engine: engine.state.output.update(add))
     evaluator.run()
     return handler, evaluator
 
@@ -132,6 +135,12 @@ def test_cases_are_kept_for_scans_that_hold_the_class_without_their_volumes():
     case = handler.cases[0]
     assert (case.protocols, case.slice_index, case.image.shape) == (BOTH, 1, (12, 14))
     assert all(getattr(case, name).base is None for name in ("image", "label", "predictions", "label_pixels"))
+
+
+@pytest.mark.parametrize("decollate", [True, False])
+def test_outputs_beside_the_prediction_are_passed_over(decollate):
+    plain, extended = (evaluate([make_scan(0)], decollate=decollate, extra=extra)[0] for extra in (False, True))
+    assert extended.scores == plain.scores
 
 
 def test_scans_are_called_after_their_files_where_they_have_no_name():

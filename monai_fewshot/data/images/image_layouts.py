@@ -23,7 +23,7 @@ SHOWN = 10
 COCO_PARTS = ("train2014", "val2014")
 
 Image = dict[str, Any]
-Found = tuple[list[Image], dict[int, str]]
+ImagesAndClasses = tuple[list[Image], dict[int, str]]
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -77,14 +77,14 @@ def listed_images(list_file: Path, folder: Path) -> Iterator[Image]:
     return ({"name": name, "image": str(image), "label": str(mask)} for name, (image, mask) in pairs.items())
 
 
-def _plain(folder: Path) -> Found:
+def _plain(folder: Path) -> ImagesAndClasses:
     images = [{"name": file.stem, "image": str(file)} for file in image_files(folder)]
     return _some(images, folder), {}
 
 
 def _paired(
     folder: Path, images: str, masks: str, class_name: str = "foreground", threshold: int | None = None
-) -> Found:
+) -> ImagesAndClasses:
     """Pair the files of two folders by name, as the binary masks of one class."""
     for part in (images, masks):
         if not (folder / part).is_dir():
@@ -94,12 +94,12 @@ def _paired(
     return [{**image, "class_number": 1, **extra} for image in found], {1: class_name}
 
 
-def _pairs(folder: Path) -> Found:
+def _pairs(folder: Path) -> ImagesAndClasses:
     images, masks = next(names for names in PAIR_FOLDERS if all((folder / name).is_dir() for name in names))
     return _paired(folder, images, masks)
 
 
-def _class_folders(folder: Path) -> Found:
+def _class_folders(folder: Path) -> ImagesAndClasses:
     images: list[Image] = []
     names = sorted(child.name for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
     for number, name in enumerate(names, 1):
@@ -112,7 +112,7 @@ def _class_folders(folder: Path) -> Found:
     return _some(images, folder), dict(enumerate(names, 1))
 
 
-def _ph2(folder: Path) -> Found:
+def _ph2(folder: Path) -> ImagesAndClasses:
     root = folder / "PH2 Dataset images" if (folder / "PH2 Dataset images").is_dir() else folder
     cases = sorted(path for path in root.glob("IMD*") if path.is_dir())
     images = [file for case in cases for file in _files_under(case / f"{case.name}_Dermoscopic_Image")]
@@ -121,14 +121,14 @@ def _ph2(folder: Path) -> Found:
     return [{**image, "class_number": 1} for image in found], {1: "skin lesion"}
 
 
-def _pascal(folder: Path) -> Found:
+def _pascal(folder: Path) -> ImagesAndClasses:
     masks = image_files(_pascal_masks(folder))
     stems = {mask.stem for mask in masks}
     images = [file for file in image_files(folder / "JPEGImages") if file.stem in stems]
     return _pair(_named(images), _named(masks), folder), PASCAL_CLASSES
 
 
-def _coco(folder: Path) -> Found:
+def _coco(folder: Path) -> ImagesAndClasses:
     images: list[Image] = []
     for part in COCO_PARTS:
         if (folder / part).is_dir():
@@ -139,7 +139,7 @@ def _coco(folder: Path) -> Found:
     return _some(images, folder), COCO_CLASSES
 
 
-def _dataset_json(folder: Path) -> Found:
+def _dataset_json(folder: Path) -> ImagesAndClasses:
     scans = load_scans(folder)
     volumes = [scan["image"] for scan in scans if Path(scan["image"]).suffix.lower() not in IMAGE_SUFFIXES]
     if volumes:
@@ -152,7 +152,7 @@ def _dataset_json(folder: Path) -> Found:
     return [{**scan, **(binary if "label" in scan else {})} for scan in scans], names
 
 
-LAYOUTS: dict[str, Callable[[Path], Found]] = {
+LAYOUTS: dict[str, Callable[[Path], ImagesAndClasses]] = {
     "dataset_json": _dataset_json,
     "pairs": _pairs,
     "class_folders": _class_folders,
