@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
 from .convergence_stop import ConvergenceStop
-from .episode_scores import EpisodeScores
 from .mean_loss import MeanLossOverProcesses
 from .network_loader import NetworkLoader
 from .output_files import OutputFiles, write_index
@@ -13,7 +12,6 @@ from .volume_scores import VolumeScores, overall_metrics
 __all__ = [
     "BestModelSaver",
     "ConvergenceStop",
-    "EpisodeScores",
     "FinalModelSaver",
     "MeanLossOverProcesses",
     "NetworkLoader",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ignite.engine import Events
 from ignite.handlers import ProgressBar
 from monai.config import PathLike
 from monai.data import DataLoader
@@ -17,11 +18,18 @@ from monai.inferers import Inferer, SimpleInferer
 from torch.utils.data import Subset
 
 from monai_fewshot.data import IMAGE_AFFINE, AnnotatedEpisodes, check_output_dir
-from monai_fewshot.handlers import EpisodeScores
 from monai_fewshot.inferers import RANDOM_EPISODES
-from monai_fewshot.metrics import ScanScore, write_scores
+from monai_fewshot.metrics import MaskAgreement, ScanScore, compute_mask_agreement, write_scores
 from monai_fewshot.networks.nets import FewShotSegmenter
-from monai_fewshot.utils import gather_in_first, load_network, num_processes, process_rank, run_in_first, run_together
+from monai_fewshot.utils import (
+    IGNORED,
+    gather_in_first,
+    load_network,
+    num_processes,
+    process_rank,
+    run_in_first,
+    run_together,
+)
 from monai_fewshot.visualize import EPISODE_WORDS, SliceCase, capture_case, write_report
 
 __all__ = ["EpisodeEvaluation"]
@@ -124,25 +132,31 @@ class EpisodeEvaluation:
     def _segment(self, run: int, numbers: Sequence[int]) -> dict[int, list[ScanScore]]:
         if not numbers:
             return {}
-        handler = EpisodeScores(self.hd95)
+        batches: list[MaskAgreement] = []
         evaluator = SupervisedEvaluator(
             device=next(self.network.parameters()).device,
             val_data_loader=DataLoader(Subset(self.episodes, numbers), batch_size=self.batch_size),
             network=self.network,
             inferer=self.inferer,
             prepare_batch=PrepareBatchExtraInput(["support_image", "support_label"]),
-            val_handlers=[handler],
             decollate=False,
         )
         if process_rank() == 0:
             ProgressBar(desc=f"run {run}").attach(evaluator)
+        evaluator.add_event_handler(
+            Events.ITERATION_COMPLETED, lambda engine: batches.append(self._compare(**engine.state.output))
+        )
         evaluator.run()
-        rows = zip(numbers, handler.counts.tolist(), handler.distances.tolist(), strict=True)
-        return {number: self._scores(run, number, *row) for number, *row in rows}
+        rows = zip(*(torch.cat(parts).tolist() for parts in zip(*batches, strict=True)), strict=True)
+        return {number: self._scores(run, number, *row) for number, row in zip(numbers, rows, strict=True)}
 
-    def _scores(
-        self, run: int, number: int, counts: Sequence[Sequence[int]], distances: Sequence[float]
-    ) -> list[ScanScore]:
+    def _compare(self, pred: torch.Tensor, label: torch.Tensor, **_further: Any) -> MaskAgreement:
+        """Compare the class of the highest logit with the label, where that is not ignored."""
+        classes = torch.arange(1, pred.shape[1], device=pred.device).view(1, -1, 1, 1)
+        predicted = (pred.argmax(1, keepdim=True) == classes) & (label != IGNORED)
+        return compute_mask_agreement(predicted, label == classes, hd95=self.hd95)
+
+    def _scores(self, run: int, number: int, *agreement: Sequence[Any]) -> list[ScanScore]:
         slices, values, _ = self.episodes.plan(number)
         names = [self._name(place) for place in slices]
         return [
@@ -160,7 +174,7 @@ class EpisodeEvaluation:
                 label_voxels=truth,
                 predicted_voxels=predicted,
             )
-            for value, (truth, predicted, both), distance in zip(values, counts, distances, strict=True)
+            for value, truth, predicted, both, distance in zip(values, *agreement, strict=True)
         ]
 
     def _name(self, place: int) -> str:
