@@ -13,6 +13,8 @@ import pytest
 import torch
 from monai.bundle import ConfigWorkflow
 
+from monai_fewshot.utils import root_cause
+
 BUNDLES = Path(__file__).parents[2] / "bundles"
 SMALL = {
     "adnet": {"encoder#channels": [4, 8], "encoder#out_channels": 8},
@@ -56,10 +58,7 @@ def refusal(bundle, *names, **settings):
     """Why a configuration cannot be run."""
     with pytest.raises(RuntimeError) as failure:
         run(bundle, *names, **settings)
-    error = failure.value
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return str(error)
+    return str(root_cause(failure.value))
 
 
 def load(path):
