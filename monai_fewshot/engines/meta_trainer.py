@@ -109,15 +109,15 @@ class MetaTrainer(Trainer):
                 EpisodeKeys.SUPPORT_LABEL,
             )
         }
-        image, label, *support = moved.values()
-        check_episode(*support, image)
+        image, label, support_image, support_label = moved.values()
+        check_episode(support_image, support_label, image)
         engine.state.output = {str(key): tensor for key, tensor in moved.items()}
         engine.network.train()
         step = engine.meta_gradient(
             engine.network.task_loss,
             engine.network.start,
-            tuple(support),
-            tuple(x.unflatten(0, (len(support[0]), -1)) for x in (image, label)),
+            (support_image, support_label),
+            tuple(x.unflatten(0, (len(support_image), -1)) for x in (image, label)),
             engine.network.rate_factors,
         )
         engine.fire_event(IterationEvents.FORWARD_COMPLETED)
