@@ -8,7 +8,7 @@ from .dicom.series import DicomSeries, DicomTree, find_series, read_series, sele
 from .dicom.series_checks import series_problems
 from .dicom.series_reader import SeriesReader
 from .episodes.annotated_slices import AnnotatedSlices
-from .episodes.episodes import AnnotatedEpisodes, Episodes, PseudoLabelEpisodes
+from .episodes.episodes import AnnotatedEpisodes, Episodes, PseudoLabelEpisodes, collate_episodes
 from .episodes.exemplar_samples import ExemplarSamples
 from .episodes.exemplars import BackgroundKind, background_images, choose_exemplars, organ_free_slices, take_slices
 from .episodes.mask_split_episodes import MaskSplitEpisodes
@@ -93,6 +93,7 @@ __all__ = [
     "choose_exemplars",
     "choose_folds",
     "class_numbers",
+    "collate_episodes",
     "cross_validation_folds",
     "few_shot_fold_classes",
     "find_series",

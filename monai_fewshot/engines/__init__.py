@@ -3,7 +3,7 @@
 
 from .exemplar_training import ExemplarTraining, PrepareBatchSamples
 from .meta_trainer import MetaTrainer
-from .prepare_batch import PrepareBatchEpisode, PrepareBatchTask
+from .prepare_batch import PrepareBatchEpisode
 from .pseudo_labeling import pseudo_labels
 
 __all__ = [
@@ -11,6 +11,5 @@ __all__ = [
     "MetaTrainer",
     "PrepareBatchEpisode",
     "PrepareBatchSamples",
-    "PrepareBatchTask",
     "pseudo_labels",
 ]

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from monai_fewshot.meta import MetaGradient, MetaStep
+from monai_fewshot.networks.blocks import check_episode
 from monai_fewshot.networks.nets import MetaLearnedSegmenter
 from monai_fewshot.utils import EpisodeKeys, num_processes
 
@@ -44,8 +45,8 @@ class MetaTrainer(Trainer):
     Args:
         device: where tasks are moved to.
         max_epochs: number of epochs.
-        train_data_loader: batches of tasks as of :class:`~monai_fewshot.data.TaskEpisodes`, of a
-            ``torch.utils.data.DataLoader``.
+        train_data_loader: batches of E tasks with B queries, as of :class:`~monai_fewshot.data.TaskEpisodes` and
+            :func:`~monai_fewshot.data.collate_episodes`, of a ``torch.utils.data.DataLoader``.
         network: what is learned, on the device.
         optimizer: of the network's parameters.
         meta_gradient: how.
@@ -59,6 +60,7 @@ class MetaTrainer(Trainer):
         train_handlers: as in MONAI.
 
     Raises:
+        ValueError: during the run, where supports and queries do not fit together.
         RuntimeError: during the run, where too many meta-steps in a row had to leave out a task, with a diagnosis.
     """
 
@@ -107,13 +109,15 @@ class MetaTrainer(Trainer):
                 EpisodeKeys.SUPPORT_LABEL,
             )
         }
+        image, label, support_image, support_label = moved.values()
+        check_episode(support_image, support_label, image)
         engine.state.output = {str(key): tensor for key, tensor in moved.items()}
         engine.network.train()
         step = engine.meta_gradient(
             engine.network.task_loss,
             engine.network.start,
-            (moved[EpisodeKeys.SUPPORT_IMAGE], moved[EpisodeKeys.SUPPORT_LABEL]),
-            (moved[EpisodeKeys.IMAGE], moved[EpisodeKeys.LABEL]),
+            (support_image, support_label),
+            tuple(x.unflatten(0, (len(support_image), -1)) for x in (image, label)),
             engine.network.rate_factors,
         )
         engine.fire_event(IterationEvents.FORWARD_COMPLETED)

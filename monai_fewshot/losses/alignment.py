@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from monai.utils import LossReduction
 from torch.nn.modules.loss import _Loss
 
+from monai_fewshot.networks.blocks import TrainingOutput, TrainingTarget, repeat_episodes
 from monai_fewshot.utils import num_processes
 
 __all__ = ["AlignmentLoss", "EpisodeLoss"]
@@ -66,7 +65,7 @@ class AlignmentLoss(_Loss):
 
 
 class EpisodeLoss(_Loss):
-    """Segmentation loss on the query plus, where the network returns them, alignment on the support images.
+    """Segmentation loss on the query plus what else the network returns: alignment on the support, an auxiliary loss.
 
     The query's cross-entropy is an average over the weighted pixels of the whole batch, so that episodes of larger
     objects count more. In a process group the batch is that of all its processes: the mean of their losses is the loss
@@ -78,39 +77,52 @@ class EpisodeLoss(_Loss):
     Args:
         background_weight: weight of background pixels in the cross-entropy; that of every class is 1.
         alignment_weight: weight of the alignment loss.
-        ignore_index: label of query pixels that do not count.
+        auxiliary_weight: weight of the network's auxiliary loss, such as ADNet's threshold.
+        ignore_index: label of query pixels that do not count in the cross-entropy.
+        segmentation: compares the query's logits and labels instead of the cross-entropy; for example a loss of MONAI.
     """
 
-    def __init__(self, background_weight: float = 0.05, alignment_weight: float = 1.0, ignore_index: int = 255) -> None:
+    def __init__(
+        self,
+        background_weight: float = 0.05,
+        alignment_weight: float = 1.0,
+        auxiliary_weight: float = 1.0,
+        ignore_index: int = 255,
+        segmentation: torch.nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.background_weight = background_weight
         self.alignment_weight = alignment_weight
+        self.auxiliary_weight = auxiliary_weight
         self.ignore_index = ignore_index
+        self.segmentation = segmentation
         self.alignment = AlignmentLoss()
 
-    def forward(
-        self, input: torch.Tensor | Sequence[torch.Tensor], target: tuple[torch.Tensor, torch.Tensor]
-    ) -> torch.Tensor:
-        """Compare an episode's logits with its labels.
+    def forward(self, input: TrainingOutput, target: TrainingTarget) -> torch.Tensor:
+        """Compare what a network returns in training with an episode's labels.
 
         Args:
-            input: query logits (B, N+1, *S), alone or with support logits (B, K, N+1, *S).
-            target: query label (B, 1, *S) and support label (B or 1, K, 1, *S).
+            input: the network's.
+            target: labels of query and support.
 
         Returns:
             A scalar.
         """
-        label, support_label = target
-        logits, support_logits = (input, None) if isinstance(input, torch.Tensor) else input
-        label = label[:, 0].long()
+        compare = self._cross_entropy if self.segmentation is None else self.segmentation
+        loss = compare(input.logits, target.label)
+        if input.support_logits is not None and self.alignment_weight:
+            support_label = repeat_episodes(target.support_label, len(input.support_logits))
+            loss = loss + self.alignment_weight * self.alignment(input.support_logits, support_label)
+        if input.auxiliary_loss is not None and self.auxiliary_weight:
+            loss = loss + self.auxiliary_weight * input.auxiliary_loss
+        return loss
+
+    def _cross_entropy(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        label = target[:, 0].long()
         counted = label != self.ignore_index
         weight = torch.where(label > 0, 1.0, self.background_weight) * counted
-        pixel_loss = F.cross_entropy(logits.float(), label, ignore_index=self.ignore_index, reduction="none")
-        loss = (pixel_loss * weight).sum() / _mean_over_processes(weight.sum()).clamp(min=1e-5)
-        if support_logits is None or self.alignment_weight == 0:
-            return loss
-        support_label = support_label.expand(support_logits.shape[0], *support_label.shape[1:])
-        return loss + self.alignment_weight * self.alignment(support_logits, support_label)
+        loss = F.cross_entropy(logits.float(), label, ignore_index=self.ignore_index, reduction="none")
+        return (loss * weight).sum() / _mean_over_processes(weight.sum()).clamp(min=1e-5)
 
 
 def _mean_over_processes(number: torch.Tensor) -> torch.Tensor:

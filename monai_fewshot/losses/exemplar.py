@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from monai.losses import DiceLoss
 from torch.nn.modules.loss import _Loss
 
-from monai_fewshot.networks.blocks import class_masks
+from monai_fewshot.networks.blocks import TrainingOutput, class_masks
 from monai_fewshot.utils import num_processes
 
 from .prototype_contrast import PrototypeContrastLoss
@@ -85,11 +85,12 @@ class ExemplarLoss(_Loss):
         self.segmentation = ClassLoss() if segmentation is None else segmentation
         self.contrast = PrototypeContrastLoss() if contrast is None else contrast
 
-    def forward(self, input: tuple[torch.Tensor, torch.Tensor], target: torch.Tensor) -> torch.Tensor:
+    def forward(self, input: TrainingOutput, target: torch.Tensor) -> torch.Tensor:
         """Compare what a network gives with labels.
 
         Args:
-            input: logits (B P, N+1, *S) and embedding (B P, E, *s) of the P images of B samples, sample after sample.
+            input: with logits (B P, N+1, *S) and embedding (B P, E, *s) of the P images of B samples, sample after
+                sample.
             target: labels (B, P, 1, *S), 0 background, 1..N the classes, 255 ignored.
 
         Returns:
@@ -98,7 +99,7 @@ class ExemplarLoss(_Loss):
         Raises:
             ValueError: where logits and labels do not fit, or a sample has more images than there are weights.
         """
-        logits, embedding = input
+        logits = input.logits
         parts = target.shape[1]
         if len(logits) != target.shape[0] * parts or parts > len(self.weights):
             raise ValueError(
@@ -112,7 +113,7 @@ class ExemplarLoss(_Loss):
                 for part, weight in enumerate(self.weights[:parts])
             ]
         ).sum()
-        return loss + self.contrast_weight * self.contrast(embedding, logits) if self.contrast_weight else loss
+        return loss + self.contrast_weight * self.contrast(input.embedding, logits) if self.contrast_weight else loss
 
 
 def _mean_over_processes(count: torch.Tensor) -> torch.Tensor:

@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch.nn.modules.loss import _Loss
+
+from monai_fewshot.networks.blocks import TrainingOutput, TrainingTarget
 
 __all__ = ["SurrogateLoss"]
 
@@ -36,22 +35,22 @@ class SurrogateLoss(_Loss):
         self.few_shot = few_shot
         self.weight = weight
 
-    def forward(self, input: tuple[Any, torch.Tensor], target: Sequence[torch.Tensor]) -> torch.Tensor:
+    def forward(self, input: TrainingOutput, target: TrainingTarget) -> torch.Tensor:
         """Compare both branches with their targets.
 
         Args:
-            input: output of the few-shot branch, and restored intensities (B, U, C, *S) as logits.
-            target: labels of query and support, and the original intensities (B, U, C, *S), 0 to 1.
+            input: the network's, with a reconstruction.
+            target: the episodes', with the originals.
 
         Returns:
             A scalar.
 
         Raises:
-            ValueError: where restored and original images differ in shape.
+            ValueError: where restored or original images are missing, or differ in shape.
         """
-        segmented, restored = input
-        label, support_label, original = target
-        if restored.shape != original.shape:
-            raise ValueError(f"Restored images {tuple(restored.shape)} do not fit originals {tuple(original.shape)}.")
+        restored, original = input.reconstruction, target.reconstruction
+        if restored is None or original is None or restored.shape != original.shape:
+            shapes = [None if x is None else tuple(x.shape) for x in (restored, original)]
+            raise ValueError(f"Restored images {shapes[0]} do not fit originals {shapes[1]}.")
         restoration = F.binary_cross_entropy_with_logits(restored.float(), original.float())
-        return self.few_shot(segmented, (label, support_label)) + self.weight * restoration
+        return self.few_shot(input, target) + self.weight * restoration

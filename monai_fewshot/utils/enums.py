@@ -16,11 +16,11 @@ class EpisodeKeys(StrEnum):
 
     - ``IMAGE``: query image, (B, C, *S).
     - ``LABEL``: query label, (B, 1, *S), 0 background, 1..N the episode's classes.
-    - ``SUPPORT_IMAGE``: support images, (B or 1, K, C, *S).
-    - ``SUPPORT_LABEL``: support labels, (B or 1, K, 1, *S), with the query's class numbers.
-    - ``SUPPORT_AFFINE``: of the support volumes, (B or 1, K, 4, 4), from array indices to mm.
+    - ``SUPPORT_IMAGE``: support images, (E, K, C, *S); E divides B, episode e serves B / E consecutive queries.
+    - ``SUPPORT_LABEL``: support labels, (E, K, 1, *S), with the query's class numbers.
+    - ``SUPPORT_AFFINE``: of the support volumes, (E, K, 4, 4), from array indices to mm.
     - ``SURROGATE_IMAGE``: corrupted images of a surrogate task, (B, U, C, *S).
-    - ``NUMBER``: number of a meta-learning task, (B,); such a task has several queries, image (B, Q, C, *S).
+    - ``NUMBER``: number of a meta-learning task, (E,).
     - ``SURROGATE_TARGET``: what they shall be restored to, (B, U, C, *S), intensities from 0 to 1.
     """
 

@@ -26,7 +26,7 @@ from monai.transforms import AsDiscreted
 from monai.utils import CommonKeys, set_determinism
 from torch.nn.parallel import DistributedDataParallel
 
-from monai_fewshot.data import EpisodeSampler, NumberedSamples, check_output_dir
+from monai_fewshot.data import EpisodeSampler, NumberedSamples, check_output_dir, collate_episodes
 from monai_fewshot.engines import PrepareBatchEpisode
 from monai_fewshot.handlers import BestModelSaver, FinalModelSaver, MeanLossOverProcesses, TrainingCheckpoints
 from monai_fewshot.inferers import AutocastInferer
@@ -87,7 +87,9 @@ def episode_loader(dataset: NumberedSamples, batch_size: int) -> DataLoader:
         dataset: draws the episodes, on the device.
         batch_size: of all processes together.
     """
-    return DataLoader(dataset, batch_size=share_of_batch(batch_size), sampler=EpisodeSampler(dataset), num_workers=0)
+    sampler = EpisodeSampler(dataset)
+    size = share_of_batch(batch_size)
+    return DataLoader(dataset, batch_size=size, sampler=sampler, num_workers=0, collate_fn=collate_episodes)
 
 
 def episode_trainer(
@@ -161,7 +163,9 @@ def episode_validator(
     sampler = DistributedSampler(dataset, even_divisible=False, shuffle=False) if num_processes() > 1 else None
     return SupervisedEvaluator(
         device=torch.device(device),
-        val_data_loader=DataLoader(dataset, batch_size=batch_size, sampler=sampler, num_workers=0),
+        val_data_loader=DataLoader(
+            dataset, batch_size=batch_size, sampler=sampler, num_workers=0, collate_fn=collate_episodes
+        ),
         network=network,
         inferer=inferer or AutocastInferer(SimpleInferer(), dtype),
         prepare_batch=prepare_batch or PrepareBatchExtraInput([EpisodeKeys.SUPPORT_IMAGE, EpisodeKeys.SUPPORT_LABEL]),

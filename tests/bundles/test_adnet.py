@@ -14,6 +14,7 @@ import torch
 from image_bundles import BUNDLES, classes_of_mask, load, run, workflow
 
 from monai_fewshot.losses import EpisodeLoss
+from monai_fewshot.networks.blocks import TrainingOutput, TrainingTarget
 from monai_fewshot.networks.encoders import DilatedResNetEncoder
 
 pytestmark = pytest.mark.default_dtype
@@ -63,9 +64,10 @@ def test_the_loss_adds_the_threshold_to_that_of_the_episode(training):
     loss = training.parser.get_parsed_content("loss")
     generator = torch.Generator().manual_seed(0)
     logits, turned = torch.randn(2, 2, 8, 8, generator=generator), torch.randn(2, 1, 2, 8, 8, generator=generator)
-    target = torch.ones(2, 1, 8, 8), torch.ones(2, 1, 1, 8, 8)
-    expected = EpisodeLoss(0.1)((logits, turned), target) - 0.5
-    torch.testing.assert_close(loss((logits, turned, torch.tensor(-0.5)), target), expected)
+    target = TrainingTarget(torch.ones(2, 1, 8, 8), torch.ones(2, 1, 1, 8, 8))
+    output = TrainingOutput(logits, turned)
+    expected = EpisodeLoss(0.1)(output, target) - 0.5
+    torch.testing.assert_close(loss(output._replace(auxiliary_loss=torch.tensor(-0.5)), target), expected)
 
 
 def test_every_scan_and_class_is_scored(training, dataset_dir, folder, tmp_path):

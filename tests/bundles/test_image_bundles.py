@@ -167,7 +167,7 @@ def test_the_papers_settings(shapes, lesions, saliency, tmp_path):
     assert found.get_parsed_content("loss").background_weight == 1.0
     network = found.get_parsed_content("network_def")
     assert network.mix.in_channels == 2 * 3 * 128
-    assert not network.freeze_encoder
+    assert not network.encoder.frozen
     assert found.get_parsed_content("optimizer").param_groups[0]["weight_decay"] == 1e-5
 
 

@@ -20,7 +20,7 @@ from monai.handlers import LrScheduleHandler
 from torch import nn
 from torch.func import functional_call
 
-from monai_fewshot.data import EpisodeSampler, SliceStack, TaskEpisodes
+from monai_fewshot.data import EpisodeSampler, SliceStack, TaskEpisodes, collate_episodes
 from monai_fewshot.engines import MetaTrainer
 from monai_fewshot.handlers import TrainingCheckpoints
 from monai_fewshot.losses import DiceBCELoss
@@ -62,7 +62,7 @@ def trainer_of(network, items, batch_size=4, max_epochs=1, method=None, optimize
     return MetaTrainer(
         device="cpu",
         max_epochs=max_epochs,
-        train_data_loader=DataLoader(items, batch_size=batch_size),
+        train_data_loader=DataLoader(items, batch_size=batch_size, collate_fn=collate_episodes),
         network=network,
         optimizer=torch.optim.SGD(network.parameters(), LR) if optimizer is None else optimizer,
         meta_gradient=MAML(network.inner) if method is None else method,
@@ -337,7 +337,9 @@ def training(folder, resume=False, epochs=4):
     trainer = MetaTrainer(
         device="cpu",
         max_epochs=epochs,
-        train_data_loader=DataLoader(dataset, batch_size=2, sampler=EpisodeSampler(dataset)),
+        train_data_loader=DataLoader(
+            dataset, batch_size=2, sampler=EpisodeSampler(dataset), collate_fn=collate_episodes
+        ),
         network=network,
         optimizer=optimizer,
         meta_gradient=MAML(network.inner),

@@ -159,10 +159,10 @@ def train(samples: Any, stacks: dict[str, SliceStack], network: Any, loss: Any, 
     return waits.found
 
 
-def pseudo_labels(network: Any, loss: Any = None) -> list[str]:
+def pseudo_labels(network: Any) -> list[str]:
     slices = stack()
     samples = PseudoLabelEpisodes(slices, 8, shots=2, augmentation=AUGMENTATION)
-    return train(samples, {"stack": slices}, network, loss or EpisodeLoss())
+    return train(samples, {"stack": slices}, network, EpisodeLoss())
 
 
 def annotated(network: Any) -> list[str]:
@@ -239,7 +239,7 @@ def mistake(make: Callable[[torch.Tensor], Any]) -> list[str]:
 CASES: dict[str, Callable[[], list[str]]] = {
     "ALPNet": lambda: pseudo_labels(ALPNet(2, encoder(), train_window=2)),
     "PANet": lambda: pseudo_labels(PANet(2, encoder())),
-    "ADNet": lambda: pseudo_labels(ADNet(2, encoder()), lambda out, target: EpisodeLoss()(out[:2], target) + out[2]),
+    "ADNet": lambda: pseudo_labels(ADNet(2, encoder())),
     "SE-Net": lambda: annotated(FewShotSENet(2, conditioner_channels=2, channels=4, num_levels=2)),
     "MaskSplit": mask_split,
     "surrogate task": surrogate,

@@ -35,7 +35,7 @@ def _episode(batch=2, size=32):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_convolutions_in_that_type_and_similarities_in_float32(dtype):
     network = ALPNet(2, _Encoder())
-    logits, support_logits = AutocastInferer(SimpleInferer(), dtype)(_episode()[0], network, *_episode()[1:])
+    logits, support_logits, *_ = AutocastInferer(SimpleInferer(), dtype)(_episode()[0], network, *_episode()[1:])
     assert network.encoder.seen == [dtype]
     assert (logits.dtype, support_logits.dtype) == (torch.float32, torch.float32)
     (logits.sum() + support_logits.sum()).backward()

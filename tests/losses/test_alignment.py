@@ -8,8 +8,10 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from monai.losses import DiceLoss
 
 from monai_fewshot.losses import AlignmentLoss, EpisodeLoss
+from monai_fewshot.networks.blocks import TrainingOutput, TrainingTarget
 
 
 def _random(batch=2, shots=3, classes=1, size=(6, 5), ignored=False, seed=0):
@@ -127,7 +129,7 @@ def test_query_loss_is_the_weighted_cross_entropy(classes, background_weight):
             weight = background_weight if value == 0 else 1.0
             total -= weight * log_probability[b, value, i, j].item()
             weights += weight
-    loss = EpisodeLoss(background_weight)(logits, (label, torch.zeros(2, 1, 1, 6, 5)))
+    loss = EpisodeLoss(background_weight)(TrainingOutput(logits), TrainingTarget(label, torch.zeros(2, 1, 1, 6, 5)))
     assert loss.item() == pytest.approx(total / weights, rel=1e-5)
 
 
@@ -137,7 +139,7 @@ def _loss_of_a_part(rank, folder):
     support_logits, support_label = _random(classes=2)
     own = slice(rank, rank + 1)
     logits = logits[own].requires_grad_()
-    loss = EpisodeLoss()((logits, support_logits[own]), (label[own], support_label[own]))
+    loss = EpisodeLoss()(TrainingOutput(logits, support_logits[own]), TrainingTarget(label[own], support_label[own]))
     loss.backward()
     torch.save((loss.detach(), logits.grad), f"{folder}/{rank}.pt")
     dist.destroy_process_group()
@@ -148,7 +150,7 @@ def test_the_mean_over_processes_is_the_loss_of_the_global_batch(tmp_path):
     losses, gradients = zip(*(torch.load(tmp_path / f"{rank}.pt") for rank in range(2)), strict=True)
     (logits, label), (support_logits, support_label) = _episode(2), _random(classes=2)
     logits.requires_grad_()
-    whole = EpisodeLoss()((logits, support_logits), (label, support_label))
+    whole = EpisodeLoss()(TrainingOutput(logits, support_logits), TrainingTarget(label, support_label))
     whole.backward()
     assert losses[0] != losses[1]
     torch.testing.assert_close(torch.stack(losses).mean(), whole.detach())
@@ -157,7 +159,9 @@ def test_the_mean_over_processes_is_the_loss_of_the_global_batch(tmp_path):
 
 def test_a_query_that_counts_nowhere_adds_nothing():
     logits, label = _episode(1)
-    loss = EpisodeLoss()(logits, (torch.full_like(label, 255), torch.zeros(2, 1, 1, 6, 5)))
+    loss = EpisodeLoss()(
+        TrainingOutput(logits), TrainingTarget(torch.full_like(label, 255), torch.zeros(2, 1, 1, 6, 5))
+    )
     assert loss == 0
 
 
@@ -165,24 +169,47 @@ def test_other_ignored_values():
     logits, label = _episode()
     other = torch.where(label == 255, 7.0, label)
     support = torch.zeros(2, 1, 1, 6, 5)
-    torch.testing.assert_close(
-        EpisodeLoss(ignore_index=7)(logits, (other, support)), EpisodeLoss()(logits, (label, support))
-    )
+    found = EpisodeLoss(ignore_index=7)(TrainingOutput(logits), TrainingTarget(other, support))
+    torch.testing.assert_close(found, EpisodeLoss()(TrainingOutput(logits), TrainingTarget(label, support)))
 
 
 @pytest.mark.parametrize("weight", [1.0, 0.3, 0.0])
 def test_alignment_is_added(weight):
     logits, label = _episode()
     support_logits, support_label = _random()
-    target = (label, support_label)
-    query = EpisodeLoss()(logits, target)
-    loss = EpisodeLoss(alignment_weight=weight)((logits, support_logits), target)
+    target = TrainingTarget(label, support_label)
+    query = EpisodeLoss()(TrainingOutput(logits), target)
+    loss = EpisodeLoss(alignment_weight=weight)(TrainingOutput(logits, support_logits), target)
     torch.testing.assert_close(loss, query + weight * AlignmentLoss()(support_logits, support_label))
 
 
-def test_one_support_for_all_queries():
+@pytest.mark.parametrize("weight", [1.0, 0.3, 0.0])
+def test_the_auxiliary_loss_is_added(weight):
     logits, label = _episode()
-    support_logits, support_label = _random()
-    shared = EpisodeLoss()((logits, support_logits), (label, support_label[:1]))
-    repeated = EpisodeLoss()((logits, support_logits), (label, support_label[:1].expand(2, -1, -1, -1, -1)))
-    torch.testing.assert_close(shared, repeated)
+    target = TrainingTarget(label, torch.zeros(2, 1, 1, 6, 5))
+    query = EpisodeLoss()(TrainingOutput(logits), target)
+    loss = EpisodeLoss(auxiliary_weight=weight)(TrainingOutput(logits, auxiliary_loss=torch.tensor(-0.7)), target)
+    torch.testing.assert_close(loss, query - weight * 0.7)
+
+
+def test_a_loss_of_monai_takes_the_place_of_the_cross_entropy():
+    logits, label = _episode(2)
+    label[label == 255] = 0
+    support_logits, support_label = _random(classes=2)
+    target = TrainingTarget(label, support_label)
+    dice = DiceLoss(softmax=True, to_onehot_y=True)
+    found = EpisodeLoss(segmentation=dice)(TrainingOutput(logits, support_logits), target)
+    torch.testing.assert_close(found, dice(logits, label) + AlignmentLoss()(support_logits, support_label))
+
+
+@pytest.mark.parametrize("episodes", [1, 2])
+def test_a_support_counts_with_each_of_its_queries(episodes):
+    logits, label = (torch.cat([x, x.flip(0)]) for x in _episode())
+    support_logits, support_label = _random(batch=4)
+    support_label = support_label[:episodes]
+    shared = EpisodeLoss()(TrainingOutput(logits, support_logits), TrainingTarget(label, support_label))
+    repeated = torch.stack([support_label[query * episodes // 4] for query in range(4)])
+    expected = EpisodeLoss()(TrainingOutput(logits, support_logits), TrainingTarget(label, repeated))
+    torch.testing.assert_close(shared, expected)
+    with pytest.raises(ValueError, match=r"4 queries cannot be dealt out to 3 episodes, of shape \(3, 3, 1, 6, 5\)"):
+        EpisodeLoss()(TrainingOutput(logits, support_logits), TrainingTarget(label, repeated[:3]))

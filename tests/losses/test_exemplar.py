@@ -9,6 +9,7 @@ import torch
 from monai.losses import DiceCELoss
 
 from monai_fewshot.losses import ClassLoss, ExemplarLoss, PrototypeContrastLoss
+from monai_fewshot.networks.blocks import TrainingOutput
 
 
 @pytest.fixture
@@ -78,7 +79,7 @@ def test_parts_are_weighted_and_the_contrast_is_of_all(batch, parts):
     logits, embedding, label = batch
     logits, embedding, label = logits[: 2 * parts], embedding[: 2 * parts], label[:, :parts]
     contrast = PrototypeContrastLoss(include_background=True, generator=torch.Generator().manual_seed(3))
-    found = ExemplarLoss((1.0, 0.5, 0.25), 0.1, contrast=contrast)((logits, embedding), label)
+    found = ExemplarLoss((1.0, 0.5, 0.25), 0.1, contrast=contrast)(TrainingOutput(logits, embedding=embedding), label)
     order = [[sample * parts + part for sample in range(2)] for part in range(parts)]
     weights = (1.0, 0.5, 0.25)
     expected = sum(weights[p] * ClassLoss()(logits[order[p]], label[:, p]) for p in range(parts))
@@ -88,7 +89,7 @@ def test_parts_are_weighted_and_the_contrast_is_of_all(batch, parts):
 
 def test_without_contrast_the_embedding_has_no_gradient(batch):
     logits, embedding, label = batch
-    ExemplarLoss(contrast_weight=0.0)((logits, embedding), label).backward()
+    ExemplarLoss(contrast_weight=0.0)(TrainingOutput(logits, embedding=embedding), label).backward()
     assert embedding.grad is None
     assert logits.grad.any()
 
@@ -96,6 +97,6 @@ def test_without_contrast_the_embedding_has_no_gradient(batch):
 def test_what_does_not_fit_is_refused(batch):
     logits, embedding, label = batch
     with pytest.raises(ValueError, match=r"Logits \(5, 4, 8, 8\) do not fit labels \(2, 3, 1, 8, 8\)"):
-        ExemplarLoss()((logits[:5], embedding), label)
+        ExemplarLoss()(TrainingOutput(logits[:5], embedding=embedding), label)
     with pytest.raises(ValueError, match=r"\(B, P, 1, \*S\) with P up to 2"):
-        ExemplarLoss((1.0, 1.0))((logits, embedding), label)
+        ExemplarLoss((1.0, 1.0))(TrainingOutput(logits, embedding=embedding), label)

@@ -15,6 +15,7 @@ from torch._inductor.decomposition import select_decomp_table
 
 from monai_fewshot.losses import EpisodeLoss
 from monai_fewshot.networks import network_preparation, prepare_network
+from monai_fewshot.networks.blocks import TrainingTarget
 from monai_fewshot.networks.encoders import DilatedResNetEncoder, UNetEncoder, VGG16Encoder
 from monai_fewshot.networks.nets import ALPNet
 from monai_fewshot.utils import compiler_error
@@ -32,7 +33,7 @@ def _episodes(seed=0, batch=2, size=64):
     image, support = (torch.rand(batch, 1, size, size, generator=generator) for _ in range(2))
     label = torch.zeros(batch, 1, size, size)
     label[:, :, 10:40, 16:48] = 1
-    return (image, support[:, None], label[:, None]), (label, label[:, None])
+    return (image, support[:, None], label[:, None]), TrainingTarget(label, label[:, None])
 
 
 def _step(network, seed=0, size=64):

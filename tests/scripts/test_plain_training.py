@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from monai_fewshot.losses import EpisodeLoss
+from monai_fewshot.networks.blocks import TrainingTarget
 from monai_fewshot.networks.encoders import UNetEncoder
 from monai_fewshot.networks.nets import ALPNet
 
@@ -43,8 +44,10 @@ def test_the_plain_loss_is_the_loss_of_the_package(network, rows, columns):
     image, mask, support_image, _ = episode = _episode(rows, columns)
     expected, logits = plain_loss(network.encoder, episode, 4, 0.1)
     output = network(image, support_image[None], mask[None])
-    torch.testing.assert_close(output[0], logits, atol=1e-4, rtol=0)
-    torch.testing.assert_close(EpisodeLoss(0.1)(output, (mask, mask[None])), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(output.logits, logits, atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        EpisodeLoss(0.1)(output, TrainingTarget(mask, mask[None])), expected, atol=1e-5, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize(("rows", "columns"), BOXES)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from monai.data import list_data_collate
 
 from monai_fewshot.data.scans.slices import SliceStack
 from monai_fewshot.transforms import AugmentationDraw, EpisodeAugmentation
@@ -16,7 +17,7 @@ from monai_fewshot.utils import IGNORED, EpisodeKeys, device_tensor
 
 from .numbered_samples import NumberedSamples, numbered_random
 
-__all__ = ["AnnotatedEpisodes", "Episodes", "PseudoLabelEpisodes"]
+__all__ = ["AnnotatedEpisodes", "Episodes", "PseudoLabelEpisodes", "collate_episodes"]
 
 
 class EpisodePlan(NamedTuple):
@@ -269,6 +270,22 @@ class AnnotatedEpisodes(Episodes):
         others = [s for s in self.slices[value] if s != query_scan]
         chosen = random.choice(others, self.shots, replace=len(others) < self.shots)
         return [int(random.choice(self.slices[value][scan])) for scan in chosen]
+
+
+def collate_episodes(episodes: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """Make a batch of E episodes, as ``collate_fn`` of a data loader.
+
+    Args:
+        episodes: of one query each, (C, H, W), or of Q queries, (Q, C, H, W), as meta-learning tasks have them.
+
+    Returns:
+        Supports by episode, (E, K, ...), and the B queries of all episodes in a row, (B, ...).
+    """
+    batch = list_data_collate(episodes)
+    support = batch.get(EpisodeKeys.SUPPORT_IMAGE)
+    if support is not None and batch[EpisodeKeys.IMAGE].ndim == support.ndim:
+        batch |= {key: batch[key].flatten(0, 1) for key in (EpisodeKeys.IMAGE, EpisodeKeys.LABEL)}
+    return batch
 
 
 def slices_by_class_and_scan(stack: SliceStack, classes: Sequence[int]) -> dict[int, dict[int, np.ndarray]]:

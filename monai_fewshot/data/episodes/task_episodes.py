@@ -33,7 +33,8 @@ class TaskEpisodes(Episodes):
     the lesions of another, or one organ's slices. It has a label value of its own; in a task it is foreground, 1. An
     exclusive task has K support images and Q queries of one pool, a mixed one as many of each of several pools. Images
     of a pool are of different scans, and a task's supports and queries too: where scans show several pools, and a pool
-    shows in too few others, a query may be of a scan that is the support of another pool.
+    shows in too few others, a query may be of a scan that is the support of another pool. A data loader needs
+    :func:`collate_episodes`, which makes batches of E supports for B queries of tasks.
 
     Based on: Khadka et al., "Meta-learning with implicit gradients in a few-shot setting for medical image
     segmentation", Computers in Biology and Medicine 2022, section 4.1, https://arxiv.org/abs/2106.03223.

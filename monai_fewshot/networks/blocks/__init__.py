@@ -1,6 +1,7 @@
 # Copyright (c) monai_fewshot contributors
 # SPDX-License-Identifier: Apache-2.0
 
+from .episodes import TrainingOutput, TrainingTarget, check_episode, repeat_episodes
 from .image_norm import ImageNorm, with_image_norm
 from .logits import class_masks, foreground_logits
 from .mixed_attention import ExternalAttention, GaussianAxialAttention, LocalWindowAttention, gaussian_axial_attention
@@ -30,8 +31,11 @@ __all__ = [
     "LocalWindowAttention",
     "MixedTransformerBlock",
     "PrototypeSet",
+    "TrainingOutput",
+    "TrainingTarget",
     "UpsamplingDecoder",
     "WindowSummary",
+    "check_episode",
     "class_masks",
     "class_similarity",
     "foreground_logits",
@@ -43,6 +47,7 @@ __all__ = [
     "masked_average",
     "partition_windows",
     "prototype_similarity",
+    "repeat_episodes",
     "shot_averages",
     "with_image_norm",
 ]

@@ -8,9 +8,6 @@ from typing import NamedTuple
 import torch
 from monai.networks.layers.factories import Pool
 
-from .logits import class_masks
-from .resize import linear_resize
-
 __all__ = [
     "PrototypeSet",
     "class_similarity",
@@ -63,21 +60,18 @@ def masked_average(features: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
         return masks @ features.flatten(2).mT / (masks.sum(2, keepdim=True) + 1e-5)
 
 
-def shot_averages(features: torch.Tensor, label: torch.Tensor, num_classes: int) -> tuple[torch.Tensor, torch.Tensor]:
+def shot_averages(features: torch.Tensor, masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Average features under the masks of each class in each shot, in float32.
 
     Args:
         features: (B, K, C, *s).
-        label: (B, K, 1, *S), 1..N the classes, whose masks are brought to the features' size.
-        num_classes: N.
+        masks: (B, K, N, *s), weights from 0 to 1.
 
     Returns:
         Averages (B, K, N, C), zeros where the shot does not show the class, and (B, K, N), 1 where it does, else 0.
     """
-    masks = linear_resize(class_masks(label.flatten(0, 1), num_classes)[:, 1:], features.shape[3:])
-    pooled = masked_average(features.flatten(0, 1).float(), masks)
-    shown = (masks.flatten(2).sum(2) > 0).to(pooled.dtype)
-    return pooled.unflatten(0, features.shape[:2]), shown.unflatten(0, features.shape[:2])
+    pooled = masked_average(features.flatten(0, 1).float(), masks.flatten(0, 1)).unflatten(0, features.shape[:2])
+    return pooled, (masks.flatten(3).sum(3) > 0).to(pooled.dtype)
 
 
 def local_average(x: torch.Tensor, window: int) -> torch.Tensor:

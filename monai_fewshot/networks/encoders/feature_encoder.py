@@ -30,9 +30,11 @@ class FeatureEncoder(nn.Module, ABC):
     Attributes:
         checkpointing: whether activations inside a block are computed again in the backward pass instead of kept:
             less memory, a third more arithmetic, the same gradients.
+        frozen: whether :meth:`freeze` was called.
     """
 
     checkpointing = False
+    frozen = False
 
     def __init__(
         self,
@@ -77,6 +79,15 @@ class FeatureEncoder(nn.Module, ABC):
         For networks that use the levels alone, in which nothing would train it.
         """
 
+    def freeze(self) -> None:
+        """Keep the parameters and the statistics of normalization as they are, in training too."""
+        self.frozen = True
+        self.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> FeatureEncoder:
+        """Set the mode; a frozen encoder stays in evaluation mode."""
+        return super().train(mode and not self.frozen)
+
     def check_image(self, image: torch.Tensor) -> torch.Tensor:
         """Check the shape of an image, and repeat a single channel where the encoder allows it.
 
@@ -114,7 +125,7 @@ class FeatureEncoder(nn.Module, ABC):
         Returns:
             Its output.
         """
-        if not (self.checkpointing and torch.is_grad_enabled()):
+        if self.frozen or not (self.checkpointing and torch.is_grad_enabled()):
             return block(*inputs)
         if torch.compiler.is_compiling():
             return checkpoint(block, *inputs, use_reentrant=False)

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
 from .adnet import ADNet
-from .aligning_segmenter import AligningSegmenter
 from .alpnet import ALPNet
 from .embedding_network import EmbeddingNetwork
 from .few_shot_segmenter import FewShotSegmenter
@@ -18,7 +17,6 @@ from .tiled_prototype_net import TiledPrototypeNet
 __all__ = [
     "ADNet",
     "ALPNet",
-    "AligningSegmenter",
     "EmbeddingNetwork",
     "FewShotSENet",
     "FewShotSegmenter",

@@ -3,33 +3,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import nn
 
-from monai_fewshot.networks.blocks import (
-    PrototypeSet,
-    class_masks,
-    linear_resize,
-    local_average,
-    masked_average,
-    prototype_similarity,
-)
+from monai_fewshot.networks.blocks import PrototypeSet, local_average, masked_average, prototype_similarity
 
-from .aligning_segmenter import AligningSegmenter
+from .prototype_segmenter import PrototypeSegmenter
 
 __all__ = ["ALPNet"]
 
 
-class ALPNet(AligningSegmenter):
+class ALPNet(PrototypeSegmenter):
     """Prototypical network with adaptive local prototypes.
 
     The support's features are averaged over the cells of a grid and under each class's mask. A cell that one class
     fills becomes a local prototype of that class. The query is segmented by its cosine similarity to the prototypes.
 
-    In training the segmentation is also turned round: the query with its predicted mask serves as the support of the
-    support images, and ``forward`` returns their logits too, for :class:`monai_fewshot.losses.EpisodeLoss`.
+    In training the query with its predicted mask also segments the support images (prototype alignment), see
+    :class:`PrototypeSegmenter`.
 
     Based on: Ouyang et al., "Self-supervision with Superpixels: Training Few-shot Medical Image Segmentation without
     Annotation", ECCV 2020, section 3.2, https://arxiv.org/abs/2007.09886. With ``local_prototypes=False`` class-level
@@ -60,6 +53,8 @@ class ALPNet(AligningSegmenter):
         torch.Size([5, 2, 32, 32])
     """
 
+    aligns_unseen: ClassVar[bool] = True
+
     def __init__(
         self,
         spatial_dims: int,
@@ -71,28 +66,15 @@ class ALPNet(AligningSegmenter):
         local_prototypes: bool = True,
         align: bool = True,
     ) -> None:
-        super().__init__()
-        if spatial_dims not in (2, 3):
-            raise ValueError(f"spatial_dims must be 2 or 3, got {spatial_dims}.")
-        if num_classes < 1 or train_window < 1 or eval_window < 1:
-            raise ValueError(
-                "num_classes, train_window and eval_window must be 1 or more, "
-                f"got {num_classes}, {train_window} and {eval_window}."
-            )
+        super().__init__(spatial_dims, encoder, num_classes, align)
+        if train_window < 1 or eval_window < 1:
+            raise ValueError(f"train_window and eval_window must be 1 or more, got {train_window} and {eval_window}.")
         if not 0 < threshold < 1:
             raise ValueError(f"threshold must lie between 0 and 1, got {threshold}.")
-        self.encoder = encoder
-        self.spatial_dims = spatial_dims
-        self.num_classes = num_classes
         self.train_window = train_window
         self.eval_window = eval_window
         self.threshold = threshold
         self.local_prototypes = local_prototypes
-        self.align = align
-
-    def prototypes(self, features: torch.Tensor, label: torch.Tensor) -> PrototypeSet:
-        """Pool prototypes of the N+1 classes, background first; see :meth:`pool_prototypes`."""
-        return self.pool_prototypes(features, self._masks(label, features.shape[3:]))
 
     def scores(self, features: torch.Tensor, context: PrototypeSet) -> torch.Tensor:
         """Score features (B, F, *s) by their similarity to all prototypes of a class; returns (B, N+1, *s)."""
@@ -102,8 +84,8 @@ class ALPNet(AligningSegmenter):
         """Pool local and class-level prototypes.
 
         Args:
-            features: (B, K, F, *s).
-            masks: (B, K, N+1, *s), background first, from 0 to 1.
+            features: (E, K, F, *s).
+            masks: (E, K, N+1, *s), background first, from 0 to 1.
 
         Returns:
             Prototypes of the N+1 classes. The last class-level prototype is the average over the shots.
@@ -125,18 +107,3 @@ class ALPNet(AligningSegmenter):
         foreground = torch.arange(masks.shape[2], device=masks.device).view(1, -1, 1) > 0
         used = torch.cat([use_cells & foreground & present, ~use_cells], dim=2)
         return PrototypeSet(local.transpose(2, 3).flatten(1, 2), owned * use_cells, pooled, used.to(local.dtype))
-
-    def align_support(
-        self, query: torch.Tensor, scores: torch.Tensor, support: torch.Tensor, size: Sequence[int]
-    ) -> torch.Tensor:
-        """Segment the support (B, K, F, *s) with the query and its predicted mask; returns (B, K, N+1, *size)."""
-        masks = class_masks(scores.argmax(1, keepdim=True), self.num_classes)
-        prototypes = self.pool_prototypes(query.unsqueeze(1), masks.unsqueeze(1))
-        shots = support.shape[1]
-        repeated = PrototypeSet(*(x.repeat_interleave(shots, 0) for x in prototypes))
-        turned = prototype_similarity(support.flatten(0, 1), repeated)
-        return linear_resize(turned, size).unflatten(0, support.shape[:2])
-
-    def _masks(self, label: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-        """Bring labels (B, K, 1, *S) to masks (B, K, N+1, *s) of the features' size."""
-        return linear_resize(class_masks(label.flatten(0, 1), self.num_classes), size).unflatten(0, label.shape[:2])

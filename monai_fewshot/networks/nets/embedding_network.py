@@ -6,14 +6,16 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from monai_fewshot.networks.blocks import TrainingOutput
+
 __all__ = ["EmbeddingNetwork"]
 
 
 class EmbeddingNetwork(nn.Module):
     """A segmentation network that gives the output of one of its layers too, for losses on embeddings.
 
-    In training :meth:`forward` returns logits and embedding, in evaluation the logits alone, so that inferers and
-    metrics take it as any other network. The weights keep their names under ``network.``.
+    In training :meth:`forward` returns logits and embedding by name, in evaluation the logits alone, so that inferers
+    and metrics take it as any other network. The weights keep their names under ``network.``.
 
     Args:
         network: from images (B, C, *S) to logits (B, N+1, *S); where it returns several outputs, as in deep
@@ -26,8 +28,8 @@ class EmbeddingNetwork(nn.Module):
     Example:
         >>> from monai.networks.nets import BasicUNet
         >>> network = EmbeddingNetwork(BasicUNet(2, 1, 4, features=(4, 4, 8, 8, 16, 4)), "down_4")
-        >>> logits, embedding = network(torch.rand(2, 1, 32, 32))
-        >>> logits.shape, embedding.shape
+        >>> output = network(torch.rand(2, 1, 32, 32))
+        >>> output.logits.shape, output.embedding.shape
         (torch.Size([2, 4, 32, 32]), torch.Size([2, 16, 2, 2]))
     """
 
@@ -42,7 +44,7 @@ class EmbeddingNetwork(nn.Module):
         self._found: list[torch.Tensor] = []
         names[layer].register_forward_hook(self._keep)
 
-    def forward(self, image: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, image: torch.Tensor) -> torch.Tensor | TrainingOutput:
         """Segment images.
 
         Args:
@@ -51,10 +53,8 @@ class EmbeddingNetwork(nn.Module):
         Returns:
             Logits (B, N+1, *S); in training with the embedding (B, E, *s).
         """
-        if not self.training:
-            return _first(self.network(image))
         logits = _first(self.network(image))
-        return logits, self._found.pop()
+        return TrainingOutput(logits, embedding=self._found.pop()) if self.training else logits
 
     def _keep(self, _module: nn.Module, _inputs: object, output: torch.Tensor | tuple[torch.Tensor, ...]) -> None:
         if self.training:

@@ -9,23 +9,28 @@ from typing import Any, ClassVar
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map
 
-__all__ = ["FewShotSegmenter", "check_support"]
+from monai_fewshot.networks.blocks import TrainingOutput, check_episode, repeat_episodes
+
+__all__ = ["FewShotSegmenter"]
 
 
 class FewShotSegmenter(nn.Module, ABC):
-    """A network that segments a query image after the example of annotated support images.
+    """A network that segments query images, using annotated support images as the example.
 
     A method is split into what depends on the support alone, what depends on the query alone, and the two together,
     so that an inferer computes each of the first two once. Sub-classes implement :meth:`encode_support` and
     :meth:`classify`, and :meth:`encode_query` where part of the work on the query does not need the support.
 
+    A batch has E episodes of K support images each, and B queries. E is B or a divisor of B: episode e serves the
+    B / E consecutive queries from number e B / E on.
+
     A context is a tensor, or a tuple, named tuple or dictionary of tensors, whose first dimension is the episode.
-    A context of batch 1 serves any number of queries.
 
     Attributes:
         separate_contexts: whether contexts are too large to be copied for every query. An inferer then hands them over
-            one at a time, each with all its queries.
+            one at a time, each with all its queries, and :meth:`classify` takes those of E episodes.
     """
 
     separate_contexts: ClassVar[bool] = False
@@ -35,11 +40,14 @@ class FewShotSegmenter(nn.Module, ABC):
         """Compute everything that depends on the support alone: prototypes, conditioning activations, weights.
 
         Args:
-            support_image: (B, K, C, *S).
-            support_label: (B, K, 1, *S), 0 background, 1..N the classes.
+            support_image: (E, K, C, *S).
+            support_label: (E, K, 1, *S), 0 background, 1..N the classes; other values belong to no class.
 
         Returns:
-            The context, batch first.
+            The context, episodes first.
+
+        Raises:
+            ValueError: where images and labels do not fit together.
         """
 
     @abstractmethod
@@ -48,7 +56,7 @@ class FewShotSegmenter(nn.Module, ABC):
 
         Args:
             features: what :meth:`encode_query` returned for B queries.
-            context: what :meth:`encode_support` returned, of batch B or 1.
+            context: what :meth:`encode_support` returned, of B episodes or one.
             size: spatial size of the logits.
 
         Returns:
@@ -71,48 +79,50 @@ class FewShotSegmenter(nn.Module, ABC):
 
         Args:
             image: (B, C, *S).
-            context: what :meth:`encode_support` returned, of batch B or 1.
+            context: what :meth:`encode_support` returned, of E episodes.
 
         Returns:
             Logits (B, N+1, *S).
+
+        Raises:
+            ValueError: where E does not divide B.
         """
-        return self.classify(self.encode_query(image), context, image.shape[2:])
+        return self.classify(self.encode_query(image), self.repeat_context(context, len(image)), image.shape[2:])
 
     def forward(
         self, image: torch.Tensor, support_image: torch.Tensor, support_label: torch.Tensor
-    ) -> torch.Tensor | tuple[torch.Tensor, ...]:
-        """Segment queries after the example of their supports.
+    ) -> torch.Tensor | TrainingOutput:
+        """Segment queries, using their supports as the example.
 
         Args:
             image: (B, C, *S).
-            support_image: (B or 1, K, C, *S).
-            support_label: (B or 1, K, 1, *S).
+            support_image: (E, K, C, *S).
+            support_label: (E, K, 1, *S).
 
         Returns:
-            Logits (B, N+1, *S); in training a method may return a tuple of them and what else its loss needs.
+            In training the logits (B, N+1, *S) and what else the method's loss needs, by name. In evaluation mode the
+            logits alone, which MONAI's evaluators, inferers and metrics take as those of any other network.
+
+        Raises:
+            ValueError: where support and queries do not fit together.
         """
-        return self.segment(image, self.encode_support(support_image, support_label))
+        check_episode(support_image, support_label, image)
+        logits = self.segment(image, self.encode_support(support_image, support_label))
+        return TrainingOutput(logits) if self.training else logits
 
+    def repeat_context(self, context: Any, queries: int) -> Any:
+        """Repeat the context of each episode for its queries.
 
-def check_support(support_image: torch.Tensor, support_label: torch.Tensor, spatial_dims: int) -> None:
-    """Check that images and labels of a support fit together.
+        Args:
+            context: what :meth:`encode_support` returned, of E episodes.
+            queries: number of queries B.
 
-    Args:
-        support_image: (B, K, C, *S).
-        support_label: (B, K, 1, *S).
-        spatial_dims: 2 or 3.
+        Returns:
+            The context as :meth:`classify` takes it: of B episodes, or as it is if it is of one, or too large to copy.
 
-    Raises:
-        ValueError: where they do not.
-    """
-    dims = spatial_dims + 3
-    if support_image.ndim != dims or support_label.ndim != dims:
-        raise ValueError(
-            f"support_image and support_label need {dims} dimensions, (B, K, C, *S) and (B, K, 1, *S), "
-            f"got shapes {tuple(support_image.shape)} and {tuple(support_label.shape)}."
-        )
-    if support_label.shape != (*support_image.shape[:2], 1, *support_image.shape[3:]):
-        raise ValueError(
-            f"support_image {tuple(support_image.shape)} and support_label {tuple(support_label.shape)} differ in "
-            "episodes, shots or spatial size, or the label has more than one channel."
-        )
+        Raises:
+            ValueError: where E does not divide B.
+        """
+        if self.separate_contexts:
+            return context
+        return tree_map(lambda x: x if len(x) in (1, queries) else repeat_episodes(x, queries), context)

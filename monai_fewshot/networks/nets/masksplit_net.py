@@ -79,14 +79,13 @@ class MaskSplitNet(PrototypeSegmenter):
         freeze_encoder: bool = True,
         shots: str = "prototypes",
     ) -> None:
-        super().__init__()
+        super().__init__(spatial_dims, encoder, num_classes)
+        self.encoder: FeatureEncoder
         if shots not in ("prototypes", "predictions"):
             raise ValueError(f"shots is {shots!r}, must be 'prototypes' or 'predictions'.")
-        self.spatial_dims = spatial_dims
         encoder.remove_projection()
-        self.encoder = encoder
-        self.num_classes = num_classes
-        self.freeze_encoder = freeze_encoder
+        if freeze_encoder:
+            encoder.freeze()
         self.shots = shots
         widths = encoder.level_channels
         self.project = nn.ModuleList(_convolution(spatial_dims, width, channels) for width in widths)
@@ -99,16 +98,6 @@ class MaskSplitNet(PrototypeSegmenter):
             _convolution(spatial_dims, last, last // 2),
             Convolution(spatial_dims, last // 2, 1, kernel_size=1, conv_only=True),
         )
-        if freeze_encoder:
-            encoder.requires_grad_(False)
-        self.train()
-
-    def train(self, mode: bool = True) -> MaskSplitNet:
-        """Set the mode; a frozen trunk stays in evaluation mode."""
-        super().train(mode)
-        if self.freeze_encoder:
-            self.encoder.eval()
-        return self
 
     def encode_query(self, image: torch.Tensor) -> torch.Tensor:
         """Extract and project features.
@@ -119,8 +108,7 @@ class MaskSplitNet(PrototypeSegmenter):
         Returns:
             (B, L, F, *s), all levels at the size of the largest.
         """
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_encoder):
-            levels = self.encoder.levels(image)
+        levels = self.encoder.levels(image)
         size = [max(level.shape[axis] for level in levels) for axis in range(2, image.ndim)]
         projected = [project(level) for project, level in zip(self.project, levels, strict=True)]
         return torch.stack([linear_resize(level, size) for level in projected], dim=1)
@@ -147,9 +135,9 @@ class MaskSplitNet(PrototypeSegmenter):
         shown = context.shown.to(margins.dtype).reshape(-1, classes, shots, *[1] * (1 + dims))
         return foreground_logits((margins * shown).sum(2) / shown.sum(2).clamp(min=1))
 
-    def prototypes(self, features: torch.Tensor, label: torch.Tensor) -> ShotPrototypes:
-        """Average features (B, K, L, F, *s) under the masks of labels (B, K, 1, *S)."""
-        pooled, shown = shot_averages(features.flatten(2, 3), label, self.num_classes)
+    def pool_prototypes(self, features: torch.Tensor, masks: torch.Tensor) -> ShotPrototypes:
+        """Average features (E, K, L, F, *s) under masks (E, K, N+1, *s)."""
+        pooled, shown = shot_averages(features.flatten(2, 3), masks[:, :, 1:])
         vectors, shown = pooled.unflatten(3, features.shape[2:4]).transpose(1, 2), shown.transpose(1, 2)
         if self.shots == "predictions":
             return ShotPrototypes(vectors, shown)

@@ -12,7 +12,7 @@ from torch import nn
 from torch.func import functional_call, vmap
 
 from monai_fewshot.meta import InnerLoop, Parameters
-from monai_fewshot.networks.blocks import foreground_logits, linear_resize, with_image_norm
+from monai_fewshot.networks.blocks import check_episode, foreground_logits, linear_resize, with_image_norm
 from monai_fewshot.networks.encoders.weights import load_encoder_weights
 
 from .few_shot_segmenter import FewShotSegmenter
@@ -53,7 +53,7 @@ class MetaLearnedSegmenter(FewShotSegmenter):
         >>> from monai_fewshot.losses import DiceBCELoss
         >>> network = MetaLearnedSegmenter(AttentionUnet(2, 3, 1, (4, 8), (2,)), InnerLoop(2, 0.1), DiceBCELoss())
         >>> image, support, label = torch.rand(4, 3, 16, 16), torch.rand(1, 5, 3, 16, 16), torch.ones(1, 5, 1, 16, 16)
-        >>> network(image, support, label).shape
+        >>> network.eval()(image, support, label).shape
         torch.Size([4, 2, 16, 16])
     """
 
@@ -108,21 +108,16 @@ class MetaLearnedSegmenter(FewShotSegmenter):
         """Adapt the network to each episode's support.
 
         Args:
-            support_image: (B, K, C, *S).
-            support_label: (B, K, 1, *S), 0 background, 1..N the classes.
+            support_image: (E, K, C, *S).
+            support_label: (E, K, 1, *S), 0 background, 1..N the classes.
 
         Returns:
-            The adapted weights of each episode, (B, ...) each.
+            The adapted weights of each episode, (E, ...) each.
 
         Raises:
             ValueError: where images and labels do not fit together, or a support has no foreground.
         """
-        expected = (*support_image.shape[:2], 1, *support_image.shape[3:])
-        if support_label.shape != expected:
-            raise ValueError(
-                f"support_image {tuple(support_image.shape)} and support_label {tuple(support_label.shape)} do not "
-                "fit: expected (B, K, C, *S) and (B, K, 1, *S)."
-            )
+        check_episode(support_image, support_label)
         without = (~(support_label > 0).flatten(1).any(1)).nonzero().flatten().tolist()
         if without:
             raise ValueError(

@@ -56,8 +56,8 @@ class MTUNet(nn.Module):
 
     Example:
         >>> network = MTUNet(out_channels=3, stem_channels=(4, 8, 8), channels=(8, 16, 32))
-        >>> logits, embedding = network.forward_with_embedding(torch.zeros(2, 1, 64, 96))
-        >>> logits.shape, embedding.shape
+        >>> features = network.encode(torch.zeros(2, 1, 64, 96))
+        >>> network.decode(features).shape, features[-1].shape
         (torch.Size([2, 3, 64, 96]), torch.Size([2, 32, 2, 3]))
     """
 
@@ -117,22 +117,6 @@ class MTUNet(nn.Module):
             ValueError: if the image has other channels or another size.
         """
         return self.decode(self.encode(image))
-
-    def forward_with_embedding(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Segment, and give the embedding too.
-
-        Args:
-            image: as for :meth:`forward`.
-
-        Returns:
-            Logits (B, out_channels, H, W), and the embedding (B, channels[-1], h, w) of the bottleneck. With the three
-            Transformer levels of the defaults it has a vector for every 32 x 32 pixels, the last ones rounded up.
-
-        Raises:
-            ValueError: if the image has other channels or another size.
-        """
-        features = self.encode(image)
-        return self.decode(features), features[-1]
 
     def encode(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Encode.

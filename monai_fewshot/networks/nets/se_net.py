@@ -11,9 +11,9 @@ from monai.networks.blocks import Convolution
 from monai.networks.layers.factories import Pool
 from torch import nn
 
-from monai_fewshot.networks.blocks import class_masks, foreground_logits, linear_resize
+from monai_fewshot.networks.blocks import check_episode, class_masks, foreground_logits, linear_resize
 
-from .few_shot_segmenter import FewShotSegmenter, check_support
+from .few_shot_segmenter import FewShotSegmenter
 
 __all__ = ["FewShotSENet", "ShotGates"]
 
@@ -111,8 +111,8 @@ class FewShotSENet(FewShotSegmenter):
         """Run the conditioner arm on each shot and class.
 
         Args:
-            support_image: (B, K, C, *S).
-            support_label: (B, K, 1, *S), 0 background, 1..N the classes; other values belong to no class.
+            support_image: (E, K, C, *S).
+            support_label: (E, K, 1, *S), 0 background, 1..N the classes; other values belong to no class.
 
         Returns:
             Gates of every block.
@@ -120,7 +120,7 @@ class FewShotSENet(FewShotSegmenter):
         Raises:
             ValueError: where images and labels do not fit together.
         """
-        check_support(support_image, support_label, self.spatial_dims)
+        check_episode(support_image, support_label)
         masks = class_masks(support_label.flatten(0, 1), self.num_classes)[:, 1:]
         masks = masks.unflatten(0, support_label.shape[:2]).transpose(1, 2).unsqueeze(3)
         images = support_image.unsqueeze(1).expand(-1, self.num_classes, *support_image.shape[1:])

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from monai.networks.blocks import Convolution
 
-from monai_fewshot.networks.blocks import UpsamplingDecoder
+from monai_fewshot.networks.blocks import TrainingOutput, UpsamplingDecoder
 from monai_fewshot.networks.encoders.feature_encoder import FeatureEncoder
 
 from .few_shot_segmenter import FewShotSegmenter
@@ -41,8 +41,8 @@ class SurrogateNetwork(FewShotSegmenter):
         >>> from monai_fewshot.networks.nets import TiledPrototypeNet
         >>> network = SurrogateNetwork(TiledPrototypeNet(2, UNetEncoder(2, 3)))
         >>> image, support, label = torch.rand(2, 3, 64, 64), torch.rand(2, 1, 3, 64, 64), torch.ones(2, 1, 1, 64, 64)
-        >>> logits, restored = network(image, support, label, torch.rand(2, 5, 3, 64, 64))
-        >>> logits.shape, restored.shape
+        >>> output = network(image, support, label, torch.rand(2, 5, 3, 64, 64))
+        >>> output.logits.shape, output.reconstruction.shape
         (torch.Size([2, 2, 64, 64]), torch.Size([2, 5, 3, 64, 64]))
     """
 
@@ -75,22 +75,25 @@ class SurrogateNetwork(FewShotSegmenter):
         support_image: torch.Tensor,
         support_label: torch.Tensor,
         surrogate_image: torch.Tensor | None = None,
-    ) -> Any:
-        """Segment queries and, where there are any, restore surrogate images.
+    ) -> torch.Tensor | TrainingOutput:
+        """Segment queries and, in training, restore surrogate images where there are any.
 
         Args:
             image: (B, C, *S).
-            support_image: (B or 1, K, C, *S).
-            support_label: (B or 1, K, 1, *S).
+            support_image: (E, K, C, *S).
+            support_label: (E, K, 1, *S).
             surrogate_image: corrupted images (B, U, C, *S).
 
         Returns:
-            What the few-shot network returns; with surrogate images, that and the logits of their intensities
-            (B, U, C, *S).
+            What the few-shot network returns; in training with the reconstruction (B, U, C, *S).
         """
         segmented = self.few_shot(image, support_image, support_label)
-        if surrogate_image is None:
+        if surrogate_image is None or not self.training:
             return segmented
+        return segmented._replace(reconstruction=self.reconstruct(surrogate_image))
+
+    def reconstruct(self, surrogate_image: torch.Tensor) -> torch.Tensor:
+        """Restore corrupted images (B, U, C, *S); returns logits of their intensities, of the same shape."""
         features = self.few_shot.encode_query(surrogate_image.flatten(0, 1))
         restored = self.restore(self.decoder(features, surrogate_image.shape[3:]))
-        return segmented, restored.unflatten(0, surrogate_image.shape[:2])
+        return restored.unflatten(0, surrogate_image.shape[:2])

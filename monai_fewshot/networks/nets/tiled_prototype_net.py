@@ -54,26 +54,12 @@ class TiledPrototypeNet(PrototypeSegmenter):
         channels: Sequence[int] = (256, 128, 64),
         norm: str | tuple = "batch",
     ) -> None:
-        super().__init__()
-        self.spatial_dims = spatial_dims
-        self.encoder = encoder
-        self.num_classes = num_classes
+        super().__init__(spatial_dims, encoder, num_classes)
         self.mix = Convolution(
             spatial_dims, 2 * encoder.out_channels, channels[0], adn_ordering="NA", norm=norm, act="relu"
         )
         self.decoder = UpsamplingDecoder(spatial_dims, channels[0], channels[1:], norm=norm)
         self.decide = Convolution(spatial_dims, channels[-1], 1, kernel_size=1, conv_only=True)
-
-    def encode_query(self, image: torch.Tensor) -> torch.Tensor:
-        """Extract features.
-
-        Args:
-            image: (B, C, *S).
-
-        Returns:
-            (B, F, *s).
-        """
-        return self.encoder(image)
 
     def classify(self, features: torch.Tensor, context: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
         """Decode features beside prototypes.
@@ -94,7 +80,7 @@ class TiledPrototypeNet(PrototypeSegmenter):
         margins = self.decide(self.decoder(mixed, size))
         return foreground_logits(margins.unflatten(0, (batch, classes)))
 
-    def prototypes(self, features: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-        """Average features (B, K, F, *s) under the masks of labels (B, K, 1, *S); returns (B, N, F), float32."""
-        by_shot, shown = shot_averages(features, label, self.num_classes)
+    def pool_prototypes(self, features: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+        """Average features (E, K, F, *s) under masks (E, K, N+1, *s); returns (E, N, F), float32."""
+        by_shot, shown = shot_averages(features, masks[:, :, 1:])
         return by_shot.sum(1) / shown.sum(1).clamp(min=1).unsqueeze(2)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from monai.data import DataLoader
 
-from monai_fewshot.data import EpisodeSampler, SliceStack, TaskEpisodes
+from monai_fewshot.data import EpisodeSampler, SliceStack, TaskEpisodes, collate_episodes
 from monai_fewshot.transforms import EpisodeAugmentation, RandAffineElastic
 
 POOLS = (2, 5, 7)
@@ -214,11 +214,12 @@ def test_images_are_normalized_and_labels_not():
 
 def test_batches_of_an_epoch():
     tasks = _tasks(6)
-    batches = list(DataLoader(tasks, batch_size=2, sampler=EpisodeSampler(tasks)))
+    batches = list(DataLoader(tasks, batch_size=2, sampler=EpisodeSampler(tasks), collate_fn=collate_episodes))
     assert [batch["number"].tolist() for batch in batches] == [[0, 1], [2, 3], [4, 5]]
     assert batches[0]["support_image"].shape == (2, 2, 3, SIZE, SIZE)
-    assert batches[0]["label"].shape == (2, 3, 1, SIZE, SIZE)
-    torch.testing.assert_close(batches[1]["label"][1], tasks[3]["label"])
+    assert batches[0]["label"].shape == (6, 1, SIZE, SIZE)
+    for key in ("image", "label"):
+        torch.testing.assert_close(batches[1][key], torch.cat([tasks[2][key], tasks[3][key]]))
 
 
 def test_too_few_images_of_a_pool():

@@ -194,7 +194,8 @@ def test_shot_averages_are_those_of_each_mask_alone():
     features = torch.randn(2, 3, 5, 4, 6, generator=generator)
     label = torch.randint(0, 3, (2, 3, 1, 4, 6), generator=generator).float()
     label[1, 2] = 0
-    pooled, shown = shot_averages(features, label, 2)
+    masks = torch.cat([label == 1, label == 2], dim=2).float()
+    pooled, shown = shot_averages(features, masks)
     assert pooled.shape == (2, 3, 2, 5)
     for episode in range(2):
         for shot in range(3):

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from monai_fewshot.losses import EpisodeLoss
+from monai_fewshot.networks.blocks import TrainingTarget
 from monai_fewshot.networks.encoders import UNetEncoder
 from monai_fewshot.networks.nets import ADNet
 
@@ -66,9 +67,10 @@ def test_agrees_with_plain_loops(num_classes, shots):
 
 def test_the_query_segments_the_support_in_training():
     network, (image, support, label) = _network(threshold=-3.0).train(), _episode(shots=2)
-    logits, turned, penalty = network(image, support, label)
+    output = network(image, support, label)
+    turned = output.support_logits
     assert turned.shape == (2, 2, 2, 24, 30)
-    assert penalty.item() == pytest.approx(-3 / 20)
+    assert output.auxiliary_loss.item() == pytest.approx(-3 / 20)
     with torch.no_grad():
         features = network.encode_query(image)
         scores = network.scores(features, network.encode_support(support, label))
@@ -79,15 +81,16 @@ def test_the_query_segments_the_support_in_training():
                 expected = _probability(network.encode_query(support[b, k : k + 1])[0], prototype, -3.0)
                 margin = F.interpolate(torch.logit(expected.double())[None, None], image.shape[2:], mode="bilinear")
                 torch.testing.assert_close(turned[b, k, 1].double(), margin[0, 0], atol=1e-3, rtol=1e-3)
-    torch.testing.assert_close(logits, network.eval()(image, support, label))
+    torch.testing.assert_close(output.logits, network.eval()(image, support, label))
 
 
 def test_a_class_that_is_not_found_costs_no_alignment():
     network, (image, support, label) = _network(threshold=-19.999).train(), _episode()
-    logits, turned, _ = network(image, support, label)
-    assert (logits[:, 1] < 0).all()
-    assert (turned[:, :, 1] == -torch.inf).all()
-    both, alone = (EpisodeLoss()(found, (label[:, 0], label)) for found in ((logits, turned), logits))
+    output = network(image, support, label)
+    assert (output.logits[:, 1] < 0).all()
+    assert (output.support_logits[:, :, 1] == -torch.inf).all()
+    target = TrainingTarget(label[:, 0], label)
+    both, alone = (EpisodeLoss()(found, target) for found in (output, output._replace(support_logits=None)))
     assert both.item() == pytest.approx(alone.item())
 
 
@@ -100,23 +103,9 @@ def test_a_lower_threshold_finds_less():
 def test_every_weight_learns_the_threshold_among_them():
     torch.manual_seed(0)
     network, (image, support, label) = ADNet(2, UNetEncoder(2, 1, (4, 8), 6)).train(), _episode(size=(32, 32))
-    logits, turned, penalty = network(image, support, label)
-    (EpisodeLoss(0.1)((logits, turned), (label[:, 0], label)) + penalty).backward()
+    EpisodeLoss(0.1)(network(image, support, label), TrainingTarget(label[:, 0], label)).backward()
     assert [name for name, p in network.named_parameters() if p.grad is None] == []
     assert network.threshold.grad != 0
-
-
-def test_one_context_serves_any_number_of_queries():
-    network, (image, support, label) = _network().eval(), _episode(batch=3)
-    context = network.encode_support(support[:1], label[:1])
-    torch.testing.assert_close(network.segment(image, context), network(image, support[:1], label[:1]))
-
-
-def test_it_compiles_as_one_graph_that_gives_the_same():
-    network, episode = _network().train(), _episode()
-    compiled = torch.compile(network, backend="aot_eager", fullgraph=True)
-    for one, other in zip(compiled(*episode), network(*episode), strict=True):
-        torch.testing.assert_close(one, other)
 
 
 def test_arguments_out_of_range():

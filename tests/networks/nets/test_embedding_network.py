@@ -29,12 +29,12 @@ def unet():
 def test_the_embedding_is_the_layers_output(image):
     base = unet()
     network = EmbeddingNetwork(base, "down_4")
-    logits, embedding = network(image)
+    output = network(image)
     x = image
     for part in (base.conv_0, base.down_1, base.down_2, base.down_3, base.down_4):
         x = part(x)
-    torch.testing.assert_close(embedding, x)
-    torch.testing.assert_close(logits, base(image))
+    torch.testing.assert_close(output.embedding, x)
+    torch.testing.assert_close(output.logits, base(image))
 
 
 def test_in_evaluation_it_is_the_network(image):
@@ -45,7 +45,7 @@ def test_in_evaluation_it_is_the_network(image):
 
 def test_gradients_reach_the_encoder_through_the_embedding_alone(image):
     network = EmbeddingNetwork(unet(), "down_4")
-    network(image)[1].square().sum().backward()
+    network(image).embedding.square().sum().backward()
     moved = {name.split(".")[1] for name, p in network.named_parameters() if p.grad is not None and p.grad.any()}
     assert moved == {"conv_0", "down_1", "down_2", "down_3", "down_4"}
 
@@ -53,9 +53,9 @@ def test_gradients_reach_the_encoder_through_the_embedding_alone(image):
 def test_nothing_stays_behind(image):
     base = unet()
     network = EmbeddingNetwork(base, "down_4")
-    _, embedding = network(image)
+    embedding = network(image).embedding
     kept = weakref.ref(embedding)
-    del embedding, _
+    del embedding
     assert kept() is None
     with pytest.raises(RuntimeError):
         network(image[:, :, :3])
@@ -69,8 +69,8 @@ def test_a_copy_has_an_embedding_of_its_own(image):
         other.network.down_4.convs.conv_1.conv.bias += 1
     other.network.down_4.convs.conv_1.adn = torch.nn.Identity()
     network.network.down_4.convs.conv_1.adn = torch.nn.Identity()
-    expected = network(image)[1] + 1
-    torch.testing.assert_close(other(image)[1], expected)
+    expected = network(image).embedding + 1
+    torch.testing.assert_close(other(image).embedding, expected)
 
 
 def test_it_compiles_as_one_graph_in_training_and_evaluation(image):
@@ -78,8 +78,7 @@ def test_it_compiles_as_one_graph_in_training_and_evaluation(image):
     expected = network(image)
     network.compile(fullgraph=True, backend="aot_eager")
     for _ in range(2):
-        for one, other in zip(network(image), expected, strict=True):
-            torch.testing.assert_close(one, other)
+        torch.testing.assert_close(network(image), expected)
     assert network.eval()(image).shape == (2, 4, 32, 32)
 
 
@@ -91,10 +90,10 @@ def test_it_compiles_as_one_graph_in_training_and_evaluation(image):
     ],
 )
 def test_other_networks_of_monai(base, layer, image):
-    logits, embedding = EmbeddingNetwork(base, layer)(image)
-    assert logits.shape == (2, 4, 32, 32)
-    assert embedding.shape[0] == 2
-    assert embedding.ndim == 4
+    output = EmbeddingNetwork(base, layer)(image)
+    assert output.logits.shape == (2, 4, 32, 32)
+    assert output.embedding.shape[0] == 2
+    assert output.embedding.ndim == 4
 
 
 @pytest.mark.parametrize("layer", ["down_5", ""])

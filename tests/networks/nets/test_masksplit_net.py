@@ -117,7 +117,7 @@ def test_a_frozen_trunk_neither_learns_nor_drifts():
     network = MaskSplitNet(2, DilatedResNetEncoder(18, out_channels=None), channels=8, decoder_channels=(8, 8, 8))
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     network.train()
-    network(*_episode(size=(32, 32))).sum().backward()
+    network(*_episode(size=(32, 32))).logits.sum().backward()
     torch.optim.SGD([p for p in network.parameters() if p.requires_grad], 1.0).step()
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, before[name]) == name.startswith("encoder."), name
@@ -139,7 +139,7 @@ def test_a_frozen_trunk_neither_learns_nor_drifts():
 def test_every_weight_of_a_free_trunk_learns(encoder):
     network = MaskSplitNet(2, encoder(), channels=8, decoder_channels=(8, 8, 8), freeze_encoder=False).train()
     image, support, label = _episode(size=(48, 48))
-    network(image, support, label)[:, 1].square().mean().backward()
+    network(image, support, label).logits[:, 1].square().mean().backward()
     without = [name for name, p in network.named_parameters() if p.grad is None]
     assert without == []
 

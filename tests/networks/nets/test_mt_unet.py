@@ -49,7 +49,8 @@ def test_number_of_parameters_by_part():
 @pytest.mark.parametrize("size", [(16, 16), (32, 32), (48, 48), (80, 112), (224, 16), (144, 64), (224, 224)])
 def test_any_multiple_of_16(network, size):
     with torch.no_grad():
-        logits, embedding = network.forward_with_embedding(torch.randn(2, 1, *size))
+        features = network.encode(torch.randn(2, 1, *size))
+        logits, embedding = network.decode(features), features[-1]
     assert logits.shape == (2, 3, *size)
     assert embedding.shape == (2, 24, *(-(-edge // 32) for edge in size))
     assert logits.isfinite().all()
@@ -77,26 +78,24 @@ def test_other_images_named(network, shape):
 
 def test_embedding_is_the_last_of_the_features(network):
     image = torch.randn(2, 1, 96, 64)
-    logits, embedding = network.forward_with_embedding(image)
     features = network.encode(image)
     assert [tuple(x.shape[1:]) for x in features] == [
         (4, 96, 64), (6, 48, 32), (8, 24, 16), (8, 12, 8), (16, 6, 4), (24, 3, 2),
     ]  # fmt: skip
-    assert torch.equal(embedding, features[-1])
-    assert torch.equal(logits, network.decode(features))
-    assert torch.equal(logits, network(image))
+    assert torch.equal(network.decode(features), network(image))
 
 
 def test_embedding_is_the_output_of_the_last_level(network):
     image = torch.randn(2, 1, 96, 64)
     with torch.no_grad():
-        expected = network.train().forward_with_embedding(image)
+        features = network.train().encode(image)
         found = EmbeddingNetwork(network, "levels.2").train()(image)
-    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+    assert torch.equal(found.logits, network.decode(features))
+    assert torch.equal(found.embedding, features[-1])
 
 
 def test_a_loss_on_the_embedding_reaches_the_encoder_alone(network):
-    network.forward_with_embedding(torch.randn(2, 1, 64, 64))[1].square().sum().backward()
+    network.encode(torch.randn(2, 1, 64, 64))[-1].square().sum().backward()
     reached = {name.partition(".")[0] for name, p in network.named_parameters() if p.grad is not None}
     assert reached == {"stem", "to_tokens", "position", "levels", "halve"}
 
@@ -144,9 +143,9 @@ def test_position_embedding_is_interpolated(network):
 @pytest.mark.parametrize("channels", [(8, 16), (16, 8, 8), (8, 8, 16, 32)])
 def test_other_widths_and_depths(channels):
     network = MTUNet(out_channels=2, in_channels=2, stem_channels=(3, 5, 7), channels=channels)
-    logits, embedding = network.forward_with_embedding(torch.randn(2, 2, 112, 48))
-    assert logits.shape == (2, 2, 112, 48)
-    assert embedding.shape[1] == channels[-1]
+    features = network.encode(torch.randn(2, 2, 112, 48))
+    assert network.decode(features).shape == (2, 2, 112, 48)
+    assert features[-1].shape[1] == channels[-1]
 
 
 def test_mixed_precision(network):

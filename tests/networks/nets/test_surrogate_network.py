@@ -14,6 +14,7 @@ from torch import nn
 from monai_fewshot.data import AnnotatedEpisodes, SliceStack, SurrogateEpisodes
 from monai_fewshot.engines import PrepareBatchEpisode
 from monai_fewshot.losses import EpisodeLoss, SurrogateLoss
+from monai_fewshot.networks.blocks import TrainingOutput, TrainingTarget
 from monai_fewshot.networks.encoders import UNetEncoder
 from monai_fewshot.networks.nets import ALPNet, SurrogateNetwork, TiledPrototypeNet
 from monai_fewshot.transforms import Denoising, Inpainting, LocalShuffling
@@ -47,18 +48,17 @@ def test_without_surrogate_images_it_is_the_few_shot_network(kind):
 def test_in_training_both_branches_come_from_one_call(kind):
     network = SurrogateNetwork(_few_shot(kind)).train()
     image, support, label, surrogate = _episode()
-    segmented, restored = network(image, support, label, surrogate)
-    assert restored.shape == surrogate.shape
-    assert isinstance(segmented, tuple) == (kind is ALPNet)
-    loss = SurrogateLoss(EpisodeLoss(), 1.0)((segmented, restored), (label[:, 0], label, surrogate))
-    loss.backward()
+    output = network(image, support, label, surrogate)
+    assert output.reconstruction.shape == surrogate.shape
+    assert (output.support_logits is not None) == (kind is ALPNet)
+    SurrogateLoss(EpisodeLoss(), 1.0)(output, TrainingTarget(label[:, 0], label, surrogate)).backward()
     assert [name for name, p in network.named_parameters() if p.grad is None] == []
 
 
 def test_each_image_is_restored_from_its_own_features():
     network = SurrogateNetwork(_few_shot(TiledPrototypeNet)).eval()
-    image, support, label, surrogate = _episode()
-    _, restored = network(image, support, label, surrogate)
+    *_, surrogate = _episode()
+    restored = network.reconstruct(surrogate)
     features = network.few_shot.encoder(surrogate[1, 2][None])
     block = network.decoder.blocks[0]
     by_hand = network.restore(block(F.interpolate(features, surrogate.shape[3:], mode="bilinear", align_corners=False)))
@@ -71,16 +71,19 @@ def test_the_joint_loss_is_the_weighted_sum_of_equations_2_and_3():
     restored, original = torch.randn(2, 3, 1, 8, 8, generator=generator), torch.rand(2, 3, 1, 8, 8, generator=generator)
     label = (torch.rand(2, 1, 8, 8, generator=generator) > 0.5).float()
     few_shot = EpisodeLoss()
-    loss = SurrogateLoss(few_shot, 0.7)((segmented, restored), (label, label[:, None], original))
+    output, target = TrainingOutput(segmented, reconstruction=restored), TrainingTarget(label, label[:, None], original)
+    loss = SurrogateLoss(few_shot, 0.7)(output, target)
     x, y = original.double().numpy(), 1 / (1 + torch.exp(-restored.double())).numpy()
     by_hand = -np.mean(x * np.log(y) + (1 - x) * np.log(1 - y))
-    assert loss.item() == pytest.approx(few_shot(segmented, (label, label[:, None])).item() + 0.7 * by_hand, rel=1e-5)
-    best = SurrogateLoss(few_shot)((segmented, torch.logit(original, 1e-6)), (label, label[:, None], original))
+    assert loss.item() == pytest.approx(few_shot(output, target).item() + 0.7 * by_hand, rel=1e-5)
+    perfect = torch.logit(original, 1e-6)
+    best = SurrogateLoss(few_shot)(output._replace(reconstruction=perfect), target)
     for shift in (-0.5, 0.5):
-        worse = torch.logit(original, 1e-6) + shift
-        assert SurrogateLoss(few_shot)((segmented, worse), (label, label[:, None], original)) > best
+        assert SurrogateLoss(few_shot)(output._replace(reconstruction=perfect + shift), target) > best
     with pytest.raises(ValueError, match=r"\(2, 3, 1, 8, 8\) do not fit originals \(2, 2, 1, 8, 8\)"):
-        SurrogateLoss(few_shot)((segmented, restored), (label, label[:, None], original[:, :2]))
+        SurrogateLoss(few_shot)(output, target._replace(reconstruction=original[:, :2]))
+    with pytest.raises(ValueError, match=r"Restored images None do not fit originals \(2, 3, 1, 8, 8\)"):
+        SurrogateLoss(few_shot)(TrainingOutput(segmented), target)
 
 
 @pytest.mark.parametrize("task", [Denoising(), Inpainting(), LocalShuffling()])

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from monai_fewshot.losses import EpisodeLoss
+from monai_fewshot.networks.blocks import TrainingTarget
 from monai_fewshot.networks.encoders import UNetEncoder, VGG16Encoder
 from monai_fewshot.networks.nets import TiledPrototypeNet
 
@@ -71,12 +72,6 @@ def test_a_shot_that_does_not_show_the_class_does_not_count():
     torch.testing.assert_close(network(image, support, label), network(image, support[:, :1], label[:, :1]))
 
 
-def test_one_context_serves_any_number_of_queries():
-    network, (image, support, label) = _network(), _episode(batch=3)
-    context = network.encode_support(support[:1], label[:1])
-    torch.testing.assert_close(network.segment(image, context), network(image, support[:1], label[:1]))
-
-
 def test_the_binary_softmax_is_the_sigmoid_of_the_margin():
     logits = _network()(*_episode())
     torch.testing.assert_close(logits.softmax(1)[:, 1], logits[:, 1].sigmoid())
@@ -92,17 +87,5 @@ def test_the_papers_encoder_brings_features_of_a_quarter_back_to_full_size():
 def test_every_weight_learns():
     network = _network().train()
     image, support, label = _episode()
-    EpisodeLoss()(network(image, support, label), (label[:, 0], label)).backward()
+    EpisodeLoss()(network(image, support, label), TrainingTarget(label[:, 0], label)).backward()
     assert [name for name, p in network.named_parameters() if p.grad is None] == []
-
-
-def test_supports_that_do_not_fit():
-    image, support, label = _episode(batch=3)
-    for wrong in ((support[:2], label[:2]), (support[..., :30], label[..., :30])):
-        with pytest.raises(ValueError, match=r"do not fit queries \(3, 3, 34, 40\): expected \(B or 1, K, C, \*S\)"):
-            _network()(image, *wrong)
-    for encode in (_network().encode_support, lambda *pair: _network()(image, *pair)):
-        with pytest.raises(ValueError, match=r"\(3, 1, 3, 34, 40\) and support_label \(2, 1, 1, 34, 40\) differ"):
-            encode(support, label[:2])
-        with pytest.raises(ValueError, match=r"support_image and support_label need 5 dimensions"):
-            encode(support[:, 0], label)
