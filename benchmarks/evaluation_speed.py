@@ -36,7 +36,7 @@ from torch import nn
 from monai_fewshot.apps.phantom import make_phantom_dataset
 from monai_fewshot.data import ScanEpisodes, load_class_names, load_folds, load_scans
 from monai_fewshot.inferers import FewShotVolumeInferer, get_protocol
-from monai_fewshot.inferers.support_choice import ScanPairing, choose_chunks, slice_similarity
+from monai_fewshot.inferers.support_choice import ScanPairing, choose_chunks
 from monai_fewshot.inferers.support_encoding import SupportScan, chunk_shots
 from monai_fewshot.networks.encoders import DilatedResNetEncoder, UNetEncoder, VGG16Encoder
 from monai_fewshot.networks.nets import ALPNet
@@ -106,16 +106,6 @@ def support_scan(episode: dict[str, Any], num_classes: int, device: str) -> Supp
     return SupportScan(image.to(device), label[0].to(device).long(), pixels)
 
 
-def filled_chunks(pixels: np.ndarray, image: torch.Tensor, support: SupportScan) -> tuple[np.ndarray, np.ndarray]:
-    """Return the chunk of each class and slice, the nearest one beyond the scored slices, and which are scored."""
-    pairing = ScanPairing(pixels, [support.pixels], lambda: [slice_similarity(image, support.image)])
-    chunks = choose_chunks(PROTOCOL, pairing)[..., 0]
-    scored = chunks >= 0
-    distance = np.abs(np.subtract.outer(np.arange(chunks.shape[1]), np.arange(chunks.shape[1])))
-    nearest = np.argmin(distance[None] + np.where(scored, 0, chunks.shape[1])[:, None], axis=2)
-    return np.maximum(np.take_along_axis(chunks, nearest, 1), 0), scored
-
-
 @torch.no_grad()
 def run_plain(
     episode: dict[str, Any], network: ALPNet, size: tuple[int, int], slices: np.ndarray, device: str
@@ -124,7 +114,8 @@ def run_plain(
     image, label = (episode[key].as_tensor().to(device) for key in ("image", "label"))
     num_classes = int(label.max())
     support = support_scan(episode, num_classes, device)
-    chunks, scored = filled_chunks(pixels_per_slice(label, num_classes), image, support)
+    scored, chunks = choose_chunks(PROTOCOL, ScanPairing(pixels_per_slice(label, num_classes), [support.pixels], list))
+    chunks = chunks[..., 0]
     shots = chunk_shots(PROTOCOL, [support])
     queries, support_images = (resize_slices(x.permute(3, 0, 1, 2), size) for x in (image, support.image))
     support_labels = resize_slices(support.label.permute(2, 0, 1)[:, None], size, mode="nearest")

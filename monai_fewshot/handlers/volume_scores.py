@@ -14,9 +14,9 @@ from monai.data import MetaTensor, decollate_batch
 from monai.utils import CommonKeys, MetaKeys, convert_to_numpy
 
 from monai_fewshot.data import IMAGE_AFFINE
-from monai_fewshot.inferers import Protocol, get_protocols
+from monai_fewshot.inferers import SegmentationProtocol, get_protocols
 from monai_fewshot.metrics import ScanScore, compute_mask_agreement, summarize
-from monai_fewshot.utils import file_of, pixels_per_slice
+from monai_fewshot.utils import EpisodeKeys, file_of, pixels_per_slice
 from monai_fewshot.visualize import SliceCase, capture_case
 
 __all__ = ["VolumeScores", "overall_metrics"]
@@ -43,8 +43,9 @@ class VolumeScores:
         protocols: a protocol or its name, or several, as the inferer has them.
         class_names: what the label values 1..N stand for.
         fold: cross-validation fold that the scans are queries of.
-        postprocessing: what becomes of the masks (N, H, W, D) of a scan, 0 and 1, before they are scored, such as
-            ``monai.transforms.KeepLargestConnectedComponent(is_onehot=True)``. None for nothing.
+        postprocessing: what becomes of the masks (N, H, W, D) of a scan, 0 and 1, before they are scored, given them
+            and the ``support_label`` of the batch, such as :class:`monai_fewshot.transforms.KeepSupportComponents`.
+            None for nothing.
 
     Attributes:
         scores: one :class:`~monai_fewshot.metrics.ScanScore` a scan, class and protocol, so far.
@@ -58,10 +59,10 @@ class VolumeScores:
 
     def __init__(
         self,
-        protocols: Protocol | str | Sequence[Protocol | str],
+        protocols: SegmentationProtocol | str | Sequence[SegmentationProtocol | str],
         class_names: Sequence[str],
         fold: int = 0,
-        postprocessing: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        postprocessing: Callable[[torch.Tensor, Any], torch.Tensor] | None = None,
     ) -> None:
         self.protocols = get_protocols(protocols)
         self.class_names = tuple(class_names)
@@ -88,13 +89,15 @@ class VolumeScores:
         for output, item in zip(outputs, batch, strict=True):
             image, label = output[CommonKeys.IMAGE], output[CommonKeys.LABEL]
             scan = str(item["name"]) if "name" in item else _file_name(image)
-            masks = self._masks(scan, output[CommonKeys.PRED])
+            masks = self._masks(scan, output[CommonKeys.PRED], item.get(EpisodeKeys.SUPPORT_LABEL))
             affine = convert_to_numpy(label.affine) if isinstance(label, MetaTensor) else np.eye(4)
             self.scores += self._score_scan(scan, label, masks, np.linalg.norm(affine[:3, :3], axis=0).tolist())
             arrays = {name: convert_to_numpy(mask) for name, mask in masks.items()}
             self.cases += self._capture(scan, _as_picture(image), convert_to_numpy(label)[0], arrays, affine)
 
-    def _masks(self, scan: str, margins: torch.Tensor | Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def _masks(
+        self, scan: str, margins: torch.Tensor | Mapping[str, torch.Tensor], support_label: Any
+    ) -> dict[str, torch.Tensor]:
         names = [protocol.name for protocol in self.protocols]
         by_name = {names[0]: margins} if isinstance(margins, torch.Tensor) else margins
         channels = {name: len(tensor) for name, tensor in by_name.items()}
@@ -104,10 +107,10 @@ class VolumeScores:
                 f"{len(self.class_names) + 1} (background and {', '.join(self.class_names)}) for {names}: give it and "
                 "the inferer the same protocols and classes."
             )
-        return {name: self._postprocess(by_name[name].as_subclass(torch.Tensor)[1:] > 0) for name in names}
-
-    def _postprocess(self, masks: torch.Tensor) -> torch.Tensor:
-        return masks if self.postprocessing is None else self.postprocessing(masks.float()) > 0
+        masks = {name: by_name[name].as_subclass(torch.Tensor)[1:] > 0 for name in names}
+        if self.postprocessing is None:
+            return masks
+        return {name: self.postprocessing(mask.float(), support_label) > 0 for name, mask in masks.items()}
 
     def _score_scan(
         self, scan: str, label: torch.Tensor, masks: Mapping[str, torch.Tensor], spacing: Sequence[float]
@@ -150,7 +153,7 @@ class VolumeScores:
         engine.state.metrics.update(overall_metrics(self.scores, self.protocols))
 
 
-def overall_metrics(scores: Sequence[ScanScore], protocols: Sequence[Protocol]) -> dict[str, float]:
+def overall_metrics(scores: Sequence[ScanScore], protocols: Sequence[SegmentationProtocol]) -> dict[str, float]:
     """Average scores over scans, then classes.
 
     Args:

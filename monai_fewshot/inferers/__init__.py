@@ -3,20 +3,21 @@
 
 from .autocast import AutocastInferer
 from .class_inferer import ClassVolumeInferer
+from .few_shot_inferer import FewShotVolumeInferer
 from .protocol import (
     PROTOCOLS,
     RANDOM_EPISODES,
     ExpectedSpan,
-    Protocol,
     QuerySlices,
     ScanReduction,
+    SegmentationProtocol,
     SupportChoice,
     get_protocol,
     get_protocols,
 )
 from .registration_inferer import RegistrationInferer, ScanPlacement
 from .scan_registration import ScanRegistration
-from .volume_inferer import FewShotVolumeInferer
+from .volume_inferer import VolumeInferer
 
 __all__ = [
     "PROTOCOLS",
@@ -25,13 +26,14 @@ __all__ = [
     "ClassVolumeInferer",
     "ExpectedSpan",
     "FewShotVolumeInferer",
-    "Protocol",
     "QuerySlices",
     "RegistrationInferer",
     "ScanPlacement",
     "ScanReduction",
     "ScanRegistration",
+    "SegmentationProtocol",
     "SupportChoice",
+    "VolumeInferer",
     "get_protocol",
     "get_protocols",
 ]

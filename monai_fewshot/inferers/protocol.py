@@ -14,9 +14,9 @@ __all__ = [
     "PROTOCOLS",
     "RANDOM_EPISODES",
     "ExpectedSpan",
-    "Protocol",
     "QuerySlices",
     "ScanReduction",
+    "SegmentationProtocol",
     "SupportChoice",
     "get_protocol",
     "get_protocols",
@@ -56,8 +56,9 @@ class ExpectedSpan(StrEnum):
     """Where a class is expected in a query volume that nobody has annotated.
 
     - ``HEIGHT``: at the relative height of the volume at which the support volume has it.
-    - ``ALIGNED``: there, once the query is moved and stretched along the slice axis until its slices look most like
-      those of the support volume (``monai_fewshot.inferers.support_choice.align_slices``).
+    - ``ALIGNED``: where the support volume has it, in millimeters, once the query is moved along the slice axis until
+      its slices look most like those of the support volume. Where they do not look alike, every slice is segmented
+      (``monai_fewshot.inferers.support_choice.align_slices``).
     """
 
     HEIGHT = "height"
@@ -81,7 +82,7 @@ _CHOICES: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Protocol:
+class SegmentationProtocol:
     """How a query volume is segmented slice by slice after the example of support volumes: data, not code.
 
     ``dataclasses.replace(PROTOCOLS["alpnet"], name="alpnet_5", num_chunks=5)`` makes a variant.
@@ -169,13 +170,13 @@ class Protocol:
         return since_first & until_last
 
 
-PROTOCOLS: dict[str, Protocol] = {
+PROTOCOLS: dict[str, SegmentationProtocol] = {
     protocol.name: protocol
     for protocol in (
-        Protocol("alpnet", 3, QuerySlices.SPAN, SupportChoice.CHUNK),
-        Protocol("adnet_ep1", 3, QuerySlices.PRESENT, SupportChoice.SHARE),
-        Protocol("adnet_ep2", 1, QuerySlices.VOLUME, SupportChoice.ALL),
-        Protocol(
+        SegmentationProtocol("alpnet", 3, QuerySlices.SPAN, SupportChoice.CHUNK),
+        SegmentationProtocol("adnet_ep1", 3, QuerySlices.PRESENT, SupportChoice.SHARE),
+        SegmentationProtocol("adnet_ep2", 1, QuerySlices.VOLUME, SupportChoice.ALL),
+        SegmentationProtocol(
             "senet",
             10,
             QuerySlices.SPAN,
@@ -183,7 +184,7 @@ PROTOCOLS: dict[str, Protocol] = {
             min_pixels=11,
             scan_reduction=ScanReduction.MEDIAN,
         ),
-        Protocol(
+        SegmentationProtocol(
             "whole_volume",
             3,
             QuerySlices.VOLUME,
@@ -205,16 +206,17 @@ PROTOCOLS: dict[str, Protocol] = {
   https://arxiv.org/abs/1902.01314. Ten chunks as in the published code. Deviation: that code also segments the slice
   before the first one, and its last chunk is the last slice alone.
 - ``whole_volume``: every slice of a volume that nobody has annotated. The query is aligned to the support along the
-  slice axis, and a class is expected where the aligned support has it. Measured on pairs of training scans, Dice in
-  percent: on CHAOS 35 with all support slices for every query slice, 45 with the class expected at the support's
-  relative height and 51 aligned, where the query's ground truth gives 60; on cardiac scans 53 aligned or by height and
+  slice axis, and a class is expected where the aligned support has it. Measured on pairs of training scans, when the
+  query was also stretched along that axis, Dice in percent: on CHAOS 35 with all support slices for every query slice,
+  45 with the class expected at the support's relative height and 51 aligned, where the query's ground truth gives 60;
+  on cardiac scans 53 aligned or by height and
   54 with two shots a chunk, where the ground truth gives 58.
 
 Deviation, all: positions are computed in whole numbers. The originals' rounding moves a slice by one in a few cases
 with nine or more chunks; with three, five and seven chunks there is none.
 """
 
-RANDOM_EPISODES = Protocol(
+RANDOM_EPISODES = SegmentationProtocol(
     "random_episodes", 1, QuerySlices.VOLUME, SupportChoice.ALL, scan_reduction=ScanReduction.RUNS
 )
 """How 2D methods are evaluated: runs of episodes, each a random class with random support and query images
@@ -222,7 +224,7 @@ RANDOM_EPISODES = Protocol(
 fold."""
 
 
-def get_protocol(protocol: Protocol | str) -> Protocol:
+def get_protocol(protocol: SegmentationProtocol | str) -> SegmentationProtocol:
     """Look up a protocol by its name.
 
     Args:
@@ -235,14 +237,16 @@ def get_protocol(protocol: Protocol | str) -> Protocol:
         >>> get_protocol("alpnet").num_chunks
         3
     """
-    if isinstance(protocol, Protocol):
+    if isinstance(protocol, SegmentationProtocol):
         return protocol
     if protocol not in PROTOCOLS:
-        raise ValueError(f"There is no protocol {protocol!r}. Choose one of {sorted(PROTOCOLS)}, or pass a Protocol.")
+        raise ValueError(f"There is no protocol {protocol!r}. Choose one of {sorted(PROTOCOLS)}, or pass a protocol.")
     return PROTOCOLS[protocol]
 
 
-def get_protocols(protocols: Protocol | str | Sequence[Protocol | str]) -> tuple[Protocol, ...]:
+def get_protocols(
+    protocols: SegmentationProtocol | str | Sequence[SegmentationProtocol | str],
+) -> tuple[SegmentationProtocol, ...]:
     """Look up one or several protocols that stand side by side and are told apart by their names.
 
     Args:

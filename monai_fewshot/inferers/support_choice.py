@@ -3,18 +3,44 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .protocol import ExpectedSpan, Protocol, SupportChoice
+from .protocol import ExpectedSpan, SegmentationProtocol, SupportChoice
 
-__all__ = ["ScanPairing", "align_slices", "choose_chunks", "expected_slices", "slice_similarity"]
+__all__ = [
+    "ScanPairing",
+    "SliceAlignment",
+    "align_slices",
+    "choose_chunks",
+    "expected_slices",
+    "slice_direction",
+    "slice_similarity",
+]
 
 THUMBNAIL = 16
+LEAST_SIMILARITY = 0.1
+logger = logging.getLogger(__name__)
+
+
+class SliceAlignment(NamedTuple):
+    """Where a query volume lies on the slice axis of a support volume, whose slice s covers s to s + 1.
+
+    Attributes:
+        begin: where the first query slice begins; above ``end`` where the slices are in reverse order.
+        end: where the last one ends.
+        doubt: why the alignment is not to be trusted; empty where it is.
+    """
+
+    begin: float
+    end: float
+    doubt: str = ""
 
 
 @dataclass(frozen=True)
@@ -24,43 +50,43 @@ class ScanPairing:
     Attributes:
         query_pixels: (N, D) pixels of each class in each query slice; for whole volumes only its shape matters.
         support_pixels: for each support scan (N, D of that scan).
-        similarity: returns for each support scan how alike query and support slices look, (D, D of that scan);
-            called only where a protocol asks for it.
+        align: aligns the query with each support scan; called only where a protocol asks for it.
     """
 
     query_pixels: np.ndarray
     support_pixels: Sequence[np.ndarray]
-    similarity: Callable[[], Sequence[np.ndarray]]
+    align: Callable[[], Sequence[SliceAlignment]]
 
 
-def choose_chunks(protocol: Protocol, pairing: ScanPairing) -> np.ndarray:
-    """Choose the chunks whose support slices serve each query slice.
+def choose_chunks(protocol: SegmentationProtocol, pairing: ScanPairing) -> tuple[np.ndarray, np.ndarray]:
+    """Choose the slices in which each class is segmented, and the chunks whose support slices serve each query slice.
 
     Args:
         protocol: the protocol.
         pairing: the query and its support scans.
 
     Returns:
-        (N, D, R) chunk numbers, -1 where the class is not segmented in the slice. R is 1, or ``num_chunks`` where
-        every chunk segments a slice.
+        (N, D) bool, and (N, D, R) chunk numbers, the nearest ones beyond the segmented slices. R is 1, or
+        ``num_chunks`` where every chunk segments a slice.
 
     Example:
         >>> pixels = np.array([[0, 5, 5, 0, 5, 5, 5]])
-        >>> choose_chunks(Protocol("three", 3, "span", "chunk"), ScanPairing(pixels, [], list))[0, :, 0]
-        array([-1,  0,  0,  1,  1,  2,  2])
+        >>> segmented, chunks = choose_chunks(get_protocol("alpnet"), ScanPairing(pixels, [], list))
+        >>> segmented[0].astype(int), chunks[0, :, 0]
+        (array([0, 1, 1, 1, 1, 1, 1]), array([0, 0, 0, 1, 1, 2, 2]))
     """
     segmented = protocol.segmented_slices(pairing.query_pixels)
     if protocol.expected_span is not None:
         segmented = expected_slices(protocol, pairing)
-    chunks = _CHOICES[protocol.support_choice](segmented, protocol.num_chunks)
-    return np.where(segmented[..., None], chunks, -1)
+    return segmented, _CHOICES[protocol.support_choice](segmented, protocol.num_chunks)
 
 
-def expected_slices(protocol: Protocol, pairing: ScanPairing) -> np.ndarray:
+def expected_slices(protocol: SegmentationProtocol, pairing: ScanPairing) -> np.ndarray:
     """Find the query slices in which each class is expected, from where the support scans have it.
 
-    The first and last edge of the class are carried over from each support scan that holds it and averaged. A slice
-    whose middle lies between them is expected to hold the class; where they lie within one slice, that one.
+    The first and last edge of the class are carried over from each support scan that holds it and averaged; scans
+    whose alignment is in doubt are left out, which a log message says. A slice whose middle lies between the edges is
+    expected to hold the class; where they lie within one slice, that one. All slices are where no scan is left.
 
     Args:
         protocol: a protocol with an ``expected_span``.
@@ -71,16 +97,25 @@ def expected_slices(protocol: Protocol, pairing: ScanPairing) -> np.ndarray:
     """
     depth = pairing.query_pixels.shape[1]
     if protocol.expected_span == ExpectedSpan.ALIGNED:
-        lines = [align_slices(matrix) for matrix in pairing.similarity()]
+        lines = pairing.align()
     else:
-        lines = [(0.0, float(pixels.shape[1])) for pixels in pairing.support_pixels]
+        lines = [SliceAlignment(0.0, float(pixels.shape[1])) for pixels in pairing.support_pixels]
     edges = []
-    for pixels, (begin, end) in zip(pairing.support_pixels, lines, strict=True):
+    for number, (pixels, (begin, end, doubt)) in enumerate(zip(pairing.support_pixels, lines, strict=True)):
+        if doubt:
+            logger.warning(
+                "The slices of support scan %d cannot be aligned with those of the query: %s. Classes are looked for "
+                "where other support scans have them, or else in all slices.",
+                number,
+                doubt,
+            )
         held = pixels >= protocol.min_pixels
         first, last = held.argmax(1), held.shape[1] - held[:, ::-1].argmax(1)
-        place = (np.stack([first, last]) - begin) / (end - begin) * depth
-        edges.append(np.where(held.any(1), place, np.nan))
-    low, high = np.nanmean(edges, axis=0)[..., None]
+        places = np.sort((np.stack([first, last]) - begin) / (end - begin) * depth, axis=0)
+        edges.append(np.where(held.any(1) & (not doubt), places, np.nan))
+    known = np.array(edges)
+    known[:, :, np.isnan(known).all((0, 1))] = np.array([[0], [depth]])
+    low, high = np.nanmean(known, axis=0)[..., None]
     slices = np.arange(depth)
     return ((slices + 0.5 >= low) & (slices + 0.5 <= high)) | (slices == np.floor((low + high) / 2))
 
@@ -99,34 +134,71 @@ def slice_similarity(query: torch.Tensor, support: torch.Tensor) -> np.ndarray:
         return (_thumbnails(query) @ _thumbnails(support).T).cpu().numpy()
 
 
-def align_slices(similarity: np.ndarray) -> tuple[float, float]:
-    """Find where the query volume begins and ends on the slice axis of the support volume.
+def align_slices(
+    similarity: np.ndarray, query_affine: np.ndarray, support_affine: np.ndarray | None = None
+) -> SliceAlignment:
+    """Find where the query volume lies on the slice axis of the support volume.
 
-    Slice z of D query slices lies at ``begin + (end - begin) (z + 1/2) / D`` in the support volume, whose slice s
-    covers s to s + 1. With ``shift`` the distance of the volumes' middles in heights of the support volume (up to
-    1/2) and ``scale`` the ratio of their heights (up to e^0.4), the greatest value of
+    Both volumes have their sizes in mm and the direction of their slices from their affines, so that only the distance
+    d of their middles is looked for. The greatest value of
 
-    ``mean similarity - 2 (shift^2 + ln(scale)^2)``
+    ``s(d) - 2.5 e(d)^2``
 
-    wins. A query slice beyond the support volume counts with the mean of all similarities. (The factor 2 predicts
-    best from one scan where an organ begins and ends in another one, over abdominal and cardiac MR and abdominal CT.)
+    wins. ``s`` is the sum of the similarities of the query slices to the support slices on which their middles come to
+    lie, each minus the mean of all similarities and times the query's slice distance, divided by the height of the
+    lower volume; ``e`` is how far the lower volume reaches beyond the higher one, in its own heights. It may do so by
+    half its height, the edge of the search. (A greater factor predicts better where organs of
+    real scans begin and end, a smaller one where phantoms' fields of view were moved by 40 mm or more.)
+
+    The alignment is in doubt on the edge of the search, where the volumes' slices are cut at more than 60 degrees to
+    one another, and where ``s`` is below 0.1. On pairs of phantoms, MR and CT, of any spacing, order and field of view,
+    ``s`` was 0.2 to 0.45 and organs began and ended 5 mm from where they were predicted; against noise and constant
+    volumes it was 0 to 0.03, against shuffled slices 0.06 and slices of other directions 0.03 to 0.1 (medians).
 
     Args:
-        similarity: (D, D').
+        similarity: (D, D'), see :func:`slice_similarity`.
+        query_affine: (4, 4) in mm.
+        support_affine: the same; default that of the query.
 
     Returns:
-        Begin and end, 0 and D' where both volumes show the same.
+        The alignment; two volumes of a single slice are of the same one.
     """
+    if similarity.size == 1:
+        return SliceAlignment(0.0, 1.0)
+    support_affine = query_affine if support_affine is None else support_affine
+    direction = slice_direction(query_affine, support_affine)
+    similarity = similarity if direction > 0 else similarity[:, ::-1]
     depth, support_depth = similarity.shape
-    shift, log_scale = np.meshgrid(np.linspace(-0.5, 0.5, 97), np.linspace(-0.4, 0.4, 17), indexing="ij")
-    begin = (0.5 + shift - np.exp(log_scale) / 2) * support_depth
-    length = np.exp(log_scale) * support_depth
-    slices = np.floor(begin[..., None] + length[..., None] * ((np.arange(depth) + 0.5) / depth)).astype(int)
+    step, support_step = (float(np.linalg.norm(affine[:3, 2])) for affine in (query_affine, support_affine))
+    height, support_height = depth * step, support_depth * support_step
+    lower, higher = sorted((height, support_height))
+    steps = int(np.ceil(4 * higher / 2 / min(step, support_step)))
+    shift = np.linspace(-higher / 2, higher / 2, 2 * steps + 1)
+    begin = shift + (support_height - height) / 2
+    slices = np.floor((begin[:, None] + (np.arange(depth) + 0.5) * step) / support_step).astype(int)
     inside = (slices >= 0) & (slices < support_depth)
     looked_up = similarity[np.arange(depth), slices.clip(0, support_depth - 1)]
-    score = np.where(inside, looked_up, similarity.mean()).mean(-1) - 2 * (shift**2 + log_scale**2)
-    best = np.unravel_index(score.argmax(), score.shape)
-    return float(begin[best]), float(begin[best] + length[best])
+    gain = np.where(inside, looked_up - similarity.mean(), 0).sum(1) * step / lower
+    beyond = np.maximum(np.abs(shift) - (higher - lower) / 2, 0) / lower
+    best = int((gain - 2.5 * beyond**2).argmax())
+    first, last = (float(begin[best] + part) / support_step for part in (0, height))
+    if direction < 0:
+        first, last = support_depth - first, support_depth - last
+    return SliceAlignment(first, last, _doubt(float(gain[best]), abs(direction), best in (0, 2 * steps)))
+
+
+def slice_direction(query_affine: np.ndarray, support_affine: np.ndarray) -> float:
+    """Compute the cosine of the angle between the slice axes of two volumes, below 0 where they are opposed."""
+    query, support = (affine[:3, 2] / np.linalg.norm(affine[:3, 2]) for affine in (query_affine, support_affine))
+    return float(query @ support)
+
+
+def _doubt(similarity: float, cosine: float, at_edge: bool) -> str:
+    if cosine < 0.5:
+        return f"their slices are cut at {np.degrees(np.arccos(cosine)):.0f} degrees to one another"
+    if similarity < LEAST_SIMILARITY:
+        return f"they look too little alike ({similarity:.2f}, less than {LEAST_SIMILARITY})"
+    return "half of the lower one would lie beyond the other" if at_edge else ""
 
 
 def _thumbnails(image: torch.Tensor) -> torch.Tensor:
@@ -147,7 +219,7 @@ def _by_chunk(segmented: np.ndarray, num_chunks: int) -> np.ndarray:
 def _by_share(segmented: np.ndarray, num_chunks: int) -> np.ndarray:
     rank = segmented.cumsum(1) - 1
     borders = np.linspace(0, segmented.sum(1), num_chunks + 1, axis=1).astype(int)
-    return (rank[..., None] >= borders[:, None, :-1]).sum(-1, keepdims=True) - 1
+    return ((rank[..., None] >= borders[:, None, :-1]).sum(-1, keepdims=True) - 1).clip(0)
 
 
 def _all_at_once(segmented: np.ndarray, num_chunks: int) -> np.ndarray:

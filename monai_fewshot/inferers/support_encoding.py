@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import is_dataclass
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -13,26 +13,34 @@ import numpy as np
 import torch
 from torch.utils._pytree import tree_map
 
-from monai_fewshot.networks.nets import FewShotSegmenter
+from monai_fewshot.networks.nets import FewShotSegmenter, PrototypeSegmenter
 from monai_fewshot.utils import device_tensor, resize_slices
 
-from .protocol import Protocol, SupportChoice
+from .protocol import SegmentationProtocol, SupportChoice
 
 __all__ = ["EncodedSupport", "SupportEncoder", "SupportEpisode", "SupportScan", "chunk_shots"]
 
 
 class SupportScan(NamedTuple):
-    """An annotated scan: ``image`` (C, H, W, D), ``label`` (H, W, D) and its ``pixels`` per class and slice (N, D)."""
+    """An annotated scan.
+
+    Attributes:
+        image: (C, H, W, D).
+        label: (H, W, D).
+        pixels: per class and slice (N, D).
+        affine: (4, 4) in mm, where it is known.
+    """
 
     image: torch.Tensor
     label: torch.Tensor
     pixels: np.ndarray
+    affine: np.ndarray | None = None
 
 
 class SupportEpisode(NamedTuple):
-    """The support of one class's binary episode: the ``class_number`` and its ``shots``, (scan, slice) pairs."""
+    """The support of an episode: the numbers of its ``classes`` and its ``shots``, (scan, slice) pairs."""
 
-    class_number: int
+    classes: tuple[int, ...]
     shots: tuple[tuple[int, int], ...]
 
 
@@ -51,7 +59,9 @@ class EncodedSupport(NamedTuple):
     first: list[int]
 
 
-def chunk_shots(protocol: Protocol, scans: Sequence[SupportScan]) -> list[list[tuple[tuple[int, int], ...]]]:
+def chunk_shots(
+    protocol: SegmentationProtocol, scans: Sequence[SupportScan]
+) -> list[list[tuple[tuple[int, int], ...]]]:
     """Choose the support slices of each class and chunk from all scans that hold the class.
 
     Returns:
@@ -60,7 +70,7 @@ def chunk_shots(protocol: Protocol, scans: Sequence[SupportScan]) -> list[list[t
     return [_class_shots(protocol, [scan.pixels[index] for scan in scans]) for index in range(len(scans[0].pixels))]
 
 
-def _class_shots(protocol: Protocol, pixels: Sequence[np.ndarray]) -> list[tuple[tuple[int, int], ...]]:
+def _class_shots(protocol: SegmentationProtocol, pixels: Sequence[np.ndarray]) -> list[tuple[tuple[int, int], ...]]:
     held = [np.flatnonzero(counts >= protocol.min_pixels) for counts in pixels]
     tables = [(scan, protocol.support_slices(slices)) for scan, slices in enumerate(held) if slices.size]
     chunks = [
@@ -114,7 +124,7 @@ class SupportEncoder:
         weights = _weights(network)
         if self._encoded is None or not self._is_current(network, scans, attributes, weights):
             groups = [list(group) for _, group in groupby(ordered, key=lambda episode: len(episode.shots))]
-            contexts = [self._encode(network, *batch) for batch in _gather(scans, groups, size)]
+            contexts = self._encode(network, *_gather(scans, groups, size))
             first = np.cumsum([0, *map(len, groups)])[:-1].tolist()
             self._encoded = EncodedSupport({e: number for number, e in enumerate(ordered)}, contexts, first)
             self._network, self._scans = weakref.ref(network), scans
@@ -134,19 +144,27 @@ class SupportEncoder:
             return False
         return all(torch.equal(new, self._weights[kind]) for kind, new in weights.items())
 
-    def _encode(self, network: FewShotSegmenter, images: torch.Tensor, labels: torch.Tensor) -> Any:
-        episodes_at_once = max(1, self.batch_size // images.shape[1])
-        contexts = [
-            network.encode_support(image, label)
-            for image, label in zip(images.split(episodes_at_once), labels.split(episodes_at_once), strict=True)
-        ]
-        return tree_map(lambda *parts: torch.cat(parts), *contexts)
+    def _encode(
+        self, network: FewShotSegmenter, slices: torch.Tensor, groups: Sequence[tuple[torch.Tensor, torch.Tensor]]
+    ) -> list[Any]:
+        """Encode episodes of ``slices``, given by their rows and labels; each slice once, where the network can."""
+        pool: Callable[[torch.Tensor, torch.Tensor], Any] = network.encode_support
+        if isinstance(network, PrototypeSegmenter):
+            slices = torch.cat([network.encode_query(part) for part in slices.split(self.batch_size)])
+            pool = network.prototypes
+        contexts = []
+        for rows, labels in groups:
+            at_once = max(1, self.batch_size // rows.shape[1])
+            batches = zip(rows.split(at_once), labels.split(at_once), strict=True)
+            pooled = [pool(slices[row], label) for row, label in batches]
+            contexts.append(tree_map(lambda *parts: torch.cat(parts), *pooled))
+        return contexts
 
 
 def _gather(
     scans: Sequence[SupportScan], groups: Sequence[Sequence[SupportEpisode]], size: Sequence[int]
-) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Cut out each slice once; make of them images (E, S, C, *size) and binary labels (E, S, 1, *size) per group."""
+) -> tuple[torch.Tensor, list[tuple[torch.Tensor, torch.Tensor]]]:
+    """Cut out each slice once, (R, C, *size); find the rows (E, S) and labels (E, S, 1, *size) of each group."""
     shots = sorted({shot for group in groups for episode in group for shot in episode.shots})
     row = {shot: number for number, shot in enumerate(shots)}
     images, labels = [], []
@@ -160,9 +178,12 @@ def _gather(
     batches = []
     for group in groups:
         rows = device_tensor([[row[shot] for shot in episode.shots] for episode in group], all_images.device)
-        classes = device_tensor([episode.class_number for episode in group], all_images.device)
-        batches.append((all_images[rows], (all_labels[rows] == classes.view(-1, 1, 1, 1, 1)).to(all_labels.dtype)))
-    return batches
+        values = np.zeros((len(group), len(scans[0].pixels) + 1), dtype=int)
+        for number, episode in enumerate(group):
+            values[number, episode.classes] = np.arange(1, 1 + len(episode.classes))
+        numbers = torch.arange(len(group), device=all_images.device).view(-1, 1, 1, 1, 1)
+        batches.append((rows, device_tensor(values, all_images.device)[numbers, all_labels[rows]]))
+    return all_images, batches
 
 
 def _weights(network: torch.nn.Module) -> dict[Any, torch.Tensor]:

@@ -9,7 +9,7 @@ import torch
 
 from monai_fewshot.utils import pixels_per_slice
 
-from .protocol import Protocol
+from .protocol import SegmentationProtocol
 from .support_encoding import SupportScan
 
 __all__ = ["SupportReader", "check_query", "check_query_label"]
@@ -25,13 +25,8 @@ def check_query(inputs: torch.Tensor) -> None:
     _check_finite("inputs", inputs)
 
 
-def check_query_label(label: torch.Tensor | None, inputs: torch.Tensor, needing: Sequence[Protocol]) -> None:
-    """Raise a ValueError where the query's ground truth is needed and missing, or has another shape than the image."""
-    if label is None and needing:
-        raise ValueError(
-            f"label is missing: {', '.join(item.name for item in needing)} finds the slices to segment in the query's "
-            "ground truth. Pass label, or use whole_volume, which needs none."
-        )
+def check_query_label(label: torch.Tensor | None, inputs: torch.Tensor) -> None:
+    """Raise a ValueError where the query's ground truth has another shape than the image."""
     expected = (inputs.shape[0], 1, *inputs.shape[2:])
     if label is not None and tuple(label.shape) != expected:
         raise ValueError(
@@ -47,12 +42,10 @@ class SupportReader:
     kept for that comparison, which waits for the device once.
 
     Args:
-        num_classes: number of classes N.
         protocols: each must find support slices of every class.
     """
 
-    def __init__(self, num_classes: int, protocols: Sequence[Protocol]) -> None:
-        self.num_classes = num_classes
+    def __init__(self, protocols: Sequence[SegmentationProtocol]) -> None:
         self.protocols = protocols
         self._given: list[torch.Tensor] = []
         self._scans: list[SupportScan] = []
@@ -61,6 +54,8 @@ class SupportReader:
         self,
         image: torch.Tensor | Sequence[torch.Tensor],
         label: torch.Tensor | Sequence[torch.Tensor],
+        affine: torch.Tensor | None,
+        num_classes: int | None,
         index: int,
         batch: int,
         query: torch.Tensor,
@@ -70,6 +65,8 @@ class SupportReader:
         Args:
             image: (B or 1, K, C, H, W, D) or K of (C, H, W, D) or (B or 1, C, H, W, D).
             label: the same with one channel.
+            affine: (B or 1, K, 4, 4) in mm, or None.
+            num_classes: number of classes N; None for the highest value of the labels of all queries.
             index: number of the query in its batch.
             batch: number of queries B.
             query: the query image (C, H, W, D), for its channels and device.
@@ -87,12 +84,13 @@ class SupportReader:
             raise ValueError(
                 f"support_image holds {len(images)} scans, support_label {len(labels)}: give one label each."
             )
-        given = [*images, *labels]
-        known = self._scans[0].image if self._scans else None
-        fits = known is not None and known.device == query.device and known.shape[0] == query.shape[0]
-        if not (fits and _equal(given, self._given)):
-            pairs = enumerate(zip(images, labels, strict=True))
-            scans = [_as_scan(number, *pair, self.num_classes, query) for number, pair in pairs]
+        places = _places_of(affine, index, batch, len(images))
+        given = [*images, *labels, *(place.to(images[0].device) for place in places if place is not None)]
+        classes = max(int(item.max()) for item in label) if num_classes is None else num_classes
+        known = [(scan.image.device, scan.image.shape[0], len(scan.pixels)) for scan in self._scans[:1]]
+        if known != [(query.device, query.shape[0], classes)] or not _equal(given, self._given):
+            numbered = enumerate(zip(images, labels, places, strict=True))
+            scans = [_as_scan(number, *scan, classes, query) for number, scan in numbered]
             _check_scans(scans, self.protocols)
             self._given, self._scans = [tensor.clone() for tensor in given], scans
         return self._scans
@@ -104,8 +102,10 @@ def _equal(new: Sequence[torch.Tensor], old: Sequence[torch.Tensor]) -> bool:
     return kinds == others and bool(torch.stack([(a == b).all() for a, b in zip(new, old, strict=True)]).all())
 
 
-def _check_scans(scans: Sequence[SupportScan], protocols: Sequence[Protocol]) -> None:
+def _check_scans(scans: Sequence[SupportScan], protocols: Sequence[SegmentationProtocol]) -> None:
     """Raise a ValueError where no support scan holds a class as a protocol asks for."""
+    if not len(scans[0].pixels):
+        raise ValueError("support_label holds no class above 0: annotate the structures to segment.")
     for protocol in protocols:
         held = torch.stack([torch.from_numpy((s.pixels >= protocol.min_pixels).any(1)) for s in scans]).any(0)
         absent = (torch.nonzero(~held).flatten() + 1).tolist()
@@ -136,8 +136,26 @@ def _scans_of(name: str, given: torch.Tensor | Sequence[torch.Tensor], index: in
     return scans
 
 
+def _places_of(
+    affine: torch.Tensor | None, index: int, batch: int, number: int
+) -> Sequence[torch.Tensor] | Sequence[None]:
+    if affine is None:
+        return [None] * number
+    if affine.shape[0] not in (1, batch) or affine.shape[1:] != (number, 4, 4):
+        raise ValueError(
+            f"support_affine must be (B or 1, K, 4, 4) beside {batch} queries and {number} support scans, got shape "
+            f"{tuple(affine.shape)}."
+        )
+    return list(affine.as_subclass(torch.Tensor)[index if len(affine) > 1 else 0])
+
+
 def _as_scan(
-    number: int, image: torch.Tensor, label: torch.Tensor, num_classes: int, query: torch.Tensor
+    number: int,
+    image: torch.Tensor,
+    label: torch.Tensor,
+    affine: torch.Tensor | None,
+    num_classes: int,
+    query: torch.Tensor,
 ) -> SupportScan:
     if tuple(label.shape) != (1, *image.shape[1:]):
         raise ValueError(
@@ -154,7 +172,8 @@ def _as_scan(
         pixels = pixels_per_slice(label, num_classes)
     except ValueError as error:
         raise ValueError(f"support_label of scan {number}: {error}") from error
-    return SupportScan(image.to(query.device).float(), label[0].to(query.device).long(), pixels)
+    place = None if affine is None else affine.cpu().numpy()
+    return SupportScan(image.to(query.device).float(), label[0].to(query.device).long(), pixels, place)
 
 
 def _check_finite(name: str, image: torch.Tensor) -> None:

@@ -53,6 +53,12 @@ from .pseudo_labels.saliency_labels import (
 from .pseudo_labels.spectral_residual import spectral_residual_saliency
 from .pseudo_labels.superpixels import SuperpixelLabels, SuperpixelLabelsD, SuperpixelLabelsd, SuperpixelLabelsDict
 from .pseudo_labels.supervoxels import SupervoxelLabels, SupervoxelLabelsD, SupervoxelLabelsd, SupervoxelLabelsDict
+from .support_components import (
+    KeepSupportComponents,
+    KeepSupportComponentsD,
+    KeepSupportComponentsd,
+    KeepSupportComponentsDict,
+)
 from .synthesis.exemplar_arrangement import ExemplarArrangement
 from .synthesis.exemplar_pasting import class_centers
 from .synthesis.exemplar_synthesis import (
@@ -86,6 +92,10 @@ __all__ = [
     "Inpainting",
     "IntensityDraw",
     "IntensityVariation",
+    "KeepSupportComponents",
+    "KeepSupportComponentsD",
+    "KeepSupportComponentsDict",
+    "KeepSupportComponentsd",
     "LocalShuffling",
     "MaskSplitDraw",
     "NormalizeChannels",

@@ -19,7 +19,7 @@ from .page import render_page
 from .report_figures import box_figure, case_figure, protocol_colors
 
 if TYPE_CHECKING:
-    from monai_fewshot.inferers.protocol import Protocol
+    from monai_fewshot.inferers.protocol import SegmentationProtocol
 
 __all__ = ["EPISODE_WORDS", "IMAGE_WORDS", "VOLUME_WORDS", "ReportWords", "write_report"]
 
@@ -61,7 +61,7 @@ def write_report(
     path: str | os.PathLike[str],
     scores: Sequence[ScanScore],
     cases: Iterable[SliceCase],
-    protocols: Sequence[Protocol],
+    protocols: Sequence[SegmentationProtocol],
     provenance: Mapping[str, Any],
     title: str = "Few-shot segmentation",
     words: ReportWords = VOLUME_WORDS,

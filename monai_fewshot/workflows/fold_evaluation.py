@@ -16,7 +16,7 @@ from monai.engines import PrepareBatchExtraInput, SupervisedEvaluator
 
 from monai_fewshot.data import Fold, Scan, ScanEpisodes, check_output_dir
 from monai_fewshot.handlers import VolumeScores, overall_metrics
-from monai_fewshot.inferers import ClassVolumeInferer, FewShotVolumeInferer, RegistrationInferer
+from monai_fewshot.inferers import VolumeInferer
 from monai_fewshot.metrics import ScanScore, write_scores
 from monai_fewshot.utils import gather_in_first, load_network, num_processes, process_rank, run_in_first, run_together
 from monai_fewshot.visualize import VOLUME_WORDS, ReportWords, SliceCase, write_cases, write_report
@@ -24,6 +24,7 @@ from monai_fewshot.visualize import VOLUME_WORDS, ReportWords, SliceCase, write_
 __all__ = ["FoldEvaluation"]
 
 logger = logging.getLogger(__name__)
+INFERER_KEYS = ["support_image", "support_label", "label", "support_affine"]
 
 
 class FoldEvaluation:
@@ -50,7 +51,6 @@ class FoldEvaluation:
         num_workers: processes that load scans.
         postprocessing: see :class:`monai_fewshot.handlers.VolumeScores`.
         words: what the report calls scans and folds.
-        inferer_keys: what of an episode the inferer takes beside the image and the network.
 
     Raises:
         OSError: where the output folder cannot be written to.
@@ -63,16 +63,15 @@ class FoldEvaluation:
         folds: Sequence[Fold],
         scans: Sequence[Scan],
         transform: Callable[[Scan], dict[str, Any]],
-        inferer: FewShotVolumeInferer | ClassVolumeInferer | RegistrationInferer,
+        inferer: VolumeInferer,
         class_names: Sequence[str],
         output_dir: PathLike,
         checkpoints: Sequence[str] = (),
         provenance: Mapping[str, Any] | None = None,
         title: str = "Few-shot segmentation",
         num_workers: int = 0,
-        postprocessing: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        postprocessing: Callable[[torch.Tensor, Any], torch.Tensor] | None = None,
         words: ReportWords = VOLUME_WORDS,
-        inferer_keys: Sequence[str] = ("support_image", "support_label", "label"),
     ) -> None:
         self.network = network
         self.folds = folds
@@ -89,7 +88,6 @@ class FoldEvaluation:
         self.num_workers = num_workers
         self.postprocessing = postprocessing
         self.words = words
-        self.inferer_keys = list(inferer_keys)
         run_in_first(check_output_dir, output_dir)
         run_together(self._check_checkpoints)
 
@@ -136,7 +134,7 @@ class FoldEvaluation:
             val_data_loader=loader,
             network=self.network,
             inferer=self.inferer,
-            prepare_batch=PrepareBatchExtraInput(self.inferer_keys),
+            prepare_batch=PrepareBatchExtraInput(INFERER_KEYS),
             val_handlers=[handler],
             decollate=False,
         )

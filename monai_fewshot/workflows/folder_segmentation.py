@@ -43,13 +43,17 @@ from monai_fewshot.data import (
     without_labels,
 )
 from monai_fewshot.handlers import NetworkLoader, OutputFiles, ScanResults, write_index
+from monai_fewshot.transforms import KeepSupportComponentsd
 from monai_fewshot.utils import EpisodeKeys, check_device_settings
 
 from .trained_model import GivenModel, TrainedModel
 
 __all__ = ["FolderSegmentation", "PictureSegmentation"]
 
-SUPPORT = (EpisodeKeys.SUPPORT_IMAGE, EpisodeKeys.SUPPORT_LABEL)
+SUPPORT = {
+    str(key): str(key) for key in (EpisodeKeys.SUPPORT_IMAGE, EpisodeKeys.SUPPORT_LABEL, EpisodeKeys.SUPPORT_AFFINE)
+}
+"""What of an episode an inferer takes, by the names of its arguments."""
 
 
 class Segmentation(ABC):
@@ -60,9 +64,9 @@ class Segmentation(ABC):
         inferer: makes the inferer, given ``num_classes``.
         output_dir: where masks are written.
         overwrite: whether what has a mask already is segmented anew.
-        keep_largest: whether each class of a mask keeps its largest connected component alone.
+        keep_largest: whether each class of a mask keeps its largest connected components alone, as many as the support
+            shows; one where there is no support.
         dtype: the precision, for the check of the device.
-        inferer_keys: what of an episode the inferer takes beside the image and the network.
     """
 
     def __init__(
@@ -73,7 +77,6 @@ class Segmentation(ABC):
         overwrite: bool = False,
         keep_largest: bool = True,
         dtype: torch.dtype | None = None,
-        inferer_keys: Sequence[str] = SUPPORT,
     ) -> None:
         self.model = model
         self.make_inferer = inferer
@@ -81,7 +84,6 @@ class Segmentation(ABC):
         self.overwrite = overwrite
         self.keep_largest = keep_largest
         self.dtype = dtype
-        self.inferer_keys = list(inferer_keys)
 
     @property
     @abstractmethod
@@ -145,7 +147,8 @@ class Segmentation(ABC):
         numbers = list(self.classes) if isinstance(self.classes, Mapping) else []
         steps: list[Callable[[Any], Any]] = [AsDiscreted(CommonKeys.PRED, argmax=True)]
         if self.keep_largest:
-            steps.append(KeepLargestConnectedComponentd(CommonKeys.PRED, is_onehot=False, connectivity=1))
+            largest = KeepLargestConnectedComponentd(CommonKeys.PRED, is_onehot=False, connectivity=1)
+            steps.append(KeepSupportComponentsd(CommonKeys.PRED) if self.supports else largest)
         if numbers:
             steps.append(MapLabelValued(CommonKeys.PRED, range(1, 1 + len(numbers)), numbers))
         loaders = [NetworkLoader(self.model.network, path) for path in self.model.checkpoints]
@@ -154,7 +157,7 @@ class Segmentation(ABC):
             val_data_loader=DataLoader(self.dataset, batch_size=1, num_workers=0),
             network=self.model.network,
             inferer=self.inferer,
-            prepare_batch=PrepareBatchExtraInput(self.inferer_keys if self.supports else []),
+            prepare_batch=PrepareBatchExtraInput(SUPPORT if self.supports else {}),
             postprocessing=Compose([*steps, *self.writing()]),
             val_handlers=[*loaders, ProgressBar(desc="segmenting"), *self.handlers()],
         )
@@ -193,9 +196,9 @@ class FolderSegmentation(Segmentation):
         previews: whether to write pictures.
         postfix: what follows the scan's name in the name of its mask.
         overwrite: whether to segment scans anew that have all of their results.
-        keep_largest: whether each class of a mask keeps its largest connected component alone.
+        keep_largest: whether each class of a mask keeps its largest connected components alone, as many as the support
+            shows; one where there is no support.
         dtype: the precision, which the index page states.
-        inferer_keys: what of an episode the inferer takes beside the image and the network.
     """
 
     def __init__(
@@ -221,9 +224,8 @@ class FolderSegmentation(Segmentation):
         overwrite: bool = False,
         keep_largest: bool = True,
         dtype: torch.dtype | None = None,
-        inferer_keys: Sequence[str] = SUPPORT,
     ) -> None:
-        super().__init__(model, inferer, output_dir, overwrite, keep_largest, dtype, inferer_keys)
+        super().__init__(model, inferer, output_dir, overwrite, keep_largest, dtype)
         self.dataset_dir = dataset_dir
         self.name = name
         self.support = (support_image, support_label, support_series_uid)
@@ -320,7 +322,8 @@ class PictureSegmentation(Segmentation):
         mask_threshold: gray level above which a pixel of a binary mask is foreground.
         postfix: what follows the picture's name in the name of its mask.
         overwrite: whether to segment pictures anew that have a mask.
-        keep_largest: whether each class of a mask keeps its largest connected component alone.
+        keep_largest: whether each class of a mask keeps its largest connected components alone, as many as the support
+            shows; one where there is no support.
         dtype: the precision, for the check of the device.
     """
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from monai.config import PathLike
 from monai.inferers import Inferer
-from monai.transforms import KeepLargestConnectedComponent
 
 from monai_fewshot.data import (
     Fold,
@@ -22,14 +21,13 @@ from monai_fewshot.data import (
     load_scans,
 )
 from monai_fewshot.metrics import ScanScore
-from monai_fewshot.utils import EpisodeKeys, Provenance, run_together
+from monai_fewshot.transforms import KeepSupportComponents
+from monai_fewshot.utils import Provenance, run_together
 
 from .fold_evaluation import FoldEvaluation
 from .trained_model import GivenModel, TrainedModel
 
 __all__ = ["VolumeEvaluation"]
-
-EPISODE = (EpisodeKeys.SUPPORT_IMAGE, EpisodeKeys.SUPPORT_LABEL, EpisodeKeys.LABEL)
 
 
 class VolumeEvaluation:
@@ -44,9 +42,8 @@ class VolumeEvaluation:
         fold: one number or several; None for all folds.
         num_folds: number of folds where the data set names none.
         classes: names or numbers of the classes to evaluate; None for all, or those that the network knows.
-        keep_largest: whether each class keeps its largest connected component alone.
+        keep_largest: whether each class keeps as many connected components as the support shows, the largest.
         settings: what else the results shall say of how they were made.
-        inferer_keys: what of an episode the inferer takes beside the image and the network.
     """
 
     def __init__(
@@ -61,7 +58,6 @@ class VolumeEvaluation:
         classes: str | int | Sequence[str | int] | None = None,
         keep_largest: bool = True,
         settings: Mapping[str, Any] | None = None,
-        inferer_keys: Sequence[str] = EPISODE,
     ) -> None:
         self.dataset_dir = dataset_dir
         self.folds_model = model
@@ -73,7 +69,6 @@ class VolumeEvaluation:
         self.chosen = classes
         self.keep_largest = keep_largest
         self.settings = dict(settings or {})
-        self.inferer_keys = inferer_keys
 
     @cached_property
     def folds(self) -> list[Fold]:
@@ -115,7 +110,6 @@ class VolumeEvaluation:
         inferer = self.model.inferer(self.make_inferer, len(numbers))
         support = next(scan for scan in self.scans if scan["name"] == self.folds[0].support[0])
         preparation = self.model.preparation.on_axes_of(support)
-        largest = KeepLargestConnectedComponent(range(len(numbers)), is_onehot=True, connectivity=1)
         provenance = Provenance(
             fingerprint_scans(self.scans),
             dataset_dir=self.dataset_dir,
@@ -138,8 +132,7 @@ class VolumeEvaluation:
             checkpoints=self.model.checkpoints,
             provenance=provenance.state_dict(),
             title=self.title,
-            postprocessing=largest if self.keep_largest else None,
-            inferer_keys=self.inferer_keys,
+            postprocessing=KeepSupportComponents() if self.keep_largest else None,
         )
 
     def check(self) -> None:

@@ -124,8 +124,8 @@ def test_inputs_are_the_arguments_of_the_network(configs, metadata):
 
 @pytest.mark.parametrize("configs", ["registration"], indirect=True)
 def test_inputs_are_the_arguments_of_the_inferer_that_needs_no_network(configs, metadata):
-    evaluation = json.loads((configs / "evaluate.json").read_text())["evaluation"]
-    assert list(metadata["network_data_format"]["inputs"]) == ["image", *evaluation["inferer_keys"]]
+    evaluator = json.loads((configs / "inference.json").read_text())["evaluator"]
+    assert list(metadata["network_data_format"]["inputs"]) == ["image", *evaluator["prepare_batch"]["extra_keys"]]
 
 
 @pytest.mark.parametrize("configs", NETWORKS, indirect=True)

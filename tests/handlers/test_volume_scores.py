@@ -13,12 +13,13 @@ import torch
 from monai.data import DataLoader, MetaTensor
 from monai.engines import IterationEvents, SupervisedEvaluator
 from monai.inferers import Inferer
-from monai.transforms import Compose, KeepLargestConnectedComponent, LoadImaged, Orientationd
+from monai.transforms import Compose, LoadImaged, Orientationd
 
 from monai_fewshot.data import IMAGE_AFFINE
 from monai_fewshot.handlers import VolumeScores
 from monai_fewshot.inferers import PROTOCOLS
 from monai_fewshot.metrics import compute_mask_agreement
+from monai_fewshot.transforms import KeepSupportComponents
 
 AFFINE = torch.diag(torch.tensor([-1.25, 1.5, 7.7, 1.0]))
 SHAPE = (14, 12, 6)
@@ -203,8 +204,8 @@ def test_scans_without_any_name_are_an_error():
 
 
 def test_postprocessing_acts_on_the_masks_of_each_class():
-    largest = KeepLargestConnectedComponent(applied_labels=[0, 1], is_onehot=True, connectivity=1)
-    handler, _ = evaluate([make_scan(0)], handler=VolumeScores(BOTH, NAMES, postprocessing=largest))
+    scan = make_scan(0) | {"support_label": make_label(1)[None]}
+    handler, _ = evaluate([scan], handler=VolumeScores(BOTH, NAMES, postprocessing=KeepSupportComponents()))
     label = make_label(0)[0]
     for row in handler.scores:
         truth = label == row.class_number

@@ -39,6 +39,7 @@ from monai_fewshot.engines import PrepareBatchEpisode
 from monai_fewshot.engines.exemplar_training import PrepareBatchSamples
 from monai_fewshot.inferers import FewShotVolumeInferer
 from monai_fewshot.inferers.support_encoding import SupportScan
+from monai_fewshot.inferers.volume_inferer import QueryScan
 from monai_fewshot.losses import EpisodeLoss, ExemplarLoss, SurrogateLoss
 from monai_fewshot.meta import MAML, InnerLoop
 from monai_fewshot.networks.encoders import UNetEncoder
@@ -226,7 +227,7 @@ def volumes() -> list[str]:
         scans = [SupportScan(torch.empty(1, SIZE, SIZE, 6, device=GPU), label, np.full((2, 6), 50))]
         network = on_gpu(network)
         with Waits() as waits:
-            inferer._segment(torch.empty(1, SIZE, SIZE, 5, device=GPU), network, scans, None)
+            inferer.segment(QueryScan(torch.empty(1, SIZE, SIZE, 5, device=GPU), np.eye(4), None), network, scans)
     return waits.found
 
 

@@ -51,7 +51,7 @@ def test_slices_are_brought_to_the_networks_size_and_back(volume):
 
 def test_a_support_is_accepted_and_every_protocol_gets_the_same(volume):
     inferer = ClassVolumeInferer(["alpnet", "whole_volume"], 3)
-    found = inferer(volume, network(), torch.rand(1), None, "anything")
+    found = inferer(volume, network(), torch.rand(1), None, torch.zeros(2, 1, 12, 10, 5), None)
     assert list(found) == ["alpnet", "whole_volume"]
     alone = ClassVolumeInferer("whole_volume", 3)(volume, network())
     assert all(torch.equal(margins, alone) for margins in found.values())

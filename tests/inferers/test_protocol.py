@@ -14,8 +14,8 @@ from monai_fewshot.inferers import (
     PROTOCOLS,
     ClassVolumeInferer,
     FewShotVolumeInferer,
-    Protocol,
     RegistrationInferer,
+    SegmentationProtocol,
     get_protocol,
 )
 from monai_fewshot.inferers.support_choice import ScanPairing, choose_chunks
@@ -23,7 +23,8 @@ from monai_fewshot.inferers.support_choice import ScanPairing, choose_chunks
 
 def chunks_of(protocol, pixels):
     pairing = ScanPairing(np.asarray(pixels), [], list)
-    return choose_chunks(protocol, pairing)[..., 0]
+    segmented, chunks = choose_chunks(protocol, pairing)
+    return np.where(segmented, chunks[..., 0], -1)
 
 
 def published_positions(parts, length):
@@ -72,7 +73,7 @@ def test_chunks_hold_their_support_slices():
     rng = np.random.default_rng(1)
     for _ in range(300):
         n, s, length = rng.integers(1, 6), rng.integers(1, 4), rng.integers(1, 50)
-        protocol = Protocol("random", int(n), "span", "chunk", shots_per_chunk=int(s))
+        protocol = SegmentationProtocol("random", int(n), "span", "chunk", shots_per_chunk=int(s))
         slices = np.sort(rng.choice(100, length, replace=False))
         chosen = protocol.support_slices(slices)
         assert chosen.shape == (n, s)
@@ -91,7 +92,7 @@ def test_segmented_slices_against_plain_definitions():
                 held = [z for z, count in enumerate(counts) if count >= least]
                 span = list(range(held[0], held[-1] + 1)) if held else []
                 for kind, expected in (("span", span), ("present", held), ("volume", list(range(len(counts))))):
-                    protocol = Protocol("p", 3, kind, "all", min_pixels=least)
+                    protocol = SegmentationProtocol("p", 3, kind, "all", min_pixels=least)
                     assert np.flatnonzero(protocol.segmented_slices(pixels)[row]).tolist() == expected
                     assert np.flatnonzero(protocol.segmented_slices(pixels[row])).tolist() == expected
 
@@ -127,7 +128,7 @@ def test_a_protocol_is_data():
     assert "alpnet" in repr(protocol)
     with pytest.raises(dataclasses.FrozenInstanceError):
         protocol.num_chunks = 5
-    again = Protocol(**json.loads(json.dumps(dataclasses.asdict(protocol))))
+    again = SegmentationProtocol(**json.loads(json.dumps(dataclasses.asdict(protocol))))
     assert again == protocol
 
 

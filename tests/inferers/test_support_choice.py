@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
-from monai_fewshot.inferers import Protocol
+from monai_fewshot.apps.phantom import volume
+from monai_fewshot.inferers import SegmentationProtocol, get_protocol
 from monai_fewshot.inferers.support_choice import (
     ScanPairing,
     align_slices,
@@ -15,6 +18,7 @@ from monai_fewshot.inferers.support_choice import (
     expected_slices,
     slice_similarity,
 )
+from monai_fewshot.utils import pixels_per_slice
 
 
 def body(depth, begin=0.0, end=1.0, size=40):
@@ -25,12 +29,16 @@ def body(depth, begin=0.0, end=1.0, size=40):
     return torch.exp(-((x[..., None] - center) ** 2 + (y[..., None] - center) ** 2) / 0.005)[None]
 
 
-def pairing(query, supports, pixels):
-    return ScanPairing(
-        np.zeros((pixels[0].shape[0], query.shape[-1]), dtype=int),
-        pixels,
-        lambda: [slice_similarity(query, support) for support in supports],
-    )
+def spaced(mm):
+    return np.diag([1.0, 1.0, mm, 1.0])
+
+
+def pairing(query, supports, pixels, query_affine=None, support_affine=None):
+    def align():
+        affine = spaced(1.0) if query_affine is None else query_affine
+        return [align_slices(slice_similarity(query, support), affine, support_affine) for support in supports]
+
+    return ScanPairing(np.zeros((pixels[0].shape[0], query.shape[-1]), dtype=int), pixels, align)
 
 
 def held(depth, first, last):
@@ -39,9 +47,10 @@ def held(depth, first, last):
     return pixels
 
 
-def expected(span, query, supports, pixels):
-    protocol = Protocol("test", 3, "volume", "chunk", expected_span=span)
-    return [np.flatnonzero(row).tolist() for row in expected_slices(protocol, pairing(query, supports, pixels))]
+def expected(span, query, supports, pixels, *affines):
+    protocol = SegmentationProtocol("test", 3, "volume", "chunk", expected_span=span)
+    found = expected_slices(protocol, pairing(query, supports, pixels, *affines))
+    return [np.flatnonzero(row).tolist() for row in found]
 
 
 def test_similarity_is_the_correlation_of_what_differs_from_the_mean_slice():
@@ -75,22 +84,88 @@ def test_similarity_of_slices_of_different_sizes():
     assert nearest.tolist() == [int((z + 0.5) / 7 * 9) for z in range(7)]
 
 
-@pytest.mark.parametrize(("begin", "end"), [(0.0, 1.0), (0.1, 0.9), (-0.1, 1.1), (0.2, 1.2)])
+@pytest.mark.parametrize(("begin", "end"), [(0.0, 1.0), (0.2, 0.8), (-0.5, 1.5), (0.2, 1.2)])
 @pytest.mark.parametrize("depths", [(30, 24), (17, 40)])
-def test_a_shifted_and_stretched_volume_is_found(begin, end, depths):
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_volume_of_another_field_of_view_spacing_and_order_is_found(begin, end, depths, reverse):
     query, support = body(depths[0], begin, end), body(depths[1])
-    found = align_slices(slice_similarity(query, support))
-    assert found == pytest.approx((begin * depths[1], end * depths[1]), abs=0.08 * depths[1])
+    affine = np.eye(4)
+    affine[:3, 2] = np.array([0.6, 0, 0.8]) * 300 * (end - begin) / depths[0]
+    support_affine = np.eye(4)
+    support_affine[:3, 2] = np.array([0.6, 0, 0.8]) * 300 / depths[1]
+    if reverse:
+        query, affine[:3, 2] = query.flip(3), -affine[:3, 2]
+        begin, end = end, begin
+    found = align_slices(slice_similarity(query, support), affine, support_affine)
+    assert found[:2] == pytest.approx((begin * depths[1], end * depths[1]), abs=0.06 * depths[1])
+    assert not found.doubt
 
 
-def test_a_volume_without_features_stays_where_it_is():
-    assert align_slices(np.zeros((12, 20))) == (0.0, 20.0)
+def patient(index, height, slices, modality, monkeypatch):
+    """A phantom of a field of view of so many mm; image, label, affine."""
+    monkeypatch.setattr(volume, "FIELD_OF_VIEW", (320.0, 320.0, height))
+    image, label, affine = volume.make_phantom_volume(index, 0, (48, 48, slices), modality)
+    return torch.from_numpy(image[None]).float(), torch.from_numpy(label.astype(int)), affine
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1)])
+@pytest.mark.parametrize(
+    ("modality", "reverse", "query_view", "support_view"),
+    [
+        ("mr", False, (192, 32), (192, 32)),
+        ("ct", True, (192, 32), (192, 32)),
+        ("ct", False, (384, 64), (192, 32)),
+        ("mr", True, (192, 80), (384, 50)),
+        pytest.param("mr", False, (600, 800), (225, 150), marks=pytest.mark.slow),
+    ],
+)
+def test_organs_of_another_patient_are_expected_in_millimeters(
+    query_view, support_view, reverse, modality, monkeypatch
+):
+    """Organs begin and end where they are expected, but for what they differ between patients: 5 mm on average."""
+    query, label, affine = patient(0, *query_view, modality, monkeypatch)
+    support, support_label, support_affine = patient(1, *support_view, modality, monkeypatch)
+    if reverse:
+        support, support_label = support.flip(3), support_label.flip(2)
+        support_affine[:3, 2] *= -1
+    pixels = pixels_per_slice(support_label, 4)
+    found = expected("aligned", query, [support], [pixels], affine, support_affine)
+    true = [np.flatnonzero(row) for row in pixels_per_slice(label, 4) > 0]
+    errors = [abs(f[k] - t[k]) * affine[2, 2] for f, t in zip(found, true, strict=True) for k in (0, -1)]
+    assert max(errors) < 25
+    assert np.mean(errors) < 10
+
+
+@pytest.mark.parametrize(
+    ("query", "support_affine", "reason"),
+    [
+        (torch.rand(1, 40, 40, 30, generator=torch.Generator().manual_seed(0)), None, "too little alike"),
+        (torch.zeros(1, 40, 40, 30), None, "too little alike"),
+        (body(30), spaced(1)[:, [2, 1, 0, 3]], "at 90 degrees"),
+    ],
+)
+def test_all_slices_are_looked_at_where_the_alignment_is_in_doubt(query, support_affine, reason, caplog):
+    pixels = [held(30, 10, 12)]
+    assert expected("aligned", query, [body(30)], pixels, None, support_affine) == [list(range(30))]
+    assert "support scan 0 cannot be aligned with those of the query: " in caplog.text
+    assert reason in caplog.text
+
+
+def test_an_alignment_on_the_edge_of_the_search_is_in_doubt():
+    later = np.subtract.outer(-np.arange(30), -np.arange(30)) / 10
+    assert align_slices(later**3, np.eye(4)) == (15, 45, "half of the lower one would lie beyond the other")
+    assert not align_slices(4 * np.eye(30, k=12), np.eye(4)).doubt
+
+
+def test_support_scans_in_doubt_are_left_out():
+    noise = torch.rand(1, 40, 40, 30, generator=torch.Generator().manual_seed(0))
+    pixels = [held(30, 0, 3), held(30, 10, 12)]
+    assert expected("aligned", body(30), [noise, body(30)], pixels) == [[10, 11, 12]]
+
+
+@pytest.mark.parametrize("shape", [(1, 9), (9, 1)])
 def test_single_slices_align(shape):
-    begin, end = align_slices(np.random.default_rng(0).random(shape))
-    assert 0.6 < (end - begin) / shape[1] < 1.6
+    begin, end, _ = align_slices(np.random.default_rng(0).random(shape), np.eye(4))
+    assert end - begin == pytest.approx(shape[0])
 
 
 def test_a_class_is_expected_at_the_relative_height_of_the_support():
@@ -127,20 +202,32 @@ def test_alignment_finds_the_class_in_a_volume_that_begins_elsewhere():
 
 
 def test_a_class_outside_the_query_volume_is_not_expected():
-    assert expected("aligned", body(30, 0.4, 1.2), [body(30)], [held(30, 0, 3)]) == [[]]
+    assert expected("aligned", body(24, 0.4, 1.2), [body(30)], [held(30, 0, 3)]) == [[]]
 
 
 def test_chunks_of_an_expected_span():
-    protocol = Protocol("test", 3, "volume", "chunk", expected_span="height")
-    chunks = choose_chunks(protocol, pairing(body(12), [body(12)], [held(12, 2, 8)]))
-    assert chunks[0, :, 0].tolist() == [-1, -1, 0, 0, 1, 1, 2, 2, 2, -1, -1, -1]
+    protocol = SegmentationProtocol("test", 3, "volume", "chunk", expected_span="height")
+    segmented, chunks = choose_chunks(protocol, pairing(body(12), [body(12)], [held(12, 2, 8)]))
+    assert np.flatnonzero(segmented[0]).tolist() == list(range(2, 9))
+    assert chunks[0, :, 0].tolist() == [0, 0, 0, 0, 1, 1, 2, 2, 2, 2, 2, 2]
+
+
+def test_shares_reach_beyond_the_segmented_slices():
+    protocol = dataclasses.replace(get_protocol("adnet_ep1"), num_chunks=2)
+    segmented, chunks = choose_chunks(protocol, ScanPairing(np.array([[0, 5, 0, 5, 5, 5, 0]]), [], list))
+    assert segmented[0].tolist() == [False, True, False, True, True, True, False]
+    assert chunks[0, segmented[0], 0].tolist() == [0, 0, 1, 1]
+    assert (chunks[0, 0, 0], chunks[0, -1, 0]) == (0, 1)
 
 
 def test_without_an_expected_span_the_volume_is_cut_into_chunks():
-    chunks = choose_chunks(Protocol("test", 3, "volume", "chunk"), pairing(body(7), [body(7)], [held(7, 2, 3)]))
+    protocol = SegmentationProtocol("test", 3, "volume", "chunk")
+    segmented, chunks = choose_chunks(protocol, pairing(body(7), [body(7)], [held(7, 2, 3)]))
+    assert segmented.all()
     assert chunks[0, :, 0].tolist() == [0, 0, 1, 1, 2, 2, 2]
 
 
 def test_every_chunk_serves_an_average():
-    chunks = choose_chunks(Protocol("test", 3, "volume", "average"), pairing(body(4), [body(4)], [held(4, 0, 3)]))
+    protocol = SegmentationProtocol("test", 3, "volume", "average")
+    _, chunks = choose_chunks(protocol, pairing(body(4), [body(4)], [held(4, 0, 3)]))
     assert chunks.tolist() == [[[0, 1, 2]] * 4]

@@ -129,9 +129,8 @@ def test_output_folder_that_cannot_be_written(tmp_path):
 def test_an_inferer_may_need_no_network_and_know_where_supports_lie(tmp_path):
     """Registration that stays where the scanner has it copies the support's labels."""
     inferer = RegistrationInferer("whole_volume", 2, ScanRegistration(iterations=0), placement="scanner")
-    keys = ("support_image", "support_label", "support_affine")
     fold, names = FOLDS[0], ["first", "second"]
-    evaluation = FoldEvaluation(nn.Identity(), [fold], SCANS, Loader(), inferer, names, tmp_path, inferer_keys=keys)
+    evaluation = FoldEvaluation(nn.Identity(), [fold], SCANS, Loader(), inferer, names, tmp_path)
     scores = {(score.scan, score.class_number): score.dice for score in evaluation.run()}
     assert set(scores) == {(scan, number) for scan in fold.query for number in (1, 2)}
     labels = {name: Loader()({"name": name})["label"] for name in (*fold.query, *fold.support)}

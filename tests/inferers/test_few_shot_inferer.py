@@ -15,11 +15,11 @@ from monai.data import DataLoader, MetaTensor, decollate_batch
 from monai.engines import PrepareBatchExtraInput, SupervisedEvaluator
 from torch import nn
 
-from monai_fewshot.inferers import PROTOCOLS, FewShotVolumeInferer, Protocol
-from monai_fewshot.inferers.volume_inferer import NOT_SEGMENTED
+from monai_fewshot.inferers import PROTOCOLS, FewShotVolumeInferer, SegmentationProtocol
+from monai_fewshot.inferers.few_shot_inferer import NOT_SEGMENTED
 from monai_fewshot.losses import DiceBCELoss
 from monai_fewshot.meta import InnerLoop
-from monai_fewshot.networks.nets import FewShotSegmenter, MetaLearnedSegmenter
+from monai_fewshot.networks.nets import FewShotSegmenter, MetaLearnedSegmenter, PrototypeSegmenter
 
 CLASSES = 3
 
@@ -161,7 +161,7 @@ class SeparateSegmenter(TinySegmenter):
 VARIANTS = {
     **{name: protocol for name, protocol in PROTOCOLS.items() if protocol.expected_span is None},
     "five_shots": dataclasses.replace(PROTOCOLS["alpnet"], name="five_shots", num_chunks=2, shots_per_chunk=5),
-    "average": Protocol("average", 3, "volume", "average"),
+    "average": SegmentationProtocol("average", 3, "volume", "average"),
 }
 
 
@@ -222,7 +222,7 @@ def test_adapted_networks_segment_volumes():
     image, label = make_scan(1, 9)
     supports = [make_scan(2, 8), make_scan(3, 10)]
     arguments = ([s[0][None] for s in supports], [s[1][None] for s in supports], label[None])
-    protocol = Protocol("adapted", 3, "volume", "all")
+    protocol = SegmentationProtocol("adapted", 3, "volume", "all")
     inferer = FewShotVolumeInferer(protocol, CLASSES, image_size=(24, 20), batch_size=4)
     result = inferer(image[None], network, *arguments).as_tensor()[0]
     assert sum(adapted) == CLASSES
@@ -453,7 +453,7 @@ def test_slices_beyond_the_expected_span_are_not_segmented(network):
     support = [tensor[None, None] for tensor in make_scan(2, 20)]
     arguments = (image[None], network, *support)
     whole, near, aligned = (
-        Protocol(name, 1, "volume", "all", expected_span=span)
+        SegmentationProtocol(name, 1, "volume", "all", expected_span=span)
         for name, span in (("whole", None), ("near", "height"), ("aligned", "aligned"))
     )
     result = FewShotVolumeInferer([whole, near, aligned], CLASSES)(*arguments)
@@ -461,7 +461,7 @@ def test_slices_beyond_the_expected_span_are_not_segmented(network):
     inside = (result["near"][0, 2] > NOT_SEGMENTED).any(0).any(0)
     assert torch.nonzero(inside).flatten().tolist() == list(range(6, 12))
     assert torch.allclose(result["near"][0, 2, ..., 6:12], result["whole"][0, 2, ..., 6:12], atol=1e-5)
-    assert (result["aligned"] == NOT_SEGMENTED).any()
+    assert torch.equal(result["aligned"], result["whole"]), "noise cannot be aligned"
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
@@ -474,7 +474,9 @@ def test_a_single_slice_is_a_volume(network, name):
     assert result.shape == (1, CLASSES + 1, 48, 40, 1)
     assert (result > NOT_SEGMENTED).all()
     for span in ("height", "aligned"):
-        other = FewShotVolumeInferer(Protocol("test", 3, "volume", "chunk", expected_span=span), CLASSES)(*arguments)
+        other = FewShotVolumeInferer(SegmentationProtocol("test", 3, "volume", "chunk", expected_span=span), CLASSES)(
+            *arguments
+        )
         assert torch.allclose(other, result, atol=1e-5)
 
 
@@ -508,7 +510,7 @@ def test_constant_images_and_color(channels):
     network = TinySegmenter(channels).eval()
     support_image, support_label = make_scan(2, 8, channels=channels)
     result = FewShotVolumeInferer(
-        ["whole_volume", Protocol("aligned", 3, "volume", "average", expected_span="aligned")], CLASSES
+        ["whole_volume", SegmentationProtocol("aligned", 3, "volume", "average", expected_span="aligned")], CLASSES
     )(torch.full((1, channels, 48, 40, 6), 2.0), network, support_image[None, None], support_label[None, None])
     assert all(torch.isfinite(margins).all() for margins in result.values())
 
@@ -540,7 +542,7 @@ def not_finite(key, value):
             r"support_label: no slice of the 1 support scan\(s\) holds 11 or more pixels of class\(es\) \[2\]",
         ),
         (few_pixels, r"11 or more pixels of class\(es\) \[1\], as protocol senet"),
-        (lambda a: a.pop("label"), "label is missing: senet, alpnet .* whole_volume"),
+        (lambda a: a.pop("label"), "label is missing: senet finds .* whole_volume"),
         (
             lambda a: a.update(label=a["label"][..., :-1]),
             r"label has shape \(1, 1, 48, 40, 6\).*ask for \(1, 1, 48, 40, 7\)",
@@ -570,11 +572,129 @@ def test_bad_input_is_explained(network, change, message):
         FewShotVolumeInferer(["senet", "alpnet", "adnet_ep2"], CLASSES)(network=network, **arguments)
 
 
-def test_a_network_of_several_classes_is_refused(network):
+class PooledSegmenter(PrototypeSegmenter):
+    """Compares smoothed intensities with one prototype of each class, which all shots make together."""
+
+    spatial_dims = 2
+
+    def __init__(self, num_classes=1):
+        super().__init__()
+        self.num_classes = num_classes
+        self.encoder = TinySegmenter().encoder
+        self.encoded = Counter()
+
+    def encode_query(self, image):
+        self.encoded.update(float(slice_[0, 0, 0] * 128) for slice_ in image)
+        return self.encoder(image)
+
+    def prototypes(self, features, label):
+        small = F.interpolate(label.flatten(0, 1).float(), features.shape[3:]).unflatten(0, features.shape[:2])
+        masks = [(small == number).float() for number in range(self.num_classes + 1)]
+        return torch.stack([(features * m).sum((1, 3, 4)) / m.sum((1, 3, 4)).clamp(min=1) for m in masks], 1)
+
+    def classify(self, features, context, size):
+        return F.interpolate(-(features[:, None] - context[..., None, None]).square().sum(2), tuple(size))
+
+
+@pytest.mark.parametrize("name", ["alpnet", "adnet_ep1", "adnet_ep2"])
+@pytest.mark.parametrize("way", [2, 3])
+@torch.no_grad()
+def test_several_classes_are_segmented_at_once(name, way):
+    """An episode holds the shots of all its classes, and a margin is over the highest of the other logits."""
+    image, label = make_scan(1, 17)
+    supports = [make_scan(2, 11), make_scan(3, 14)]
+    network, protocol = PooledSegmenter(way).eval(), PROTOCOLS[name]
+    inferer = FewShotVolumeInferer(protocol, batch_size=5, threshold=0.5)
+    result = inferer(image[None], network, *([scan[i] for scan in supports] for i in (0, 1)), label[None])[0]
+    labels = [scan[1] for scan in supports]
+    shots = {number: plain_shots(protocol, labels, number) for number in (1, 2, 3)}
+    chunks = {}
+    for number in shots:
+        held = [z for z in range(17) if (label[0, ..., z] == number).any()]
+        chunks[number] = plain_chunks(protocol, held, 17)
+    compared = 0
+    for number, group in {1: (1, 2, 3)[:way], 3: (1, 2, 3)[-way:]}.items():
+        for z in chunks[number]:
+            if any(z not in chunks[other] for other in group):
+                continue
+            of_group = [shot for other in group for shot in shots[other][chunks[other][z]]]
+            slices = list(dict.fromkeys(of_group))
+            numbered = [torch.zeros_like(labels[k][..., place]) for k, place in slices]
+            for target, (k, place) in zip(numbered, slices, strict=True):
+                for channel, other in enumerate(group, 1):
+                    target[labels[k][..., place] == other] = channel
+            images = torch.stack([supports[k][0].as_tensor()[..., place] for k, place in slices])
+            context = network.encode_support(images[None], torch.stack(numbered)[None])
+            logits = network.segment(image.as_tensor()[None, ..., z], context)[0]
+            channel = group.index(number) + 1
+            others = torch.cat([logits[:channel], logits[channel + 1 :]]).amax(0)
+            expected = logits[channel] - others - 0.5
+            torch.testing.assert_close(result[number, ..., z].as_tensor(), expected, rtol=1e-4, atol=1e-4)
+            compared += 1
+        segmented = (result[number] > NOT_SEGMENTED).flatten(0, 1).any(0)
+        assert torch.nonzero(segmented).flatten().tolist() == sorted(chunks[number])
+    assert compared > 1
+
+
+def test_a_slice_is_encoded_once_for_all_episodes_it_serves():
+    image, label = make_scan(1, 9)
+    supports = [make_scan(2, 8), make_scan(3, 10)]
+    network = PooledSegmenter().eval()
+    FewShotVolumeInferer(["alpnet", "senet"])(
+        image[None], network, *([scan[i] for scan in supports] for i in (0, 1)), label[None]
+    )
+    labels = [scan[1] for scan in supports]
+    shots = {
+        shot
+        for name in ("alpnet", "senet")
+        for number in (1, 2, 3)
+        for chunk in plain_shots(PROTOCOLS[name], labels, number)
+        for shot in chunk
+    }
+    support = {key: count for key, count in network.encoded.items() if key >= 200}
+    assert support == {100.0 * (2 + scan) + place: 1 for scan, place in shots}
+
+
+def test_the_number_of_classes_is_that_of_the_support(network):
+    image, label, support_image, support_label = (*batched(*make_scan(1, 7)), *batched(*make_scan(2, 8)))
+    arguments = (image, network, support_image[None], support_label[None], label)
+    assert torch.equal(FewShotVolumeInferer("alpnet")(*arguments), FewShotVolumeInferer("alpnet", CLASSES)(*arguments))
+    with pytest.raises(ValueError, match="support_label holds no class above 0"):
+        FewShotVolumeInferer("adnet_ep2")(image, network, support_image[None], 0 * support_label[None])
+
+
+def test_a_reversed_stack_of_another_spacing_gives_the_same_mask(network):
+    """Slices of the support are given from the other end, each twice and half as thick."""
+    support_image, support_label = make_scan(2, 12)
+    image = support_image.as_tensor() + 0.05 * make_scan(1, 12)[0].as_tensor()
+    query = MetaTensor(image[None], affine=support_image.affine)
+    protocol = SegmentationProtocol("test", 3, "volume", "all", expected_span="aligned")
+    support = [support_image.as_tensor()[None, None], support_label[None, None]]
+    plain = FewShotVolumeInferer(protocol)(query, network, *support, support_affine=support_image.affine[None, None])
+    twice = [volume.flip(-1).repeat_interleave(2, -1) for volume in support]
+    affine = support_image.affine.clone()
+    affine[:3, 2] *= -0.5
+    found = FewShotVolumeInferer(protocol)(query, network, *twice, support_affine=affine[None, None])
+    segmented = [(result[0, 2] > NOT_SEGMENTED).flatten(0, 1).any(0) for result in (plain, found)]
+    assert torch.equal(*segmented)
+    assert not segmented[0].all()
+    assert segmented[0].any()
+    with pytest.raises(ValueError, match=r"support_affine must be \(B or 1, K, 4, 4\) beside 1 queries and 1"):
+        FewShotVolumeInferer(protocol)(query, network, *support, support_affine=affine)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, r"logits of shape \(\d+, 4, 48, 40\), not \(\d+, 2, 48, 40\)"),
+        ({"way": 4}, "segments 4 classes at once, but the support has 3"),
+    ],
+)
+def test_a_network_of_another_number_of_classes_is_refused(network, options, message):
     image, label, support_image, support_label = (*batched(*make_scan(1, 7)), *batched(*make_scan(2, 8)))
     network.classify = lambda features, context, size: torch.zeros(len(features), 4, *size)
-    with pytest.raises(ValueError, match=r"logits of shape \(\d+, 4, 48, 40\), not \(\d+, 2, 48, 40\)"):
-        FewShotVolumeInferer("alpnet", CLASSES)(image, network, support_image[None], support_label[None], label)
+    with pytest.raises(ValueError, match=message):
+        FewShotVolumeInferer("alpnet", **options)(image, network, support_image[None], support_label[None], label)
 
 
 @pytest.mark.parametrize(
