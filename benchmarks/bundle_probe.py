@@ -34,13 +34,14 @@ from monai.engines import IterationEvents, Trainer
 from monai.utils import CommonKeys, optional_import
 from step_timing import synchronized
 
-from monai_fewshot.apps.benchmark import BUNDLES
+import monai_fewshot
+from monai_fewshot.apps.bundles import bundle_folder
 from monai_fewshot.utils import root_cause
 
 TIMED = 5
 SYNCHRONIZING = "called a synchronizing CUDA operation"
 """What torch warns of."""
-OURS, TORCH = BUNDLES.parent, Path(torch.__file__).parent
+OURS, TORCH = Path(monai_fewshot.__file__).parents[1], Path(torch.__file__).parent
 
 resource, has_resource = optional_import("resource")
 
@@ -116,7 +117,7 @@ def is_on_gpu(device: torch.device | str) -> bool:
 
 def make_workflow(bundle: str, config: str, settings: Mapping[str, Any]) -> ConfigWorkflow:
     workflow = ConfigWorkflow(
-        config_file=str(BUNDLES / bundle / "configs" / f"{config}.json"),
+        config_file=str(bundle_folder(bundle) / "configs" / f"{config}.json"),
         workflow_type="train" if config == "train" else "infer",
         logging_file=False,
         **settings,

@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from monai_fewshot.apps.benchmark import BUNDLES, ChildProcesses, code_version, locked_folder, machine
+from monai_fewshot.apps.benchmark import ChildProcesses, code_version, locked_folder, machine
+from monai_fewshot.apps.bundles import bundle_folder
 from monai_fewshot.utils import write_atomically
 
-BUNDLE = BUNDLES / "ssl_alpnet"
+BUNDLE = bundle_folder("ssl_alpnet")
 
 
 @dataclass(frozen=True)

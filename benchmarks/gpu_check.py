@@ -37,8 +37,9 @@ from bundle_probe import TIMED
 from gpu_throughput import throughput
 from logged_command import run_logged
 
-from monai_fewshot.apps.benchmark import BUNDLES, ChildProcesses, Step, code_version, machine, markdown_table, run_jobs
+from monai_fewshot.apps.benchmark import ChildProcesses, Step, code_version, machine, markdown_table, run_jobs
 from monai_fewshot.apps.benchmark.matrix.bundle_step import first_part, setting_names
+from monai_fewshot.apps.bundles import bundle_folder, bundle_names, read_method
 from monai_fewshot.apps.phantom import make_phantom_dataset, make_phantom_lesions
 
 ROWS = (
@@ -91,10 +92,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--throughput", action="store_true", help="measure the speed of training and evaluation too")
     parser.add_argument("--dataset_dir", type=Path, help="data set in the Decathlon layout for --throughput")
     return parser.parse_args()
-
-
-def bundle_names() -> list[str]:
-    return sorted(path.parent.parent.name for path in BUNDLES.glob("*/configs/metadata.json"))
 
 
 @dataclass(frozen=True)
@@ -152,7 +149,7 @@ class BundleCheck:
 
     def told(self, config: str, **values: Any) -> dict[str, Any]:
         """Keep the settings that a configuration has."""
-        known = setting_names(BUNDLES / self.bundle, [config])
+        known = setting_names(bundle_folder(self.bundle), [config])
         data = {"dataset_dir": self.phantom.folder, "fold": 0, "masks_dir": self.folder / "masks"}
         model = {"ckpt_dir": self.folder / "model", "checkpoint": self.folder / "model" / "model.pt"}
         places = {"cache_dir": self.folder / "cache", "output_dir": self.folder / config}
@@ -164,9 +161,9 @@ class BundleCheck:
         }
 
     @property
-    def is_trained(self) -> bool:
-        """Whether the bundle has a training."""
-        return (BUNDLES / self.bundle / "configs" / "train.json").is_file()
+    def training(self) -> tuple[str, ...]:
+        """Steps that make the model."""
+        return read_method(self.bundle).training
 
     def run(self, processes: ChildProcesses) -> tuple[dict[str, str], list[str]]:
         """Do all that can be done.
@@ -183,11 +180,11 @@ class BundleCheck:
             except (RuntimeError, OSError) as error:
                 rows[row] = f"{FAILED}{error}"
 
-        if self.is_trained:
+        if self.training:
             attempt("trained", self.train)
             if rows["trained"] == "yes":
                 attempt("resumed", self.resume)
-        usable = not self.is_trained or (self.folder / "model" / "model.pt").is_file()
+        usable = not self.training or (self.folder / "model" / "model.pt").is_file()
         if usable:
             attempt("evaluated", self.evaluate)
             attempt("inferred", self.infer)
@@ -200,17 +197,8 @@ class BundleCheck:
 
     def train(self, processes: ChildProcesses) -> None:
         """Train, with the steps before that make what the training reads."""
-        for config in self.preparations():
-            self._bundle_run(config, processes, **self.told(config))
-        self._bundle_run("train", processes, **self.told("train"))
-
-    def preparations(self) -> list[str]:
-        """Names of configurations that make the masks which a training learns from."""
-        folder = BUNDLES / self.bundle
-        if "masks_dir" not in setting_names(folder, ["train"]):
-            return []
-        names = (path.stem for path in sorted((folder / "configs").glob("*.json")))
-        return [n for n in names if n != "train" and {"masks_dir", "run"} <= setting_names(folder, [n])]
+        for step in self.training:
+            self._bundle_run(step, processes, **self.told(step))
 
     def resume(self, processes: ChildProcesses) -> None:
         """Go on for one epoch; a stage that has left its network would not be trained again."""
@@ -245,13 +233,13 @@ class BundleCheck:
         queries = {"dataset_dir": self.phantom.queries, **self.phantom.support}
         request = {
             "bundle": self.bundle,
-            "train": self.told("train", **steps, **places) if self.is_trained else None,
+            "train": self.told("train", **steps, **places) if self.training else None,
             "inference": self.told("inference", **queries, **places) if usable else None,
         }
         asked, answered = (self.folder / f"{name}.json" for name in ("request", "result"))
         asked.write_text(json.dumps(request))
         command = [sys.executable, str(Path(__file__).with_name("bundle_probe.py")), str(asked), str(answered)]
-        run_logged(command, BUNDLES / self.bundle, self.folder / "probe.log", self.threads, processes)
+        run_logged(command, bundle_folder(self.bundle), self.folder / "probe.log", self.threads, processes)
         return json.loads(answered.read_text())
 
     def _bundle_run(self, config: str, processes: ChildProcesses, log: str | None = None, **settings: Any) -> None:
@@ -301,10 +289,10 @@ def described(result: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, str], 
 
 def variants(bundle: str, on_gpu: bool) -> dict[str, dict[str, Any]]:
     """Settings of each column of a bundle's table: the defaults on a GPU, each precision on a CPU."""
-    configs = [name for name in ("train", "inference") if (BUNDLES / bundle / "configs" / f"{name}.json").is_file()]
+    configs = [step for step in ("train", "inference") if step in read_method(bundle).steps]
     if on_gpu:
         return {"defaults": {}}
-    if "dtype" not in setting_names(BUNDLES / bundle, configs):
+    if "dtype" not in setting_names(bundle_folder(bundle), configs):
         return {"float32": {}}
     return {name: {"dtype": f"$torch.{name}"} for name in ("bfloat16", "float32")}
 
@@ -314,7 +302,7 @@ def check_bundle(
 ) -> dict[str, tuple[dict[str, str], list[str]]]:
     """Check a bundle; return rows and lines of each column."""
     on_gpu = torch.cuda.is_available()
-    metadata = json.loads((BUNDLES / bundle / "configs" / "metadata.json").read_text(encoding="utf-8"))
+    metadata = json.loads((bundle_folder(bundle) / "configs" / "metadata.json").read_text(encoding="utf-8"))
     columns = {}
     for name, settings in variants(bundle, on_gpu).items():
         place = folder / bundle / name

@@ -27,7 +27,7 @@ from plain_training import LOADER_PROCESSES, PREFETCHED
 from step_timing import WARM_UP, timed_steps
 from torch.utils.data import DataLoader, Dataset
 
-from monai_fewshot.apps.benchmark import BUNDLES
+from monai_fewshot.apps.bundles import bundle_folder
 from monai_fewshot.apps.phantom import make_phantom_lesions, make_phantom_shapes
 from monai_fewshot.data import MaskSplitEpisodes
 from monai_fewshot.engines import PrepareBatchEpisode
@@ -58,7 +58,7 @@ def phantom_methods(folder: Path, num_images: int = 20) -> list[ImageMethod]:
 def configuration(settings: dict[str, Any], method: ImageMethod, plain: bool) -> ConfigParser:
     """Read the training of a bundle, with the stack on the CPU where it is the plain one."""
     parser = ConfigParser()
-    parser.read_config(BUNDLES / method.bundle / "configs" / "train.json")
+    parser.read_config(bundle_folder(method.bundle) / "configs" / "train.json")
     changed: dict[str, Any] = {
         **method.data,
         "image_size": [settings["method_size"]] * 2,

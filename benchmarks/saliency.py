@@ -24,7 +24,8 @@ from monai.bundle import ConfigParser
 from monai.data import Dataset
 from monai.transforms import Compose
 
-from monai_fewshot.apps.benchmark import BUNDLES, replace_between
+from monai_fewshot.apps.benchmark import replace_between
+from monai_fewshot.apps.bundles import bundle_folder
 from monai_fewshot.data import SliceStack, image_reading, load_image_set, without_labels
 from monai_fewshot.transforms import SaliencyLabelsd
 from monai_fewshot.visualize import Panel, figure_to_png, overlay_figure
@@ -55,7 +56,7 @@ def steps_of(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Masks and IoU of every step on one set."""
     image_set = load_image_set(folder, require_labels=True)
     parser = ConfigParser()
-    parser.read_config(BUNDLES / "masksplit" / "configs" / "saliency.json")
+    parser.read_config(bundle_folder("masksplit") / "configs" / "saliency.json")
     parser.update(
         {
             "dataset_dir": str(folder),

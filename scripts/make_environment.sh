@@ -23,7 +23,7 @@ if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))'; then
     exit 1
 fi
 
-wanted="$extras $PWD $(cat constraints.txt setup.cfg pyproject.toml | cksum)"
+wanted="$extras $PWD $(cat constraints.txt setup.py setup.cfg pyproject.toml | cksum)"
 if [ -x "$folder/bin/python" ] && [ "$(cat "$folder/.installed" 2>/dev/null)" = "$wanted" ]; then
     echo "Environment $folder is up to date."
     exit 0

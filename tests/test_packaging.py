@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -15,6 +16,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from monai_fewshot.apps.phantom import make_phantom_dataset
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -23,19 +26,53 @@ def pins() -> list[Requirement]:
     return [Requirement(line) for line in lines if not line.startswith("#")]
 
 
-def test_a_wheel_holds_every_file_of_the_package(tmp_path):
-    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, tmp_path)
-    ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
-    shutil.copytree(ROOT / "monai_fewshot", tmp_path / "monai_fewshot", ignore=ignored)
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    for name in ("setup.py", "setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder)
+    ignored = shutil.ignore_patterns("__pycache__", "*.egg-info", "models", "eval")
+    for name in ("monai_fewshot", "bundles"):
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-    done = subprocess.run([*command, "-w", "dist", "."], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run([*command, "-w", "dist", "."], cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    (wheel,) = (tmp_path / "dist").glob("*.whl")
-    expected = {
-        path.relative_to(tmp_path).as_posix() for path in (tmp_path / "monai_fewshot").rglob("*") if path.is_file()
-    }
+    (wheel,) = (folder / "dist").glob("*.whl")
+    return wheel
+
+
+def test_a_wheel_holds_every_file_of_the_package_and_the_bundles(wheel):
+    source = wheel.parents[1]
+    files = [path.relative_to(source) for path in source.rglob("*") if path.is_file()]
+    expected = {path.as_posix() for path in files if path.parts[0] == "monai_fewshot"}
+    expected |= {f"monai_fewshot/{path.as_posix()}" for path in files if path.parts[0] == "bundles"}
+    assert len(expected) > 300
     assert expected <= set(zipfile.ZipFile(wheel).namelist())
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_runs_its_bundles_outside_the_checkout(wheel, tmp_path):
+    installed, work = tmp_path / "installed", tmp_path / "work"
+    zipfile.ZipFile(wheel).extractall(installed)
+    work.mkdir()
+
+    def run(*words):
+        environment = {**os.environ, "PYTHONPATH": str(installed)}
+        command = [sys.executable, "-m", *words]
+        done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout
+
+    assert run("monai_fewshot.apps.bundles", "copy", "registration", "--output_dir", "mine").strip() == "mine"
+    assert (work / "mine" / "docs" / "README.md").is_file()
+    data = make_phantom_dataset(tmp_path / "data", 2, (32, 32, 8), num_folds=2)
+    image, label = (next((data / folder).iterdir()) for folder in ("imagesTr", "labelsTr"))
+    bundle = installed / "monai_fewshot" / "bundles" / "registration"
+    words = ["run", "--config_file", str(bundle / "configs" / "inference.json"), "--dataset_dir", str(image.parent)]
+    words += ["--support_image", str(image), "--support_label", str(label), "--output_dir", str(work / "masks")]
+    run("monai.bundle", *words, "--registration#resolution", "16.0", "--registration#deformation_levels", "[]")
+    assert len(list((work / "masks").glob("*.nii.gz"))) == 2
+    assert {path.name for path in bundle.iterdir()} == {"LICENSE", "configs", "docs"}
 
 
 @pytest.mark.parametrize("python", ["3.10", "3.11", "3.12", "3.13"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,13 @@ import torch
 from monai.bundle import verify_metadata, verify_net_in_out
 
 import monai_fewshot
+from monai_fewshot.apps.bundles import LearnsFrom, WorksOn, bundle_names, read_method, read_methods
 
 ROOT = Path(__file__).parents[2]
 FEW_SHOT = ("ssl_alpnet", "panet", "adnet", "se_net", "surrogate_fewshot", "masksplit", "meta_learning")
 NETWORKS = (*FEW_SHOT, "elsnet", "supervised")
 BUNDLES = (*NETWORKS, "registration")
+METHODS = [method.name for name in BUNDLES for method in read_methods(ROOT / "bundles" / name).values()]
 
 TEXT, OBJECT, LIST_OF_TEXT = {"type": "string"}, {"type": "object"}, {"type": "array", "items": {"type": "string"}}
 REQUIRED = {
@@ -59,8 +62,9 @@ def schema() -> dict:
                 "properties": {"inputs": tensors, "outputs": tensors, "post_processed_outputs": tensors},
                 "required": ["inputs", "outputs"],
             },
+            "method": OBJECT,
         },
-        "required": [*REQUIRED, *OPTIONAL, "network_data_format"],
+        "required": [*REQUIRED, *OPTIONAL, "network_data_format", "method"],
         "additionalProperties": False,
     }
 
@@ -116,6 +120,44 @@ def test_versions_are_those_tested(metadata):
     assert packages == {name: pins[name] for name in packages}
 
 
+def test_no_bundle_is_left_out():
+    assert sorted(BUNDLES) == bundle_names()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_is_what_its_configs_say(name):
+    method = read_method(name)
+    configs = {
+        step: {
+            key: value
+            for config in names
+            for key, value in json.loads((method.bundle / "configs" / f"{config}.json").read_text()).items()
+        }
+        for step, names in method.steps.items()
+    }
+    assert list(configs)[-2:] == ["evaluate", "inference"]
+    assert all("run" in config for config in configs.values())
+    train, on_scans = configs.get("train", {}), method.works_on != WorksOn.IMAGES
+    assert bool(train) == (method.learns_from != LearnsFrom.NOTHING)
+    assert ("fold" in configs["evaluate"]) == on_scans
+    if on_scans and train:
+        assert ("classes" in train) == (method.learns_from != LearnsFrom.IMAGES)
+        hides = (LearnsFrom.IMAGES, LearnsFrom.OTHER_CLASSES)
+        assert ("exclude_classes" in train) == (method.learns_from in hides)
+
+
+def test_extras_are_those_that_bring_the_required_packages(configs, metadata):
+    config = ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    packages = {
+        extra: set(re.findall(r"^[\w-]+", text, re.M)) for extra, text in config["options.extras_require"].items()
+    }
+    always = set(re.findall(r"^[\w-]+", config["options"]["install_requires"], re.M)) | {"monai_fewshot"}
+    extras = read_methods(configs.parent)[""].extras
+    brought = set().union(*(packages[extra] for extra in extras))
+    assert metadata["required_packages_version"].keys() - always == brought
+
+
 @pytest.mark.parametrize("configs", NETWORKS, indirect=True)
 def test_inputs_are_the_arguments_of_the_network(configs, metadata):
     support = ["support_image", "support_label"] if configs.parent.name in FEW_SHOT else []
@@ -139,12 +181,11 @@ def test_the_network_takes_and_gives_what_is_described(configs, metadata, monkey
     if support:
         support["support_label"][..., 32:96, 32:96] = 1
     classes = {} if support else {"num_classes": metadata["network_data_format"]["outputs"]["pred"]["num_channels"] - 1}
-    for config in ("train.json", "evaluate.json", "inference.json"):
-        verify_net_in_out(
-            net_id="network_def",
-            meta_file=str(configs / "metadata.json"),
-            config_file=str(configs / config),
-            device="cpu",
-            extra_forward_args=support,
-            **classes,
-        )
+    verify_net_in_out(
+        net_id="network_def",
+        meta_file=str(configs / "metadata.json"),
+        config_file=str(configs / "train.json"),
+        device="cpu",
+        extra_forward_args=support,
+        **classes,
+    )

@@ -23,8 +23,15 @@ USAGE = {"seconds": 120.0, "busy_seconds": 90.0, "peak_memory_mb": 2048.0, "peak
 
 def make_bundles(folder):
     """Bundles of which nothing can be run: ``images`` sees no labels, ``exemplar`` learns the classes it is told."""
-    for name, extra in (("images", {}), ("exemplar", {"classes": None}), ("plain", {"classes": None})):
-        for config, content in (("train", {**TRAIN, **extra}), ("evaluate", EVALUATE)):
+    variants = {"others": {"title": "others", "learns_from": "other_classes"}}
+    for name, learns_from, extra in (
+        ("images", "images", {"title": "From images"}),
+        ("exemplar", "support", {"variants": variants}),
+        ("plain", "nothing", {"steps": ["evaluate"]}),
+    ):
+        method = {"learns_from": learns_from, "works_on": "slices", "steps": ["train", "evaluate"], **extra}
+        train = {**TRAIN, **({} if name == "images" else {"classes": None})}
+        for config, content in (("train", train), ("evaluate", EVALUATE), ("metadata", {"method": method})):
             path = folder / name / "configs" / f"{config}.json"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(content))
@@ -36,18 +43,18 @@ def make_config(folder, **changes):
     for name in ("mr", "ct"):
         if not (folder / name).exists():
             make_phantom_dataset(folder / name, 4, (32, 32, 8), num_folds=2, modality=name)
+    bundles = make_bundles(folder / "bundles")
     groups = [["liver", "spleen"], ["right kidney", "left kidney"]]
     content = {
         "output_dir": str(folder / "out"),
-        "bundles_dir": str(make_bundles(folder / "bundles")),
         "seeds": [0, 1],
         "threads": 1,
         "reference": "images",
         "methods": {
-            "images": {"title": "From images", "learns_from": "images"},
-            "others": {"bundle": "exemplar", "learns_from": "other_classes", "datasets": ["mr"]},
-            "exemplar": {"learns_from": "support", "budget": {"iterations": 7, "epochs": 2}},
-            "plain": {"learns_from": "nothing", "evaluate": {"settings": {"image_size": [4, 4]}}},
+            "images": {},
+            "others": {"bundle": str(bundles / "exemplar/others"), "datasets": ["mr"]},
+            "exemplar": {"budget": {"iterations": 7, "epochs": 2}},
+            "plain": {"evaluate": {"image_size": [4, 4]}},
         },
         "datasets": {
             "mr": {"path": str(folder / "mr"), "settings": [1, 2], "groups": groups, "published": "chaos_t2"},
@@ -56,6 +63,8 @@ def make_config(folder, **changes):
         "across": [{"train": "ct", "test": "mr"}],
         **changes,
     }
+    for name, method in content["methods"].items():
+        method.setdefault("bundle", str(bundles / name))
     path = folder / "benchmark.yaml"
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     return path, content

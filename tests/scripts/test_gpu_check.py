@@ -19,7 +19,8 @@ import torch
 from monai.engines import SupervisedTrainer
 from monai.utils import set_determinism
 
-from monai_fewshot.apps.benchmark import BUNDLES, ChildProcesses
+from monai_fewshot.apps.benchmark import ChildProcesses
+from monai_fewshot.apps.bundles import bundle_folder, bundle_names
 from monai_fewshot.apps.phantom import make_phantom_dataset
 from monai_fewshot.data import SliceStack
 
@@ -219,17 +220,17 @@ class Commands:
 
 def _check(monkeypatch, phantoms, bundle, folder, commands):
     monkeypatch.setattr(gpu_check, "run_logged", commands)
-    kind = json.loads((BUNDLES / bundle / "configs" / "metadata.json").read_text())["data_type"]
+    kind = json.loads((bundle_folder(bundle) / "configs" / "metadata.json").read_text())["data_type"]
     check = gpu_check.BundleCheck(bundle, gpu_check.SMALL_IMAGES, phantoms[kind], folder, 1, 10)
     return check.run(ChildProcesses())
 
 
 class TestBundleCheck:
-    @pytest.mark.parametrize("bundle", gpu_check.bundle_names())
+    @pytest.mark.parametrize("bundle", bundle_names())
     def test_every_step_is_done_with_settings_that_the_bundle_has(self, bundle, phantoms, monkeypatch, tmp_path):
         commands = Commands()
         rows, lines = _check(monkeypatch, phantoms, bundle, tmp_path, commands)
-        configs = BUNDLES / bundle / "configs"
+        configs = bundle_folder(bundle) / "configs"
         trains = (configs / "train.json").is_file()
         expected = (["saliency"] if (configs / "saliency.json").is_file() else []) + ["train", "resume"] * trains
         assert [name for name, _ in commands.ran] == [*expected, "evaluate", "inference", "probe"]

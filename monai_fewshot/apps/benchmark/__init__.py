@@ -4,13 +4,12 @@
 from .leaderboard.figures import deviation_of_defined, markdown_table, mean_of_defined
 from .leaderboard.marked_text import marked_text, replace_between
 from .leaderboard.published import PUBLISHED, SOURCES
-from .matrix.bundle_step import BUNDLES, KEEP_MEMORY, Step
+from .matrix.bundle_step import KEEP_MEMORY, Step
 from .running.child_processes import ChildProcesses, signals_interrupt
 from .running.run_folder import code_version, locked_folder, machine
 from .running.work import run_jobs
 
 __all__ = [
-    "BUNDLES",
     "KEEP_MEMORY",
     "PUBLISHED",
     "SOURCES",

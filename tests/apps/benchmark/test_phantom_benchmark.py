@@ -11,17 +11,18 @@ import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
 
-from monai_fewshot.apps.benchmark import BUNDLES
 from monai_fewshot.apps.benchmark.matrix.matrix_reading import read_matrix
+from monai_fewshot.apps.bundles import WorksOn, bundle_folder, bundle_names, read_methods
 from monai_fewshot.apps.phantom import make_phantom_lesions
 from monai_fewshot.apps.prepare import prepare_images
 
 pytestmark = pytest.mark.default_dtype
-CONFIG = BUNDLES.parent / "benchmarks" / "phantom.yaml"
+CONFIG = Path(__file__).parents[3] / "benchmarks" / "phantom.yaml"
 
 
 def run(words, folder):
@@ -76,7 +77,7 @@ def test_the_full_benchmark_is_one_that_can_be_run(data_dir, tmp_path, monkeypat
 
 def test_all_methods_are_in_both_benchmarks():
     full, toy = (yaml.safe_load(CONFIG.with_name(name).read_text())["methods"] for name in ("full.yaml", CONFIG.name))
-    bundles = {method.get("bundle", name) for name, method in full.items()}
-    of_images_alone = {"surrogate_fewshot"}
-    assert bundles == {path.parent.name for path in BUNDLES.glob("*/configs")} - of_images_alone
+    listed = {(method or {}).get("bundle", name).partition("/")[0] for name, method in full.items()}
+    kinds = {name: {m.works_on for m in read_methods(bundle_folder(name)).values()} for name in bundle_names()}
+    assert listed == {name for name, kind in kinds.items() if kind != {WorksOn.IMAGES}}
     assert toy.keys() == full.keys()

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import monai_fewshot
+from monai.config import PathLike
 
-__all__ = ["BUNDLES", "KEEP_MEMORY", "Step", "first_part", "setting_names"]
+from monai_fewshot.apps.bundles import bundle_folder
+
+__all__ = ["KEEP_MEMORY", "Step", "first_part", "setting_names"]
 
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 31)}
 """Lets glibc keep freed memory for the next step: giving it back and fetching it anew took 44 % of all time here."""
-BUNDLES = Path(monai_fewshot.__file__).parent.parent / "bundles"
-"""Where the bundles lie in a checkout of the project."""
 
 
 @dataclass(frozen=True)
@@ -27,21 +27,19 @@ class Step:
     """One bundle command: configuration files and what they are told besides.
 
     Attributes:
-        bundle: name of its folder.
+        bundle: its name, or the path of another one than those of the package.
         configs: names of configuration files, later ones over earlier ones.
         settings: overrides by name.
-        bundles: folder that the bundles lie in.
     """
 
-    bundle: str
+    bundle: PathLike
     configs: tuple[str, ...]
     settings: Mapping[str, Any]
-    bundles: Path = BUNDLES
 
     @property
     def folder(self) -> Path:
         """Where the command is run."""
-        return self.bundles / self.bundle
+        return bundle_folder(self.bundle)
 
     @staticmethod
     def environment(threads: int) -> dict[str, str]:

@@ -9,8 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from monai_fewshot.apps.bundles import LearnsFrom
+
 from .bundle_step import Step, setting_names
-from .description import LearnsFrom, Matrix, Part, Row
+from .description import DataSet, Matrix, Row
 
 __all__ = ["MatrixCell", "planned_cells"]
 
@@ -71,7 +73,7 @@ class MatrixCell:
             iterations: of each stage; None for what the bundle does by itself.
         """
         method, data = self.row.method, self.row.train
-        if method.train is None:
+        if not method.is_trained:
             return None
         settings = {
             "dataset_dir": data.path,
@@ -83,11 +85,11 @@ class MatrixCell:
             **self._hidden(),
             **method.budget.settings(iterations),
         }
-        return self._step(method.train, settings, method.for_dataset.get(data.name, {}).get("train", {}))
+        return self._step("train", settings, data)
 
     def evaluation(self) -> Step:
         """Command of the evaluation."""
-        method, data = self.row.method, self.row.test
+        data = self.row.test
         settings = {
             "dataset_dir": data.path,
             "fold": self.fold,
@@ -97,7 +99,7 @@ class MatrixCell:
         }
         if self.tested != data.all_classes:
             settings["classes"] = list(self.tested)
-        return self._step(method.evaluate, settings, method.for_dataset.get(data.name, {}).get("evaluate", {}))
+        return self._step("evaluate", settings, data)
 
     def identity(self) -> dict[str, Any]:
         """What makes the cell's results, as JSON holds it: another cell in its folder would differ in this."""
@@ -126,17 +128,18 @@ class MatrixCell:
             return {"classes": [name for name in data.classes if name not in self.group], **hidden}
         return {"classes": list(data.classes)}
 
-    def _step(self, part: Part, settings: Mapping[str, Any], for_dataset: Mapping[str, Any]) -> Step:
+    def _step(self, name: str, settings: Mapping[str, Any], data: DataSet) -> Step:
         """Tell a bundle what it understands, and all that the user says."""
-        bundle = self.row.method.bundle
-        known = setting_names(self.matrix.bundles / bundle, part.configs)
+        row, method = self.row.method, self.row.method.method
+        known = setting_names(method.bundle, method.steps[name])
         told = {key: value for key, value in settings.items() if key in known}
-        return Step(bundle, part.configs, {**told, **part.settings, **for_dataset}, self.matrix.bundles)
+        of_user = {**row.settings.get(name, {}), **row.for_dataset.get(data.name, {}).get(name, {})}
+        return Step(method.bundle, method.steps[name], {**told, **of_user})
 
 
 def _facts(step: Step) -> dict[str, Any]:
     settings = {key: value for key, value in step.settings.items() if key not in PLACES}
-    return {"bundle": step.bundle, "configs": step.configs, "settings": settings}
+    return {"bundle": step.folder.name, "configs": step.configs, "settings": settings}
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

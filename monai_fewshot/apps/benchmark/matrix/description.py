@@ -8,29 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from monai.utils import StrEnum
+from monai_fewshot.apps.bundles import BundleMethod, LearnsFrom
 
-from .bundle_step import BUNDLES
-
-__all__ = ["Budget", "DataSet", "LearnsFrom", "Matrix", "MatrixMethod", "Part", "Row"]
-
-
-class LearnsFrom(StrEnum):
-    """What the training of a method sees; that decides what the settings mean to it."""
-
-    IMAGES = "images"
-    OTHER_CLASSES = "other_classes"
-    SUPPORT = "support"
-    ALL_LABELS = "all_labels"
-    NOTHING = "nothing"
-
-
-@dataclass(frozen=True)
-class Part:
-    """Training or evaluation of a method: configuration files of its bundle, later ones over earlier, and overrides."""
-
-    configs: tuple[str, ...]
-    settings: Mapping[str, Any] = field(default_factory=dict)
+__all__ = ["Budget", "DataSet", "Matrix", "MatrixMethod", "Row"]
 
 
 @dataclass(frozen=True)
@@ -59,29 +39,35 @@ class Budget:
 
 @dataclass(frozen=True)
 class MatrixMethod:
-    """A row of the table: a bundle and how it is run.
+    """A row of the table: a method and how it is run.
 
     Attributes:
         name: of the entry, and of its folder.
         title: in tables.
-        bundle: name of the bundle's folder.
-        learns_from: what training sees.
-        train: None for a method that is not trained.
-        evaluate: its evaluation.
+        method: a bundle or a variant of one.
+        settings: overrides by the names of steps, ``train`` and ``evaluate``.
         budget: of the training.
         datasets: data sets it is run on; None for all.
-        for_dataset: overrides of ``train`` and ``evaluate`` for single data sets.
+        for_dataset: overrides by the names of steps, by the names of single data sets.
     """
 
     name: str
     title: str
-    bundle: str
-    learns_from: LearnsFrom
-    train: Part | None
-    evaluate: Part
+    method: BundleMethod
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     budget: Budget = Budget()
     datasets: tuple[str, ...] | None = None
     for_dataset: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+
+    @property
+    def learns_from(self) -> LearnsFrom:
+        """What the training sees; that decides what the settings of data sets mean to the method."""
+        return self.method.learns_from
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether there is a training."""
+        return self.learns_from != LearnsFrom.NOTHING
 
     @property
     def sees_tested_classes(self) -> bool:
@@ -157,7 +143,6 @@ class Matrix:
         parallel: trainings at a time, on each device where there are some.
         threads: of each.
         devices: numbers of the GPUs to share out; none for what torch finds.
-        bundles: folder of the bundles.
     """
 
     methods: tuple[MatrixMethod, ...]
@@ -170,7 +155,6 @@ class Matrix:
     parallel: int = 1
     threads: int = 1
     devices: tuple[int, ...] = ()
-    bundles: Path = BUNDLES
 
     def rows(self) -> Iterator[Row]:
         """Rows, table after table: each data set in each setting, then the pairs of data sets."""
@@ -185,9 +169,9 @@ class Matrix:
     def _methods_on(self, train: DataSet, test: DataSet) -> Iterable[MatrixMethod]:
         for method in self.methods:
             allowed = method.datasets is None or {train.name, test.name} <= set(method.datasets)
-            if allowed and (train is test or method.train is not None):
+            if allowed and (train is test or method.is_trained):
                 yield method
 
     def seeds_of(self, method: MatrixMethod) -> tuple[int, ...]:
         """Seeds; of a method that is not trained the first alone."""
-        return self.seeds if method.train is not None else self.seeds[:1]
+        return self.seeds if method.is_trained else self.seeds[:1]

@@ -5,21 +5,21 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+from monai_fewshot.apps.bundles import BundleMethod, LearnsFrom, WorksOn, read_method
+from monai_fewshot.apps.entries import Entry, did_you_mean, read_entries
 from monai_fewshot.data import class_numbers, fingerprint_scans, load_class_names, load_folds, load_scans
 
-from .bundle_step import BUNDLES, first_part, setting_names
-from .description import Budget, DataSet, LearnsFrom, Matrix, MatrixMethod, Part
-from .yaml_entries import Entry, did_you_mean, read_yaml
+from .bundle_step import first_part, setting_names
+from .description import Budget, DataSet, Matrix, MatrixMethod
 
 __all__ = ["read_matrix"]
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
-NEEDS = {LearnsFrom.OTHER_CLASSES: "classes", LearnsFrom.SUPPORT: "classes", LearnsFrom.ALL_LABELS: "classes"}
+STEPS = ("train", "evaluate")
 
 
 def read_matrix(path: Path) -> Matrix:
@@ -38,19 +38,16 @@ def read_matrix(path: Path) -> Matrix:
         FileNotFoundError: where there is no such file.
         ValueError: with all that is wrong, a line each, which begins with the entry.
     """
-    root = read_yaml(path)
-    bundles = _path(root, "bundles_dir", str(BUNDLES))
-    if not bundles.is_dir():
-        root.note("bundles_dir", f"there is no folder {bundles}; name that of the project's bundles.")
+    root = read_entries(path)
     default = _budget(root, Budget())
-    methods = tuple(_method(name, entry, bundles, default) for name, entry in root.entries("methods"))
+    methods = tuple(_method(name, entry, default) for name, entry in root.entries("methods"))
     datasets = tuple(_dataset(name, entry) for name, entry in root.entries("datasets"))
     for key, found in (("methods", methods), ("datasets", datasets)):
         if not found:
             root.note(key, "is empty; name at least one.")
     parallel = _positive(root, "parallel", 1)
     matrix = Matrix(
-        methods=methods,
+        methods=tuple(method for method in methods if method is not None),
         datasets=datasets,
         across=_pairs(root, datasets),
         seeds=root.get_list("seeds", int, (0,)),
@@ -60,13 +57,10 @@ def read_matrix(path: Path) -> Matrix:
         parallel=parallel,
         threads=_positive(root, "threads", max(1, (os.cpu_count() or 1) // parallel)),
         devices=root.get_list("devices", int),
-        bundles=bundles,
     )
     root.check_keys()
     _check_together(root, matrix)
-    if root.problems:
-        lines = "\n".join(f"  {problem}" for problem in dict.fromkeys(root.problems))
-        raise ValueError(f"{path} cannot be run, and nothing was:\n{lines}")
+    root.raise_problems(f"{path} cannot be run, and nothing was")
     return matrix
 
 
@@ -104,70 +98,45 @@ def _budget(outer: Entry, default: Budget) -> Budget:
     return budget
 
 
-def _method(name: str, entry: Entry, bundles: Path, default: Budget) -> MatrixMethod:
+def _method(name: str, entry: Entry, default: Budget) -> MatrixMethod | None:
+    """Read a row; None where its bundle does not say what it is."""
     _check_name(entry, name)
-    bundle = entry.get("bundle", str, name)
-    if bundles.is_dir() and not (bundles / bundle / "configs").is_dir():
-        there = [folder.parent.name for folder in bundles.glob("*/configs")]
-        entry.note("bundle", f"there is no bundle {bundle} in {bundles}{did_you_mean(bundle, there)}")
-    kind = entry.get("learns_from", str, required=True)
-    if kind is not None and kind not in list(LearnsFrom):
-        entry.note("learns_from", f"is {kind!r}{did_you_mean(kind, list(LearnsFrom))}")
-    learns_from: Any = LearnsFrom(kind) if kind in list(LearnsFrom) else LearnsFrom.IMAGES
-    trained = learns_from != LearnsFrom.NOTHING
-    if not trained and "train" in entry.values:
-        entry.note("train", "is of no use to a method that learns_from nothing; leave it out.")
-    for_dataset = {data: _overrides(inner) for data, inner in entry.entries("for_dataset")}
-    method = MatrixMethod(
-        name=name,
-        title=entry.get("title", str, name),
-        bundle=bundle,
-        learns_from=learns_from,
-        train=_part(entry, "train", bundles / bundle, for_dataset) if trained else None,
-        evaluate=_part(entry, "evaluate", bundles / bundle, for_dataset),
-        budget=_budget(entry, default),
-        datasets=entry.get_list("datasets", str) or None,
-        for_dataset=for_dataset,
-    )
-    entry.get("train", dict)
-    entry.check_keys()
-    if method.train is not None and learns_from in NEEDS:
-        _check_settings(entry, "learns_from", bundles / bundle, method.train, [NEEDS[learns_from]])
-    return method
+    told, title = entry.get("bundle", str, name), entry.get("title", str)
+    budget, datasets = _budget(entry, default), entry.get_list("datasets", str) or None
+    parts = {"": entry, **dict(entry.entries("for_dataset"))}
+    settings = {data: {step: part.get(step, dict, {}) for step in STEPS} for data, part in parts.items()}
+    for part in parts.values():
+        part.check_keys()
+    try:
+        method = read_method(told)
+    except (OSError, ValueError) as error:
+        entry.note("bundle", str(error))
+        return None
+    steps = ", ".join(method.steps)
+    if method.works_on == WorksOn.IMAGES or len(method.training) > 1:
+        entry.note(
+            "bundle", f"{told} works on {method.works_on} by {steps}; name a method for scans with one training."
+        )
+        return None
+    for data, part in parts.items():
+        for step, values in settings[data].items():
+            if step in method.steps:
+                _check_settings(part, step, method, values)
+            elif values:
+                part.note(step, f"is of no use to {told}, whose steps are {steps}; leave it out.")
+    if method.training and method.learns_from != LearnsFrom.IMAGES:
+        _check_settings(entry, "train", method, ["classes"])
+    return MatrixMethod(name, title or method.title, method, settings.pop(""), budget, datasets, settings)
 
 
-def _overrides(entry: Entry) -> dict[str, Mapping[str, Any]]:
-    found = {key: entry.get(key, dict, {}) for key in ("train", "evaluate")}
-    entry.check_keys()
-    return found
-
-
-def _part(outer: Entry, key: str, bundle: Path, for_dataset: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Part:
-    entry = outer.entry(key)
-    part = Part(entry.get_list("configs", str, (key,)), entry.get("settings", dict, {}))
-    entry.check_keys()
-    _check_settings(entry, "settings", bundle, part, list(part.settings))
-    for data, overrides in for_dataset.items():
-        inner = Entry({}, f"{outer.name}.for_dataset.{data}", outer.problems)
-        _check_settings(inner, key, bundle, part, list(overrides[key]))
-    return part
-
-
-def _check_settings(entry: Entry, key: str, bundle: Path, part: Part, names: list[str]) -> None:
-    """Note configuration files that are not there, and settings that none of them has."""
-    for config in part.configs:
-        file = bundle / "configs" / f"{config}.json"
-        if not file.is_file():
-            if bundle.is_dir():
-                there = [path.stem for path in (bundle / "configs").glob("*.json")]
-                entry.note("configs", f"{bundle.name} has no configs/{config}.json{did_you_mean(config, there)}")
-            return
-    known = setting_names(bundle, part.configs)
+def _check_settings(entry: Entry, step: str, method: BundleMethod, names: Iterable[str]) -> None:
+    """Note settings that no configuration file of a step has."""
+    known = setting_names(method.bundle, method.steps[step])
     for name in names:
         first = first_part(str(name))
         if first not in known:
-            files = ", ".join(f"{config}.json" for config in part.configs)
-            entry.note(key, f"{bundle.name} has no setting {first!r} in {files}{did_you_mean(first, known)}")
+            files = ", ".join(f"{config}.json" for config in method.steps[step])
+            entry.note(step, f"{method.bundle.name} has no setting {first!r} in {files}{did_you_mean(first, known)}")
 
 
 def _dataset(name: str, entry: Entry) -> DataSet:
@@ -249,19 +218,22 @@ def _check_pair(entry: Entry, train: DataSet, test: DataSet) -> None:
 
 def _check_together(root: Entry, matrix: Matrix) -> None:
     names = [data.name for data in matrix.datasets]
-    if matrix.reference is not None and matrix.reference not in [method.name for method in matrix.methods]:
-        there = [method.name for method in matrix.methods]
+    there = list(map(str, root.values.get("methods") or ()))
+    if matrix.reference is not None and matrix.reference not in there:
         root.note("reference", f"there is no method {matrix.reference!r}{did_you_mean(matrix.reference, there)}")
+    titles: dict[str, str] = {}
     for method in matrix.methods:
         entry = Entry({}, f"methods.{method.name}", root.problems)
+        if (other := titles.setdefault(method.title, method.name)) != method.name:
+            entry.note("title", f"{method.title!r} is that of {other} too; give each row its own.")
         for key, found in (("datasets", method.datasets or ()), ("for_dataset", method.for_dataset)):
             for name in found:
                 if name not in names:
                     entry.note(key, f"there is no data set {name!r}{did_you_mean(name, names)}")
         for data in matrix.datasets:
             on_it = method.datasets is None or data.name in method.datasets
-            if on_it and 2 in data.settings and method.train is not None and not method.sees_tested_classes:
-                _check_settings(entry, "train", matrix.bundles / method.bundle, method.train, ["exclude_classes"])
+            if on_it and 2 in data.settings and not method.sees_tested_classes:
+                _check_settings(entry, "train", method.method, ["exclude_classes"])
             if on_it and method.learns_from == LearnsFrom.OTHER_CLASSES and len(data.groups) < 2:
                 root.problems.append(
                     f"datasets.{data.name}.groups: {method.name} learns from other classes than the tested ones, so at "

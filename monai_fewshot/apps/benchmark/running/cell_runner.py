@@ -170,7 +170,7 @@ class CellRunner:
             assert step is not None
             once = {"epoch_length": iterations, "max_epochs": 1, "ckpt_dir": folder / str(iterations), "resume": False}
             settings = {**step.settings, **{key: value for key, value in once.items() if key in step.settings}}
-            step = Step(step.bundle, step.configs, settings, step.bundles)
+            step = Step(step.bundle, step.configs, settings)
             folder.mkdir(parents=True, exist_ok=True)
             seconds[iterations] = work.do(step, folder, "train")["busy_seconds"]
         each = max(seconds[4 * few] - seconds[few], 0.1 * seconds[4 * few]) / (3 * few)

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from monai.utils import optional_import
 
-from monai_fewshot.apps.benchmark.matrix.bundle_step import BUNDLES
+import monai_fewshot
 
 __all__ = ["code_version", "locked_folder", "machine"]
 
@@ -46,7 +46,7 @@ def locked_folder(folder: Path) -> Iterator[int]:
 
 def code_version() -> str:
     """The commit of the code that runs, with a + where the package or a bundle differs from it."""
-    git = ["git", "-C", str(BUNDLES.parent)]
+    git = ["git", "-C", str(Path(monai_fewshot.__file__).parents[1])]
     try:
         name = subprocess.run([*git, "describe", "--always"], capture_output=True, text=True, check=False)
     except FileNotFoundError:

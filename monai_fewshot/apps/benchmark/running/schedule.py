@@ -142,7 +142,7 @@ class Schedule:
         for key in ((method.name, cell.row.train.name), (method.name,)):
             if key in self._minutes:
                 return statistics.fmean(self._minutes[key])
-        return method.budget.minutes if method.train is not None else None
+        return method.budget.minutes if method.is_trained else None
 
     def _time(self, cells: Sequence[MatrixCell]) -> str:
         minutes, unknown = self.estimate(cells)

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,15 @@ def folder(tmp_path_factory):
     return folder
 
 
+def without(content, bundle, setting):
+    """Copy a made-up bundle whose training lacks a setting, and return its folder."""
+    source = Path(content["methods"]["images"]["bundle"]).with_name(bundle)
+    copy = shutil.copytree(source, source.parents[1] / f"without_{setting}" / bundle, dirs_exist_ok=True)
+    path = copy / "configs" / "train.json"
+    path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != setting}))
+    return str(copy)
+
+
 def changed(folder, change):
     """The problems of a file, or its matrix."""
     path, content = make_config(folder)
@@ -34,9 +45,10 @@ def test_a_file_is_read(folder, monkeypatch):
     matrix = changed(folder, lambda c: c["datasets"]["ct"].update(path="$WHERE/ct"))
     assert [method.name for method in matrix.methods] == ["images", "others", "exemplar", "plain"]
     assert matrix.methods[0].title == "From images"
-    assert matrix.methods[1].bundle == "exemplar"
+    assert matrix.methods[1].method.name == "exemplar/others"
+    assert matrix.methods[1].learns_from == "other_classes"
     assert matrix.methods[2].budget.settings(7) == {"epoch_length": 4, "max_epochs": 2}
-    assert matrix.methods[3].train is None
+    assert not matrix.methods[3].is_trained
     mr, ct = matrix.datasets
     assert (mr.classes, ct.classes) == (tuple(CLASSES), ("spleen", "liver"))
     assert ct.path == folder / "ct"
@@ -59,41 +71,44 @@ def test_rows_are_of_all_that_belongs_together(folder):
     [
         (lambda c: c.update(method={}), "method: is not known here; did you mean methods?"),
         (
-            lambda c: c["methods"]["exemplar"].update(bundle="exempla"),
-            "methods.exemplar.bundle: there is no bundle exem",
-        ),
-        (lambda c: c["methods"]["images"].pop("learns_from"), "methods.images.learns_from: is missing; give text."),
-        (
-            lambda c: c["methods"]["images"].update(learns_from="image"),
-            "methods.images.learns_from: is 'image'; did you",
+            lambda c: c["methods"]["exemplar"].update(bundle="elsnte"),
+            "methods.exemplar.bundle: there is no bundle elsnte; did you mean elsnet?",
         ),
         (
-            lambda c: c["methods"]["images"].update(train={"settings": {"imagesize": 3}}),
-            "methods.images.train.settings: images has no setting 'imagesize' in train.json; did you mean image_size?",
+            lambda c: c["methods"]["others"].update(bundle=c["methods"]["others"]["bundle"][:-1]),
+            "methods.others.bundle: exemplar has no variant other; did you mean others?",
+        ),
+        (
+            lambda c: c["methods"]["images"].update(bundle="masksplit"),
+            "methods.images.bundle: masksplit works on images by saliency, train, evaluate, inference; name",
+        ),
+        (
+            lambda c: c["methods"]["images"].update(train={"imagesize": 3}),
+            "methods.images.train: images has no setting 'imagesize' in train.json; did you mean image_size?",
         ),
         (
             lambda c: c["methods"]["images"].update(for_dataset={"mr": {"evaluate": {"batch": 3}}}),
             "methods.images.for_dataset.mr.evaluate: images has no setting 'batch' in evaluate.json; there are:",
         ),
         (
-            lambda c: c["methods"]["images"].update(train={"configs": ["trian"]}),
-            "methods.images.train.configs: images has no configs/trian.json; did you mean train?",
-        ),
-        (
             lambda c: c["methods"]["images"].update(for_dataset={"xy": {}}),
             "methods.images.for_dataset: there is no data",
         ),
         (
-            lambda c: c["methods"].update({"a b": {"bundle": "images", "learns_from": "images"}}),
+            lambda c: c["methods"].update(again=c["methods"]["images"]),
+            "methods.again.title: 'From images' is that of images too; give each row its own.",
+        ),
+        (
+            lambda c: c["methods"].update({"a b": {"bundle": "ssl_alpnet"}}),
             "methods.a b: the name becomes a folder's",
         ),
         (
-            lambda c: c["methods"]["plain"].update(train={}),
-            "methods.plain.train: is of no use to a method that learns_",
+            lambda c: c["methods"]["plain"].update(for_dataset={"mr": {"train": {"image_size": 4}}}),
+            "methods.plain.for_dataset.mr.train: is of no use to ",
         ),
         (
-            lambda c: c["methods"]["images"].update(learns_from="support"),
-            "methods.images.learns_from: images has no setting 'classes' in train.json",
+            lambda c: c["methods"]["images"].update(bundle=without(c, "exemplar", "classes")),
+            "methods.images.train: exemplar has no setting 'classes' in train.json",
         ),
         (
             lambda c: c["methods"]["images"].update(budget={"iteration": 3}),
@@ -113,8 +128,8 @@ def test_rows_are_of_all_that_belongs_together(folder):
             "datasets.mr.folds: there is no fold [7]; the data set has",
         ),
         (
-            lambda c: c["methods"]["images"].update(train={"configs": ["evaluate"]}),
-            "methods.images.train: images has no setting 'exclude_classes' in evaluate.json",
+            lambda c: c["methods"]["images"].update(bundle=without(c, "images", "exclude_classes")),
+            "methods.images.train: images has no setting 'exclude_classes' in train.json",
         ),
         (lambda c: c["datasets"]["mr"].update(settings=[3]), "datasets.mr.settings: there is no setting [3]"),
         (lambda c: c["datasets"]["ct"].update(settings=[2]), "datasets.ct.groups: setting 2 needs them"),
@@ -140,7 +155,6 @@ def test_rows_are_of_all_that_belongs_together(folder):
         (lambda c: c.update(parallel=0), "parallel: is 0; give 1 or more."),
         (lambda c: c.update(reference="image"), "reference: there is no method 'image'; did you mean images?"),
         (lambda c: c.update(methods={}), "methods: is empty; name at least one."),
-        (lambda c: c.update(bundles_dir="/no/where"), "bundles_dir: there is no folder /no/where"),
     ],
 )
 def test_mistakes_are_named_by_their_entry(change, text, folder):
@@ -151,10 +165,10 @@ def test_mistakes_are_named_by_their_entry(change, text, folder):
 
 def test_all_mistakes_are_told_at_once(folder):
     def change(content):
-        content["methods"]["images"].update(learns_from="image")
+        content["methods"]["images"].update(bundle="nothing")
         content["datasets"]["mr"].update(folds=[7])
 
-    with pytest.raises(ValueError, match=r"(?s)methods\.images\.learns_from.*datasets\.mr\.folds"):
+    with pytest.raises(ValueError, match=r"(?s)methods\.images\.bundle.*datasets\.mr\.folds"):
         changed(folder, change)
 
 

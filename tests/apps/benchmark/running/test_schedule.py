@@ -102,7 +102,7 @@ def test_a_failure_stops_no_other_and_is_tried_again(tmp_path, stub, monkeypatch
 
 
 def test_minutes_become_iterations_that_are_the_same_for_all_cells(tmp_path, stub):
-    methods = {"images": {"learns_from": "images", "budget": {"minutes": 5, "epochs": 4, "probe_iterations": 10}}}
+    methods = {"images": {"budget": {"minutes": 5, "epochs": 4, "probe_iterations": 10}}}
     schedule(tmp_path, methods=methods).run(lambda: None)
     probes = [line for line in commands(stub) if line[0].startswith("speed/")]
     assert [line[2:] for line in probes] == [["1", "1"], ["1", "10"], ["1", "40"]]
@@ -112,7 +112,7 @@ def test_minutes_become_iterations_that_are_the_same_for_all_cells(tmp_path, stu
 
 
 def test_settings_of_a_data_set_are_timed_for_themselves(tmp_path, stub):
-    content = {"learns_from": "images", "budget": {"minutes": 5, "epochs": 4, "probe_iterations": 10}}
+    content = {"budget": {"minutes": 5, "epochs": 4, "probe_iterations": 10}}
     methods = {"images": {**content, "for_dataset": {"ct": {"train": {"image_size": [9, 9]}}}}}
     schedule(tmp_path, methods=methods).run(lambda: None)
     folders = {line[0].rpartition("/")[0] for line in commands(stub) if line[0].startswith("speed/")}
@@ -137,7 +137,7 @@ def test_time_is_estimated_from_what_is_done(tmp_path, stub):
 
 def test_cells_that_were_made_otherwise_are_named(tmp_path):
     fill(schedule(tmp_path, methods=("images",)).cells[0])
-    methods = {"images": {"learns_from": "images", "train": {"settings": {"image_size": [9, 9]}}}}
+    methods = {"images": {"train": {"image_size": [9, 9]}}}
     with pytest.raises(ValueError, match=r"(?s)made otherwise.*images/mr/setting1/all/fold0_seed0/on_mr: train was"):
         schedule(tmp_path, methods=methods)
 

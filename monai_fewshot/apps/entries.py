@@ -4,21 +4,22 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-__all__ = ["Entry", "did_you_mean", "read_yaml"]
+__all__ = ["Entry", "did_you_mean", "read_entries"]
 
 KINDS = {str: "text", int: "a whole number", float: "a number", dict: "a mapping", list: "a list"}
 
 
 @dataclass
 class Entry:
-    """A mapping of a YAML file that is read key by key; what is wrong with it is noted, not raised.
+    """A mapping of a YAML or JSON file that is read key by key; what is wrong with it is noted, not raised.
 
     Attributes:
         values: the mapping.
@@ -61,13 +62,22 @@ class Entry:
             return default
         return value
 
-    def get_list(self, key: str, kind: type, default: Iterable[Any] = ()) -> tuple[Any, ...]:
+    def choice(self, key: str, choices: Sequence[str], default: str | None = None) -> str:
+        """Read one of several words; without a default, its absence is a problem."""
+        value = self.get(key, str, default, required=default is None)
+        if value in choices:
+            return value
+        if value is not None:
+            self.note(key, f"is {value!r}{did_you_mean(value, choices)}")
+        return choices[0]
+
+    def get_list(self, key: str, kind: type, default: Iterable[Any] = (), required: bool = False) -> tuple[Any, ...]:
         """Read a list of values of one kind; a single value is a list of one."""
         value = self.values.get(key)
         if isinstance(value, kind) and kind is not list and not isinstance(value, bool):
             self._known.append(key)
             return (value,)
-        found = self.get(key, list)
+        found = self.get(key, list, required=required)
         if found is None:
             return tuple(default)
         wrong = [item for item in found if not isinstance(item, kind) or isinstance(item, bool)]
@@ -96,6 +106,12 @@ class Entry:
             if key not in self._known:
                 self.note(str(key), f"is not known here{did_you_mean(str(key), self._known)}")
 
+    def raise_problems(self, headline: str) -> None:
+        """Raise a ValueError with all that was noted, a line each, where anything was."""
+        if self.problems:
+            lines = "\n".join(f"  {problem}" for problem in dict.fromkeys(self.problems))
+            raise ValueError(f"{headline}:\n{lines}")
+
     def _path(self, key: str) -> str:
         return f"{self.name}.{key}" if self.name else str(key)
 
@@ -107,8 +123,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]}?" if near else f"; there are: {', '.join(known)}."
 
 
-def read_yaml(path: Path) -> Entry:
-    """Read a YAML file.
+def read_entries(path: Path) -> Entry:
+    """Read a YAML or JSON file.
 
     Args:
         path: the file.
@@ -118,14 +134,15 @@ def read_yaml(path: Path) -> Entry:
 
     Raises:
         FileNotFoundError: where there is none.
-        ValueError: where it is not YAML, or no mapping.
+        ValueError: where it is not YAML or JSON, or no mapping.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}: name a benchmark's YAML file.")
+        raise FileNotFoundError(f"There is no file {path}.")
+    kind, read = ("JSON", json.loads) if path.suffix == ".json" else ("YAML", yaml.safe_load)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not YAML: {error}") from error
+        content = read(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError(f"{path} is not {kind}: {error}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} must be a mapping with methods and datasets, but is {type(content).__name__}.")
+        raise ValueError(f"{path} must be a mapping of keys to values, but is {type(content).__name__}.")
     return Entry(content)
