@@ -18,20 +18,17 @@ from monai_fewshot.apps.phantom import make_phantom_lesions, make_phantom_shapes
 
 CONFIGS = Path(__file__).parents[2] / "bundles" / "ssl_alpnet" / "configs"
 
-SMALL_NETWORK = {
-    "device": "$torch.device('cpu')",
-    "image_size": [32, 32],
+SMALL = {"device": "$torch.device('cpu')", "image_size": [32, 32]}
+SHORT_TRAINING = {
     "encoder#channels": [4, 8],
     "encoder#out_channels": 8,
-}
-SHORT_TRAINING = {
     "batch_size": 2,
     "epoch_length": 2,
     "max_epochs": 2,
     "num_val_episodes": 2,
     "num_folds": 3,
     "pseudo_labels#min_size": 40,
-    "train#handlers#5#iteration_log": 2,
+    "handlers#log_interval": 2,
 }
 CLASSES = {"0": "background", "1": "liver", "2": "spleen"}
 OBLIQUE = np.array([[-1.4, 0.1, 0.3, 40], [0.1, 1.6, -0.2, -30], [0.05, 0.06, 7.5, 12], [0, 0, 0, 1]])
@@ -96,7 +93,7 @@ class Bundle(NamedTuple):
             config_file=[str(CONFIGS / f"{name}.json") for name in names],
             workflow_type=workflow_type,
             logging_file=False,
-            **{"bundle_root": str(self.root), **SMALL_NETWORK, **training, **override},
+            **{"bundle_root": str(self.root), **SMALL, **training, **override},
         )
         workflow.initialize()
         return workflow
