@@ -4,17 +4,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import nibabel
 import numpy as np
 import pytest
+import torch
 from monai.bundle import ConfigWorkflow
 from monai.utils import set_determinism
 from scipy import ndimage
 
 from monai_fewshot.apps.phantom import make_phantom_lesions, make_phantom_shapes
+from monai_fewshot.data import VolumePreparation
+from monai_fewshot.utils import define
+from monai_fewshot.workflows import ModelRecord
 
 CONFIGS = Path(__file__).parents[2] / "bundles" / "ssl_alpnet" / "configs"
 
@@ -126,6 +131,24 @@ def scans() -> type[Scans]:
 def at_root() -> type[Bundle]:
     """Makes a bundle whose data, models and results lie in a folder."""
     return Bundle
+
+
+@pytest.fixture(scope="session")
+def save_model() -> Callable[..., str]:
+    """Writes a checkpoint of an ALPNet, as if it had been trained, and tells its path."""
+
+    def save(file: Path, weights_of: Sequence[int] = (4, 8), channels: Sequence[int] = (4, 8), **preparation) -> str:
+        networks = []
+        for widths in (channels, weights_of):
+            torch.manual_seed(0)
+            layers = {"spatial_dims": 2, "in_channels": 1, "channels": widths, "out_channels": 8, "norm": "instance"}
+            encoder = define("monai_fewshot.networks.encoders.UNetEncoder", **layers)
+            networks.append(define("monai_fewshot.networks.nets.ALPNet", spatial_dims=2, encoder=encoder))
+        settings = ModelRecord(networks[0], VolumePreparation(**{"image_size": [32, 32], **preparation})).state_dict()
+        torch.save({"model": networks[1].state_dict(), "settings": settings}, file)
+        return str(file)
+
+    return save
 
 
 @pytest.fixture(scope="session")
