@@ -148,5 +148,5 @@ class VolumeEvaluation:
         return self.evaluation.run()
 
     def _check(self) -> None:
-        _ = self.class_names, self.model.image_size
+        _ = self.scans, self.class_names, self.model.image_size
         check_scans(self.scans, self.known_classes)

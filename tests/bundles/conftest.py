@@ -4,34 +4,36 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import nibabel
 import numpy as np
 import pytest
+import torch
 from monai.bundle import ConfigWorkflow
 from monai.utils import set_determinism
 from scipy import ndimage
 
 from monai_fewshot.apps.phantom import make_phantom_lesions, make_phantom_shapes
+from monai_fewshot.data import VolumePreparation
+from monai_fewshot.utils import define
+from monai_fewshot.workflows import ModelRecord
 
 CONFIGS = Path(__file__).parents[2] / "bundles" / "ssl_alpnet" / "configs"
 
-SMALL_NETWORK = {
-    "device": "$torch.device('cpu')",
-    "image_size": [32, 32],
+SMALL = {"device": "$torch.device('cpu')", "image_size": [32, 32]}
+SHORT_TRAINING = {
     "encoder#channels": [4, 8],
     "encoder#out_channels": 8,
-}
-SHORT_TRAINING = {
     "batch_size": 2,
     "epoch_length": 2,
     "max_epochs": 2,
     "num_val_episodes": 2,
     "num_folds": 3,
     "pseudo_labels#min_size": 40,
-    "train#handlers#5#iteration_log": 2,
+    "handlers#log_interval": 2,
 }
 CLASSES = {"0": "background", "1": "liver", "2": "spleen"}
 OBLIQUE = np.array([[-1.4, 0.1, 0.3, 40], [0.1, 1.6, -0.2, -30], [0.05, 0.06, 7.5, 12], [0, 0, 0, 1]])
@@ -96,7 +98,7 @@ class Bundle(NamedTuple):
             config_file=[str(CONFIGS / f"{name}.json") for name in names],
             workflow_type=workflow_type,
             logging_file=False,
-            **{"bundle_root": str(self.root), **SMALL_NETWORK, **training, **override},
+            **{"bundle_root": str(self.root), **SMALL, **training, **override},
         )
         workflow.initialize()
         return workflow
@@ -129,6 +131,24 @@ def scans() -> type[Scans]:
 def at_root() -> type[Bundle]:
     """Makes a bundle whose data, models and results lie in a folder."""
     return Bundle
+
+
+@pytest.fixture(scope="session")
+def save_model() -> Callable[..., str]:
+    """Writes a checkpoint of an ALPNet, as if it had been trained, and tells its path."""
+
+    def save(file: Path, weights_of: Sequence[int] = (4, 8), channels: Sequence[int] = (4, 8), **preparation) -> str:
+        networks = []
+        for widths in (channels, weights_of):
+            torch.manual_seed(0)
+            layers = {"spatial_dims": 2, "in_channels": 1, "channels": widths, "out_channels": 8, "norm": "instance"}
+            encoder = define("monai_fewshot.networks.encoders.UNetEncoder", **layers)
+            networks.append(define("monai_fewshot.networks.nets.ALPNet", spatial_dims=2, encoder=encoder))
+        settings = ModelRecord(networks[0], VolumePreparation(**{"image_size": [32, 32], **preparation})).state_dict()
+        torch.save({"model": networks[1].state_dict(), "settings": settings}, file)
+        return str(file)
+
+    return save
 
 
 @pytest.fixture(scope="session")

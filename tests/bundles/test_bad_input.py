@@ -9,12 +9,8 @@ import re
 
 import numpy as np
 import pytest
-import torch
 from image_bundles import refusal
 from PIL import Image
-
-from monai_fewshot.networks.encoders import UNetEncoder
-from monai_fewshot.networks.nets import ALPNet
 
 pytestmark = pytest.mark.default_dtype
 SIZE = (24, 20, 4)
@@ -64,11 +60,9 @@ def small_set(scans, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def weights(tmp_path):
-    """Weights that fit the small network, and a function that loads none."""
-    file = tmp_path / "model.pt"
-    torch.save({"model": ALPNet(2, UNetEncoder(2, 1, (4, 8), 8, norm="instance")).state_dict()}, file)
-    return str(file)
+def weights(save_model, tmp_path):
+    """A checkpoint of a small network."""
+    return save_model(tmp_path / "model.pt")
 
 
 def _spoiled_image(scans, change):
@@ -227,13 +221,15 @@ def test_output_folder_that_cannot_be_written(config, options, bundle, small_set
         ("missing", r"There is no checkpoint .*model\.pt: train"),
     ],
 )
-def test_checkpoints(config, change, pattern, bundle, small_set, tmp_path, weights):
+def test_checkpoints(config, change, pattern, bundle, small_set, save_model, tmp_path, weights):
     file, data = tmp_path / "model.pt", tmp_path / "data"
     if change == "missing":
         file.unlink()
     if change == "truncated":
         file.write_bytes(file.read_bytes()[:1000])
-    options = {"checkpoint": weights, **({"encoder#channels": [4, 12]} if change == "other" else {})}
+    if change == "other":
+        save_model(file, weights_of=(4, 12))
+    options = {"checkpoint": weights}
     if config == "inference":
         options["dataset_dir"] = str(data / "imagesTr")
         options["support_image"] = str(data / "imagesTr" / "scan_1.nii.gz")

@@ -182,9 +182,9 @@ class TestTrain:
     def test_excluded_classes_leave_their_slices_out(self, at_root, dataset_dir, scans, tmp_path):
         options = {"dataset_dir": str(dataset_dir), "fold": 0}
         workflow = at_root(tmp_path).workflow("train", exclude_classes=["liver", "Spleen"], **options)
-        stack = workflow.parser.get_parsed_content("train#stack")
+        stack = workflow.parser.get_parsed_content("stacks")[0]
         assert stack.scan.tolist() == [0, 0, 1, 1], "the first and the last slice of each scan show no organ"
-        everything = at_root(tmp_path).workflow("train", **options).parser.get_parsed_content("train#stack")
+        everything = at_root(tmp_path).workflow("train", **options).parser.get_parsed_content("stacks")[0]
         assert everything.scan.tolist() == [0] * 6 + [1] * 6
         assert torch.equal(stack.image, everything.image[[0, 5, 6, 11]])
 
@@ -194,7 +194,7 @@ def test_annotated_classes_by_one_override(at_root, dataset_dir, tmp_path):
     workflow = at_root(tmp_path).run("train", "annotated", classes=["spleen"], **options)
     assert (tmp_path / "models" / "fold0" / "model.pt").is_file()
     episode = workflow.parser.get_parsed_content("train#dataset")[0]
-    stack = workflow.parser.get_parsed_content("train#stack")
+    stack = workflow.parser.get_parsed_content("stacks")[0]
     assert set(stack.label.unique().tolist()) == {0, 1, 2}
     assert set(episode["label"].unique().tolist()) == {0, 1}
     assert not torch.equal(episode["image"], episode["support_image"][0])
@@ -328,12 +328,12 @@ class TestEvaluate:
 
     def test_classes_are_numbered_in_the_order_they_are_named(self, trained, dataset_dir, scans):
         workflow = trained.workflow("evaluate", dataset_dir=str(dataset_dir), fold=0, classes=["spleen", "liver"])
-        first, *_ = workflow.parser.get_parsed_content("scans")
-        label = workflow.parser.get_parsed_content("preprocessing")(first)["label"][0].numpy()
+        evaluation = workflow.parser.get_parsed_content("evaluation")
+        label = evaluation.evaluation.transform(evaluation.scans[0])["label"][0].numpy()
         raw = scans.make(0)[1]
         np.testing.assert_array_equal(label == 1, raw == 2)
         np.testing.assert_array_equal(label == 2, raw == 1)
-        assert workflow.parser.get_parsed_content("evaluation").class_names == ["spleen", "liver"]
+        assert evaluation.evaluation.class_names == ["spleen", "liver"]
 
     def test_other_protocols(self, trained, dataset_dir, tmp_path):
         trained.run("evaluate", dataset_dir=str(dataset_dir), fold=0, protocol="adnet_ep2", output_dir=str(tmp_path))
@@ -470,26 +470,24 @@ class TestSpecification:
             "inference",
             workflow_type="infer",
             dataset_dir=str(dataset_dir / "imagesTr"),
+            checkpoint=str(trained.root / "models" / "fold0" / "model.pt"),
             output_dir=str(tmp_path),
             **_support(dataset_dir),
         )
         assert workflow.check_properties() == []
 
     def test_configurations_agree(self, configs):
-        train, evaluate, inference = (
-            json.loads((configs / f"{name}.json").read_text()) for name in ("train", "evaluate", "inference")
-        )
-        for key in ("encoder", "network_def", "intensity", "image_size"):
-            assert train[key] == evaluate[key] == inference[key], key
+        evaluate, inference = (json.loads((configs / f"{name}.json").read_text()) for name in ("evaluate", "inference"))
         for key in ("threshold", "keep_largest"):
             assert evaluate[key] == inference[key], key
 
-    def test_network_takes_and_gives_what_the_metadata_say(self, configs):
+    def test_network_takes_and_gives_what_the_metadata_say(self, trained, configs):
         verify_net_in_out(
             net_id="network_def",
             meta_file=str(configs / "metadata.json"),
             config_file=str(configs / "inference.json"),
             device="cpu",
+            checkpoint=str(trained.root / "models" / "fold0" / "model.pt"),
             extra_forward_args={
                 "support_image": torch.rand(1, 1, 1, 128, 128),
                 "support_label": (torch.rand(1, 1, 1, 128, 128) > 0.5).float(),

@@ -33,15 +33,17 @@ TYPES = {"train": "train", "saliency": None}
 
 
 def workflow(bundle, *names, **settings):
-    """Read and initialize configurations of a bundle, with a small network."""
-    network = {} if OWN_NETWORK & set(names) else SMALL[bundle]
+    """Read and initialize configurations of a bundle; training has a small network and small images."""
+    training = {"image_size": [32, 32]} if TYPES.get(names[0], "infer") != "infer" else {}
+    if names[0] == "train" and not OWN_NETWORK & set(names):
+        training |= SMALL[bundle]
     if "alpnet" in names:
-        network = {key: value for key, value in network.items() if not key.startswith("network_def")}
+        training = {key: value for key, value in training.items() if not key.startswith("network_def")}
     found = ConfigWorkflow(
         config_file=[str(BUNDLES / bundle / "configs" / f"{name}.json") for name in names],
         workflow_type=TYPES.get(names[0], "infer"),
         logging_file=False,
-        **{"device": "$torch.device('cpu')", "image_size": [32, 32], **network, **settings},
+        **{"device": "$torch.device('cpu')", **training, **settings},
     )
     found.initialize()
     return found
