@@ -193,8 +193,8 @@ def test_slices_of_scans_that_show_tested_classes_are_left_out(dataset_dir, tmp_
     options = {"dataset_dir": str(dataset_dir), "num_folds": 3, "fold": 0, "ckpt_dir": str(tmp_path)}
     found = workflow("masksplit", "train", "volumes", exclude_classes=["liver", "Spleen"], **options).parser
     everything = workflow("masksplit", "train", "volumes", **options).parser
-    for part in ("train", "validate"):
-        left, all_slices = (parser.get_parsed_content(f"{part}#stack").image for parser in (found, everything))
+    for part in (0, 1):
+        left, all_slices = (parser.get_parsed_content("stacks")[part].image for parser in (found, everything))
         ends = [n for n in range(len(all_slices)) if n % 6 in (0, 5)]
         assert torch.equal(left, all_slices[ends]), "of six slices the first and the last show no organ"
     assert found.get_parsed_content("provenance").settings["exclude_classes"] == ["liver", "Spleen"]
@@ -211,13 +211,20 @@ def test_bad_input_ends_before_training(tmp_path, lesions, shapes, saliency):
     assert "5-shot episodes need 6 annotated images of a class; " in few
 
 
-@pytest.mark.parametrize("bundle", ["masksplit", "surrogate_fewshot"])
+@pytest.mark.parametrize(("bundle", "trained"), [("masksplit", "masksplit"), ("surrogate_fewshot", "surrogate")])
 @pytest.mark.parametrize("name", ["train", "evaluate", "inference"])
-def test_the_required_properties_are_there(bundle, name, lesions, shapes, saliency, tmp_path):
+def test_the_required_properties_are_there(bundle, trained, name, lesions, shapes, saliency, request):
     data = {"dataset_dir": shapes, "unlabeled_dir": lesions}
     if bundle == "masksplit":
         data = {"dataset_dir": lesions, "masks_dir": str(saliency / "masks")}
-    support = {"support_image": lesions + "/images/lesion_001.jpg", "support_label": lesions + "/masks/lesion_001.png"}
-    found = workflow(bundle, name, **(data if name == "train" else {"dataset_dir": lesions, **support}), initialize=[])
+    if name != "train":
+        checkpoint = str(request.getfixturevalue(trained) / "model.pt")
+        data = {"dataset_dir": lesions, "checkpoint": checkpoint}
+    if name == "inference":
+        data["support_image"], data["support_label"] = (
+            f"{lesions}/images/lesion_001.jpg",
+            f"{lesions}/masks/lesion_001.png",
+        )
+    found = workflow(bundle, name, **data, initialize=[])
     if name != "evaluate":
         assert not found.check_properties()

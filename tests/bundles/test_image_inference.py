@@ -17,21 +17,22 @@ from PIL import Image
 pytestmark = pytest.mark.default_dtype
 BUNDLES = Path(__file__).parents[2] / "bundles"
 SIZES = {"a": (40, 56), "b": (48, 48), "c.v1": (51, 37), "c.v2": (40, 56)}
-SMALL = {"device": "$torch.device('cpu')", "image_size": [32, 32], "encoder#channels": [4, 8, 8]}
 
 
 class Segmenting:
     """A bundle with random weights, and images to segment."""
 
     def __init__(self, bundle, overlays, folder):
-        names = ("inference", *overlays)
-        self.configs = [str(BUNDLES / bundle / "configs" / f"{name}.json") for name in names]
-        self.folder = folder
+        configs = BUNDLES / bundle / "configs"
+        self.config, self.folder = str(configs / "inference.json"), folder
         parser = ConfigParser()
-        parser.read_config(self.configs)
-        parser.update({**SMALL, "bundle_root": str(folder)})
+        parser.read_config([str(configs / f"{name}.json") for name in ("train", *overlays)])
+        parser.update({"image_size": [32, 32], "encoder#channels": [4, 8, 8]})
         torch.manual_seed(0)
-        torch.save(parser.get_parsed_content("network_def").state_dict(), folder / "model.pt")
+        content = {"model": "network_def", "settings": "settings"}
+        torch.save(
+            {name: parser.get_parsed_content(key).state_dict() for name, key in content.items()}, folder / "model.pt"
+        )
 
     def run(self, **override):
         settings = {
@@ -40,10 +41,10 @@ class Segmenting:
             "support_label": str(self.folder / "lesion.png"),
             "checkpoint": str(self.folder / "model.pt"),
             "output_dir": str(self.folder / "masks"),
-            **SMALL,
+            "device": "$torch.device('cpu')",
             **override,
         }
-        workflow = ConfigWorkflow(config_file=self.configs, logging_file=False, **settings)
+        workflow = ConfigWorkflow(config_file=self.config, logging_file=False, **settings)
         workflow.initialize()
         workflow.run()
         workflow.finalize()

@@ -53,10 +53,18 @@ def pools(tmp_path_factory):
 
 
 def test_a_checkpoint_says_what_made_it(trained):
-    settings = load(trained / "model.pt")["provenance"]["settings"]
+    checkpoint = load(trained / "model.pt")
+    settings = checkpoint["provenance"]["settings"]
     assert settings["meta_gradient"] == "ImplicitMAML"
-    assert settings["inner"] == {"steps": 2, "lr": 0.1, "optimizer": "sgd", "proximal": 2.0, "tolerance": 0.0}
     assert settings["iterations"] == 4
+    inner = checkpoint["settings"]["network"]["inner"]
+    assert inner == {
+        "_target_": "monai_fewshot.meta.InnerLoop",
+        "steps": 2,
+        "lr": 0.1,
+        "optimizer": "sgd",
+        "proximal": 2.0,
+    }
 
 
 @pytest.mark.parametrize(
@@ -158,8 +166,8 @@ def test_slices_of_scans_that_show_tested_classes_are_left_out(dataset_dir, tmp_
     names = (BUNDLE, "train", "first_order", "volumes")
     found, everything = (workflow(*names, exclude_classes=c, **settings).parser for c in (["spleen"], []))
     assert (found.get_parsed_content("pools"), everything.get_parsed_content("pools")) == ([1], [1, 2])
-    for part in ("train", "validate"):
-        left, all_slices = (parser.get_parsed_content(f"{part}#stack").image for parser in (found, everything))
+    for part in (0, 1):
+        left, all_slices = (parser.get_parsed_content("stacks")[part].image for parser in (found, everything))
         ends = [n for n in range(len(all_slices)) if n % 6 in (0, 5)]
         assert torch.equal(left, all_slices[ends]), "livers show beside spleens alone"
 
@@ -178,7 +186,7 @@ def test_the_papers_settings_and_set_ups(pools, lesions, tmp_path):
         assert found["composition"] == composition
 
 
-def test_bad_input_ends_before_training(lesions, shapes, tmp_path):
+def test_bad_input_ends_before_training(trained, lesions, tmp_path):
     settings = {"dataset_dir": lesions, "ckpt_dir": str(tmp_path / "a"), **SHORT}
     few = refusal(BUNDLE, "train", **{**settings, "shots": 5})
     assert "5-shot episodes of 2 queries need 7 annotated images of a class; foreground has 5" in few
@@ -187,13 +195,13 @@ def test_bad_input_ends_before_training(lesions, shapes, tmp_path):
     assert "ImplicitMAML needs an inner loop with a proximal term" in refusal(
         BUNDLE, "train", **{**settings, "proximal": 0.0}
     )
-    many = {"dataset_dir": lesions, "checkpoint": "$None", "shots": 10, "output_dir": str(tmp_path / "b")}
+    use = {"dataset_dir": lesions, "checkpoint": str(trained / "model.pt"), "output_dir": str(tmp_path / "b")}
+    many = {**use, "shots": 10}
     assert "10 annotated images of 10 are asked for" in refusal(BUNDLE, "evaluate", **many)
     blank = tmp_path / "blank.png"
     Image.new("L", (64, 48)).save(blank)
     image = str(Path(lesions) / "images" / "lesion_001.jpg")
-    support = {"support_image": image, "support_label": str(blank), "checkpoint": "$None", "dataset_dir": lesions}
-    assert "blank.png" in refusal(BUNDLE, "inference", **support, output_dir=str(tmp_path / "c"))
+    assert "blank.png" in refusal(BUNDLE, "inference", **use, support_image=image, support_label=str(blank))
 
 
 def test_a_diverging_adaptation_ends_with_a_diagnosis(pools, tmp_path):
@@ -209,8 +217,12 @@ def test_two_processes_learn_the_weights_of_one(pools, tmp_path):
     run(BUNDLE, "train", **options, ckpt_dir=str(tmp_path / "1"))
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     words += ["-m", "monai.bundle", "run"]
-    files = [str(configs / f"{name}.json") for name in ("train", "multi_gpu_train")]
-    options |= {"config_file": files, "image_size": [32, 32], **SMALL[BUNDLE], "ckpt_dir": tmp_path / "2"}
+    options |= {
+        "config_file": configs / "train.json",
+        "image_size": [32, 32],
+        **SMALL[BUNDLE],
+        "ckpt_dir": tmp_path / "2",
+    }
     for key, value in options.items():
         words += [f"--{key}", str(value)]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
@@ -224,9 +236,10 @@ def test_two_processes_learn_the_weights_of_one(pools, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["train", "evaluate", "inference"])
-def test_the_required_properties_are_there(name, lesions, tmp_path):
+def test_the_required_properties_are_there(name, trained, lesions):
+    checkpoint = {"checkpoint": str(trained / "model.pt")}
     support = {"support_image": lesions + "/images/lesion_001.jpg", "support_label": lesions + "/masks/lesion_001.png"}
-    settings = {"train": SHORT, "evaluate": {}, "inference": support}[name]
+    settings = {"train": SHORT, "evaluate": checkpoint, "inference": checkpoint | support}[name]
     found = workflow(BUNDLE, name, dataset_dir=lesions, **settings, initialize=[])
     if name != "evaluate":
         assert not found.check_properties()
