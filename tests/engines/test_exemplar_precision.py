@@ -48,14 +48,14 @@ def test_arrangement_and_compilation_change_nothing(channels_last, compiled, pla
     if compiled:
         model.compile(fullgraph=True, backend="aot_eager")
     loss, gradient, output = loss_and_gradient(model)
-    assert output[0].is_contiguous(memory_format=torch.channels_last) == channels_last
+    assert output.logits.is_contiguous(memory_format=torch.channels_last) == channels_last
     torch.testing.assert_close(loss, plain[0], rtol=1e-5, atol=0)
     assert (gradient - plain[1]).norm() < 1e-3 * plain[1].norm()
 
 
 def test_mixed_precision_goes_the_same_way(plain):
     loss, gradient, output = loss_and_gradient(network(), torch.bfloat16)
-    assert all(tensor.dtype == torch.bfloat16 for tensor in output)
+    assert output.logits.dtype == output.embedding.dtype == torch.bfloat16
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss, plain[0], rtol=0.02, atol=0)
     assert torch.cosine_similarity(gradient, plain[1], dim=0) > 0.98

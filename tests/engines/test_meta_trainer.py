@@ -130,8 +130,15 @@ def test_what_a_meta_step_reports():
     assert output["support_loss"].item() == pytest.approx(sum(losses[0] for _, losses, _ in found) / 4)
     assert (output["tasks"], output["skipped"]) == (4, 0)
     assert output["support_image"].shape == (4, 2, 1, 8, 8)
-    assert output["label"].shape == (4, 3, 1, 8, 8)
+    assert output["label"].shape == (12, 1, 8, 8)
     assert all(type(key) is str for key in output)
+
+
+def test_tasks_that_are_not_collated_to_queries_in_a_row_are_refused():
+    trainer = trainer_of(segmenter(), tasks(4))
+    trainer.state.dataloader = trainer.data_loader = DataLoader(tasks(4), batch_size=4)
+    with pytest.raises(ValueError, match=r"\(4, 2, 1, 8, 8\) do not fit queries \(4, 3, 1, 8, 8\): .* E divides B"):
+        trainer.run()
 
 
 def test_figures_of_the_meta_gradient_are_averaged():
