@@ -575,25 +575,20 @@ def test_bad_input_is_explained(network, change, message):
 class PooledSegmenter(PrototypeSegmenter):
     """Compares smoothed intensities with one prototype of each class, which all shots make together."""
 
-    spatial_dims = 2
-
     def __init__(self, num_classes=1):
-        super().__init__()
-        self.num_classes = num_classes
-        self.encoder = TinySegmenter().encoder
+        super().__init__(2, TinySegmenter().encoder, num_classes)
         self.encoded = Counter()
 
     def encode_query(self, image):
         self.encoded.update(float(slice_[0, 0, 0] * 128) for slice_ in image)
         return self.encoder(image)
 
-    def prototypes(self, features, label):
-        small = F.interpolate(label.flatten(0, 1).float(), features.shape[3:]).unflatten(0, features.shape[:2])
-        masks = [(small == number).float() for number in range(self.num_classes + 1)]
-        return torch.stack([(features * m).sum((1, 3, 4)) / m.sum((1, 3, 4)).clamp(min=1) for m in masks], 1)
+    def pool_prototypes(self, features, masks):
+        sums = torch.einsum("ekfhw,eknhw->enf", features, masks)
+        return sums / masks.sum((1, 3, 4)).clamp(min=1e-3)[..., None]
 
-    def classify(self, features, context, size):
-        return F.interpolate(-(features[:, None] - context[..., None, None]).square().sum(2), tuple(size))
+    def scores(self, features, context):
+        return -(features[:, None] - context[..., None, None]).square().sum(2)
 
 
 @pytest.mark.parametrize("name", ["alpnet", "adnet_ep1", "adnet_ep2"])

@@ -29,7 +29,14 @@ def patient(shift=(0, 0, 0), contrast=1.0, shape=(40, 36, 12)):
 def episode(query, *supports, affine=SPACING, places=None):
     images, labels = zip(*supports, strict=True)
     places = torch.stack([SPACING] * len(supports) if places is None else places)[None]
-    return MetaTensor(query[None], affine=affine), None, torch.stack(images)[None], torch.stack(labels)[None], places
+    return (
+        MetaTensor(query[None], affine=affine),
+        None,
+        torch.stack(images)[None],
+        torch.stack(labels)[None],
+        None,
+        places,
+    )
 
 
 def assert_moved(margins, shift, error):
@@ -73,6 +80,14 @@ def test_slices_are_brought_together_to_a_slice_before():
     assert torch.equal(by_axes[0].argmax(0), label[0].long())
 
 
+def test_a_stack_in_reverse_order_is_turned():
+    image, label = patient((0, 0, 1))
+    reverse = torch.diag(torch.tensor([1.0, 1, -1, 1], dtype=torch.float64))
+    inputs = episode(image.flip(3), patient(), affine=SPACING @ reverse)
+    margins = RegistrationInferer("whole_volume", 2, IN_PLACE)(*inputs)
+    assert torch.equal(margins[0].argmax(0), label[0].flip(2).long())
+
+
 def test_the_scanner_knows_where_scans_lie():
     image, label = patient()
     oblique = torch.tensor([[0.0, -2, 0, 9], [2, 0, 0, -5], [0, 0, 6, 3], [0, 0, 0, 1]], dtype=torch.float64)
@@ -104,7 +119,7 @@ def test_every_protocol_gets_the_same_margins():
 
 def test_bad_input_is_refused():
     image, label = patient()
-    with pytest.raises(ValueError, match="num_classes must be 1 or more, got 0"):
+    with pytest.raises(ValueError, match="num_classes and batch_size must be 1 or more, got 0 and 16"):
         RegistrationInferer("whole_volume", 0)
     with pytest.raises(ValueError, match=r"holds 1 or more pixels of class\(es\) \[3\]"):
         RegistrationInferer("whole_volume", 3, IN_PLACE)(*episode(image, (image, label)))
