@@ -6,12 +6,11 @@
 from __future__ import annotations
 
 import csv
-import json
 
 import numpy as np
 import pytest
 import torch
-from image_bundles import BUNDLES, classes_of_mask, load, run, workflow
+from image_bundles import classes_of_mask, load, run, workflow
 
 from monai_fewshot.losses import EpisodeLoss
 from monai_fewshot.networks.blocks import TrainingOutput, TrainingTarget
@@ -27,7 +26,6 @@ TRAINING = {
     "min_pixels": 10,
 }
 FOLD = {"num_folds": 3, "fold": 0}
-CONFIGS = BUNDLES / "adnet" / "configs"
 
 
 @pytest.fixture(scope="module")
@@ -95,20 +93,3 @@ def test_the_papers_settings(dataset_dir, tmp_path):
     assert (optimizer.defaults["lr"], optimizer.defaults["momentum"]) == (1e-3, 0.9)
     assert made.parser.get_parsed_content("max_epochs") * made.parser.get_parsed_content("epoch_length") == 50_000
     assert made.parser.get_parsed_content("min_pixels") == 200
-    for name in ("evaluate", "inference"):
-        found = workflow("adnet", name, "paper", initialize=[], **{"encoder#depth": 18})
-        assert found.parser.get_parsed_content("image_size") == [32, 32]
-        assert found.parser.get_parsed_content("network_def").encoder.out_channels == 256
-
-
-def test_the_bundle_has_what_the_others_have():
-    others = {file.name for file in (BUNDLES / "ssl_alpnet" / "configs").iterdir()} - {"annotated.json"}
-    assert {file.name for file in CONFIGS.iterdir()} == others
-    train, override = (json.loads((CONFIGS / f"{name}.json").read_text()) for name in ("train", "multi_gpu_train"))
-    assert {"train", "validate"} <= train.keys()
-    ours, theirs = (
-        [h if isinstance(h, str) else h["_target_"] for h in content["train"]["handlers"]]
-        for content in (train, json.loads((BUNDLES / "ssl_alpnet" / "configs" / "train.json").read_text()))
-    )
-    assert ours == theirs
-    assert override == json.loads((BUNDLES / "ssl_alpnet" / "configs" / "multi_gpu_train.json").read_text())

@@ -5,25 +5,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 
 import pytest
-from image_bundles import BUNDLES, refusal
-
-RUNNING = sorted(
-    path.relative_to(BUNDLES)
-    for path in BUNDLES.glob("*/configs/*.json")
-    if "initialize" in json.loads(path.read_text()) and path.parts[-3:] != ("registration", "configs", "evaluate.json")
-)
-
-
-@pytest.mark.parametrize("config", RUNNING, ids=lambda path: f"{path.parts[0]}-{path.stem}")
-def test_every_run_checks_them_first(config):
-    steps = json.loads((BUNDLES / config).read_text())["initialize"]
-    first = next(step for step in steps if "start_process_group" not in step)
-    assert "check_device_settings" in first
-
+from image_bundles import refusal
 
 @pytest.mark.parametrize(
     ("names", "setting", "reason"),

@@ -12,7 +12,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from image_bundles import BUNDLES, load, refusal, run, workflow
+from image_bundles import load, refusal, run, workflow
 from monai.networks.nets import BasicUNet
 from scipy import ndimage
 
@@ -45,9 +45,8 @@ class TestTrain:
         first, second, last = (load(trained / path) for path in ("stage_1/model.pt", "stage_2/model.pt", "model.pt"))
         assert_equal(second["model"], last["model"])
         assert any(not torch.equal(first["model"][name], second["model"][name]) for name in first["model"])
-        settings = last["provenance"]["settings"]
-        assert settings["classes"] == {"1": "liver", "2": "spleen"}
-        assert settings["iterations"] == 4
+        assert last["settings"]["preparation"]["classes"] == {1: "liver", 2: "spleen"}
+        assert last["provenance"]["settings"]["iterations"] == 4
         assert len(last["provenance"]["data"]) == 64
 
     def test_the_annotated_slice_is_of_the_support_and_shows_every_class(self, dataset_dir, tmp_path):
@@ -60,14 +59,14 @@ class TestTrain:
         samples = made.parser.get_parsed_content("train#dataset")()
         assert samples.exemplars.image.shape == (1, 1, 32, 32)
         assert samples.exemplars.label.unique().tolist() == [0, 1, 2]
-        assert torch.equal(samples.synthesis.backgrounds, made.parser.get_parsed_content("train#unlabeled").image)
+        assert torch.equal(samples.synthesis.backgrounds, made.parser.get_parsed_content("stacks")[1].image)
 
     def test_backgrounds_without_organs_are_of_the_annotated_scan(self, dataset_dir, tmp_path):
         options = {"dataset_dir": str(dataset_dir), "ckpt_dir": str(tmp_path), **FOLD}
         made = workflow("elsnet", "train", backgrounds="organ_free", **options)
         label = np.asarray(nibabel.load(files(dataset_dir, "scan_2", "labelsTr")).dataobj)
         empty = [z for z in range(label.shape[2]) if not label[..., z].any()]
-        stack = made.parser.get_parsed_content("train#stack")
+        stack = made.parser.get_parsed_content("stacks")[0]
         backgrounds = made.parser.get_parsed_content("synthesis").backgrounds
         assert torch.equal(backgrounds, stack.image[empty])
         assert len(backgrounds) == 2
@@ -89,17 +88,17 @@ class TestTrain:
         shutil.copytree(dataset_dir / "imagesTr", images)
         settings = {
             "dataset_dir": str(images),
-            "exemplar_image": str(images / "scan_1.nii.gz"),
-            "exemplar_label": files(dataset_dir, "scan_1", "labelsTr"),
+            "support_image": str(images / "scan_1.nii.gz"),
+            "support_label": files(dataset_dir, "scan_1", "labelsTr"),
             "ckpt_dir": str(tmp_path / "model"),
-            "num_exemplars": 3,
+            "num_support_slices": 3,
         }
         made = run("elsnet", "train", **{**TRAINING, **settings})
         unlabeled = made.parser.get_parsed_content("unlabeled")
         assert [scan["name"] for scan in unlabeled] == [f"scan_{n}" for n in (0, 2, 3, 4, 5)]
-        assert len(made.parser.get_parsed_content("train#exemplars")) == 3
-        found = load(tmp_path / "model" / "model.pt")["provenance"]["settings"]
-        assert found["classes"] == {"1": "class 1", "2": "class 2"}
+        assert len(made.parser.get_parsed_content("examples")) == 3
+        found = load(tmp_path / "model" / "model.pt")["settings"]["preparation"]
+        assert found["classes"] == {1: "class 1", 2: "class 2"}
 
     def test_an_interrupted_training_ends_like_an_uninterrupted_one(self, dataset_dir, trained, tmp_path):
         settings = {**TRAINING, "dataset_dir": str(dataset_dir), "ckpt_dir": str(tmp_path), "fold": 0}
@@ -178,8 +177,8 @@ class TestInference:
             queries.mkdir(exist_ok=True)
             shutil.copy(files(dataset_dir, name), queries)
         options = {**TRAINING, "epoch_length": 30, "ckpt_dir": str(tmp_path / "model")}
-        exemplar = {"exemplar_image": str(tmp_path / "image.nii.gz"), "exemplar_label": str(tmp_path / "label.nii.gz")}
-        run("elsnet", "train", dataset_dir=str(queries), **exemplar, **options)
+        support = {"support_image": str(tmp_path / "image.nii.gz"), "support_label": str(tmp_path / "label.nii.gz")}
+        run("elsnet", "train", dataset_dir=str(queries), **support, **options)
         made = {"checkpoint": str(tmp_path / "model" / "model.pt"), "output_dir": str(tmp_path / "masks")}
         run("elsnet", "inference", dataset_dir=str(queries), **made)
         for name in ("scan_0", "scan_1"):
@@ -199,26 +198,26 @@ class TestInference:
 class TestRefusals:
     def test_nobody_said_which_scan_is_annotated(self, dataset_dir, tmp_path):
         text = refusal("elsnet", "train", dataset_dir=str(dataset_dir), ckpt_dir=str(tmp_path))
-        assert text == "No scan is said to be annotated: give exemplar_image and exemplar_label, or a fold."
+        assert text == "No scan is said to be annotated: give support_image and support_label, or a fold."
 
     def test_a_label_without_its_image(self, dataset_dir, tmp_path):
         label = files(dataset_dir, "scan_1", "labelsTr")
-        text = refusal("elsnet", "train", dataset_dir=str(dataset_dir), ckpt_dir=str(tmp_path), exemplar_label=label)
-        assert text.startswith("exemplar_image and exemplar_label belong together")
+        text = refusal("elsnet", "train", dataset_dir=str(dataset_dir), ckpt_dir=str(tmp_path), support_label=label)
+        assert text.startswith("support_image and support_label belong together")
 
     def test_the_annotated_scan_alone(self, scans, tmp_path):
         image, label = scans.make(1)
         scans.save(tmp_path / "data" / "a.nii.gz", image)
         scans.save(tmp_path / "label.nii.gz", label)
-        exemplar = {
-            "exemplar_image": str(tmp_path / "data" / "a.nii.gz"),
-            "exemplar_label": str(tmp_path / "label.nii.gz"),
+        support = {
+            "support_image": str(tmp_path / "data" / "a.nii.gz"),
+            "support_label": str(tmp_path / "label.nii.gz"),
         }
-        text = refusal("elsnet", "train", dataset_dir=str(tmp_path / "data"), ckpt_dir=str(tmp_path / "m"), **exemplar)
+        text = refusal("elsnet", "train", dataset_dir=str(tmp_path / "data"), ckpt_dir=str(tmp_path / "m"), **support)
         assert text.endswith("has no scan beside the annotated one: add scans, without labels.")
 
     def test_a_slice_that_lacks_a_class(self, dataset_dir, tmp_path):
-        options = {"dataset_dir": str(dataset_dir), "ckpt_dir": str(tmp_path), "exemplar_slices": [0], **FOLD}
+        options = {"dataset_dir": str(dataset_dir), "ckpt_dir": str(tmp_path), "support_slices": [0], **FOLD}
         assert refusal("elsnet", "train", **options).startswith("Slices [0] do not show classes [1, 2]")
 
     def test_a_checkpoint_that_does_not_know_its_classes(self, dataset_dir, tmp_path):
@@ -226,9 +225,6 @@ class TestRefusals:
         text = refusal(
             "elsnet", "inference", dataset_dir=str(dataset_dir / "imagesTr"), checkpoint=str(tmp_path / "other.pt")
         )
-        assert text.endswith("other.pt does not tell its classes: it is not of a training of this kind.")
-
-
-def test_the_bundle_has_what_the_others_have():
-    names = {file.name for file in (BUNDLES / "elsnet" / "configs").iterdir()}
-    assert names >= {f"multi_gpu_{name}.json" for name in ("train", "evaluate")} | {"logging.conf", "metadata.json"}
+        assert text.endswith(
+            "other.pt does not tell its network and preparation: it is not of a training of this version."
+        )

@@ -89,5 +89,5 @@ def test_a_mask_lies_where_transforms_can_put_it_that_err_by_a_pixel(supports, d
 
 def test_configurations_agree():
     evaluate, inference = (json.loads((CONFIGS / f"{name}.json").read_text()) for name in ("evaluate", "inference"))
-    for key in ("network_def", "intensity", "registration", "placement", "keep_largest"):
+    for key in ("model", "registration", "placement", "keep_largest"):
         assert evaluate[key] == inference[key], key

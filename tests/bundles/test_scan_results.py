@@ -13,9 +13,7 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
-import torch
 from dicom_files import IDENTIFIERS, oblique, write_report, write_seg, write_series
-from monai.bundle import ConfigParser
 
 from monai_fewshot.data import find_series
 from monai_fewshot.metrics import read_measurements
@@ -50,14 +48,10 @@ def tree(scans, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def bundle(at_root, tmp_path_factory, configs):
+def bundle(at_root, save_model, tmp_path_factory):
     """A bundle with random weights."""
     bundle = at_root(tmp_path_factory.mktemp("bundle"))
-    parser = ConfigParser()
-    parser.read_config(str(configs / "inference.json"))
-    parser.update({"device": "$torch.device('cpu')", "encoder#channels": [4, 8], "encoder#out_channels": 8})
-    torch.manual_seed(0)
-    torch.save(parser.get_parsed_content("network_def").state_dict(), bundle.root / "model.pt")
+    save_model(bundle.root / "model.pt")
     return bundle
 
 
@@ -157,7 +151,7 @@ def test_an_interrupted_run_goes_on(results, bundle, tree):
 @pytest.mark.parametrize("spacing", [[3.0, 3.0, 7.0], [0.8, 0.9, 3.5]])
 def test_a_raw_scan_is_prepared_and_its_mask_brought_back(bundle, tree, tmp_path, spacing):
     chain = {"_target_": "monai_fewshot.transforms.mr_preparation", "spacing": spacing, "size": [48, 44]}
-    _infer(bundle, tree, tmp_path, preparation=chain, measurements=True, **{"image_size": [48, 44]})
+    _infer(bundle, tree, tmp_path, preparation=chain, measurements=True)
     rows = {(row.scan, row.label): row for row in read_measurements(tmp_path / "measurements.csv")}
     for series in find_series(tree / "studies").series:
         if series.modality != "MR":

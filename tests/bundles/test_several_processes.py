@@ -19,29 +19,28 @@ from interruptions import PATIENCE, is_alive, wait_until
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 pytestmark = pytest.mark.slow
-NETWORK = {
+SMALL = {
     "num_folds": 3,
     "fold": 0,
     "image_size": [32, 32],
-    "encoder::channels": [4, 8],
-    "encoder::out_channels": 8,
     "dtype": "$torch.float32",
 }
 TRAINING = {
-    **NETWORK,
+    **SMALL,
+    "encoder::channels": [4, 8],
+    "encoder::out_channels": 8,
     "batch_size": 4,
     "epoch_length": 3,
     "max_epochs": 2,
     "num_val_episodes": 6,
     "pseudo_labels::min_size": 40,
-    "train::handlers::5::iteration_log": 1,
+    "handlers::log_interval": 1,
 }
 
 
 def command(configs: Path, name: str, processes: int, options: dict[str, object]) -> list[str]:
-    files = [configs / f"{name}.json", *([configs / f"multi_gpu_{name}.json"] if processes > 1 else [])]
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    words = {**options, "config_file": [str(file) for file in files]}
+    words = {**options, "config_file": configs / f"{name}.json"}
     return [
         *(sys.executable, *(launcher if processes > 1 else []), "-m", "monai.bundle", "run"),
         *(word for key, value in words.items() for word in (f"--{key}", str(value))),
@@ -66,6 +65,7 @@ def trained(configs, dataset_dir, tmp_path_factory):
         options = {**TRAINING, "bundle_root": folders[processes], "dataset_dir": dataset_dir}
         done = run(configs, "train", processes, options)
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+        assert (done.stdout + done.stderr).count("Epoch[2] Metrics -- val_dice:") == 1
     return folders
 
 
@@ -110,7 +110,7 @@ def test_two_processes_write_the_files_of_one(trained):
 
 def evaluate(configs, trained, dataset_dir, folder, processes):
     checkpoint = trained[1] / "models" / "fold0" / "model.pt"
-    options = {**NETWORK, "dataset_dir": dataset_dir, "output_dir": folder, "checkpoint": checkpoint}
+    options = {**SMALL, "dataset_dir": dataset_dir, "output_dir": folder, "checkpoint": checkpoint}
     return run(configs, "evaluate", processes, options)
 
 
