@@ -19,16 +19,15 @@ from run_queue import RunQueue, percent
 
 from monai_fewshot.apps.benchmark import code_version
 
-VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "all parts": ({}, {}),
-    "random rectangles for superpixels": (
-        {"pseudo_labels": {"_target_": "monai_fewshot.transforms.RandomRectangleLabelsd", "keys": "image"}},
-        {},
-    ),
-    "class prototypes alone": ({"network_def::local_prototypes": False}, {"network_def::local_prototypes": False}),
-    "no alignment": ({"network_def::align": False}, {}),
-    "no intensity transform": ({"augmentation::gamma": "$None"}, {}),
-    "no geometric transform": ({"augmentation::geometry": "$None"}, {}),
+VARIANTS: dict[str, dict[str, Any]] = {
+    "all parts": {},
+    "random rectangles for superpixels": {
+        "pseudo_labels": {"_target_": "monai_fewshot.transforms.RandomRectangleLabelsd", "keys": "image"}
+    },
+    "class prototypes alone": {"network_def::local_prototypes": False},
+    "no alignment": {"network_def::align": False},
+    "no intensity transform": {"augmentation::gamma": "$None"},
+    "no geometric transform": {"augmentation::geometry": "$None"},
 }
 
 
@@ -44,11 +43,11 @@ def main() -> int:
     arguments = parser.parse_args()
 
     runs = {}
-    for variant, (train, evaluate) in VARIANTS.items():
+    for variant, train in VARIANTS.items():
         for seed in arguments.seeds:
             folder = arguments.output_dir / f"{variant.replace(' ', '_')}_seed{seed}"
             settings = {"max_epochs": arguments.epochs, "seed": seed, **train}
-            runs[variant, seed] = BundleRun(folder, arguments.dataset_dir, arguments.fold, settings, evaluate)
+            runs[variant, seed] = BundleRun(folder, arguments.dataset_dir, arguments.fold, settings, {})
     queue = RunQueue(list(runs.values()), arguments.parallel, arguments.threads)
     queue.work()
     print(

@@ -23,7 +23,7 @@ COLUMNS = {
 }
 SHOWN = ("SSL-ALPNet", "best")
 """Methods whose published figures stand beside ours."""
-MADE_WITH = ("encoder", "image_size", "iterations", "batch_size")
+MADE_WITH = ("iterations", "batch_size", "seed")
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ def _made_with(comparison: Comparison) -> str:
     for run in (run for cell in product(comparison.folds, comparison.seeds) for run in comparison.runs(*cell)):
         made_by = run["provenance"]
         training: dict[str, Any] = next(iter(made_by["training"].values()))["settings"]
-        facts = {key: training.get(key) for key in MADE_WITH} | {"seed": training.get("seed")}
+        facts = {"image_size": made_by["settings"].get("image_size")} | {key: training.get(key) for key in MADE_WITH}
         facts |= {key: made_by["versions"].get(key) for key in ("torch", "monai")}
         facts |= {key: run.get(key) for key in ("machine", "commit")}
         facts |= {f"{key} values": _extra(run.get(key, {})) for key in ("train", "evaluate")}

@@ -76,7 +76,7 @@ STAGES = {
         {},
     ),
     "free": FirstStage("+ synthesis, free arrangement", {**NO_CONTRAST, "synthesis#arrangement": "free"}, {}),
-    "several": FirstStage("+ synthesis, five annotated slices", {**NO_CONTRAST, "num_exemplars": 5}, {}),
+    "several": FirstStage("+ synthesis, five annotated slices", {**NO_CONTRAST, "num_support_slices": 5}, {}),
 }
 SSL_ALPNET = "SSL-ALPNet, same scan"
 PUBLISHED = {
@@ -170,13 +170,10 @@ def planned(arguments: argparse.Namespace, folders: dict[str, Path]) -> dict[Key
 
 def _exemplar_cell(arguments: argparse.Namespace, data: Path, key: Key) -> Cell:
     folder, stage = _folder(arguments, key), STAGES[key.stage]
-    common = {
-        "dataset_dir": data,
-        "fold": arguments.fold,
-        "image_size": [arguments.image_size] * 2,
-    }
+    common = {"dataset_dir": data, "fold": arguments.fold}
     train = {
         **common,
+        "image_size": [arguments.image_size] * 2,
         "seed": key.seed,
         "resume": True,
         "compare_pseudo_labels": True,

@@ -15,7 +15,7 @@ We found no code of the method with surrogate tasks; it is compared with nothing
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +33,7 @@ from monai_fewshot.data import MaskSplitEpisodes
 from monai_fewshot.engines import PrepareBatchEpisode
 from monai_fewshot.transforms import NormalizeChannels
 from monai_fewshot.utils import EpisodeKeys
+from monai_fewshot.workflows import episode_loader
 
 METHOD_BATCH = 8
 
@@ -56,7 +57,7 @@ def phantom_methods(folder: Path, num_images: int = 20) -> list[ImageMethod]:
 
 
 def configuration(settings: dict[str, Any], method: ImageMethod, plain: bool) -> ConfigParser:
-    """Read the training of a bundle, with the stack on the CPU where it is the plain one."""
+    """Read the training of a bundle."""
     parser = ConfigParser()
     parser.read_config(bundle_folder(method.bundle) / "configs" / "train.json")
     changed: dict[str, Any] = {
@@ -69,8 +70,6 @@ def configuration(settings: dict[str, Any], method: ImageMethod, plain: bool) ->
         "channels_last": False if plain else settings["channels_last"],
         "compile": False if plain else settings["compile"],
     }
-    if plain:
-        changed["train#stack#device"] = "cpu"
     parser.update(changed)
     return parser
 
@@ -81,11 +80,13 @@ def image_method_cell(settings: dict[str, Any], method: ImageMethod, plain: bool
     torch.manual_seed(0)
     device, prepare = settings["device"], PrepareBatchEpisode()
     parser = configuration(settings, method, plain)
-    network, optimizer, loss, inferer, dataset, loader = (
-        parser.get_parsed_content(key)
-        for key in ("network", "optimizer", "loss", "train#inferer", "train#dataset", "train#dataloader")
+    network, optimizer, loss, inferer, dataset = (
+        parser.get_parsed_content(key) for key in ("network", "optimizer", "loss", "train#inferer", "train#dataset")
     )
+    loader = episode_loader(dataset, METHOD_BATCH)
     if plain:
+        stack = dataset.stack
+        dataset.stack = replace(stack, image=stack.image.cpu(), label=stack.label.cpu())
         pinned = torch.device(device).type == "cuda"
         loader = DataLoader(PlainMaskSplit(dataset), METHOD_BATCH, num_workers=LOADER_PROCESSES, pin_memory=pinned)
     network.train()

@@ -75,7 +75,6 @@ def planned(arguments: argparse.Namespace, folders: tuple[Path, Path, Path]) -> 
         for variant, settings in VARIANTS.items():
             name = f"{variant}_seed{seed}".replace(" ", "_").replace(",", "").replace("(", "").replace(")", "")
             folder = arguments.output_dir.absolute() / name
-            size = {"image_size": [arguments.image_size] * 2, "encoder#channels": [16, 32, 64, 128]}
             train = {
                 "dataset_dir": train_dir,
                 "masks_dir": masks_dir,
@@ -85,7 +84,8 @@ def planned(arguments: argparse.Namespace, folders: tuple[Path, Path, Path]) -> 
                 "max_epochs": arguments.iterations // 50,
                 "val_interval": arguments.iterations // 50,
                 "seed": seed,
-                **size,
+                "image_size": [arguments.image_size] * 2,
+                "encoder#channels": [16, 32, 64, 128],
                 **settings,
             }
             evaluate = {
@@ -95,7 +95,6 @@ def planned(arguments: argparse.Namespace, folders: tuple[Path, Path, Path]) -> 
                 "runs": 1,
                 "episodes_per_run": arguments.episodes,
                 "hd95": False,
-                **size,
             }
             steps = (Step("masksplit", ("train",), train), Step("masksplit", ("evaluate",), evaluate))
             cells[variant, seed] = Cell(folder, steps)

@@ -27,14 +27,16 @@ from monai_fewshot.apps.benchmark import Step
 from monai_fewshot.data import load_image_set
 
 SHOTS = (5, 10, 20)
-PLAIN_DICE = "{'_target_': 'monai.losses.DiceLoss', 'smooth_nr': 1.0, 'smooth_dr': 1.0}"
+PLAIN_DICE = "$monai_fewshot.utils.define('monai.losses.DiceLoss', smooth_nr=1.0, smooth_dr=1.0)"
+FIRST_WEIGHTS = {"lr": 0.0, "epoch_length": 1, "max_epochs": 1, "val_interval": 1}
+"""A training that keeps the weights it begins with."""
 METHODS: dict[str, dict[str, Any]] = {
-    "fine-tuned, random weights": {"trained": False},
+    "fine-tuned, random weights": {"configs": ("train", "supervised"), "supervised": True, **FIRST_WEIGHTS},
     "fine-tuned, supervised weights": {"configs": ("train", "supervised"), "supervised": True},
     "first-order MAML": {"configs": ("train", "first_order")},
     "MAML": {"configs": ("train", "maml")},
     "iMAML": {},
-    "iMAML, plain Dice": {"loss#dice": PLAIN_DICE},
+    "iMAML, plain Dice": {"dice": PLAIN_DICE},
 }
 SUPERVISED = "fine-tuned, supervised weights"
 PUBLISHED = {
@@ -98,37 +100,32 @@ def _folder(arguments: argparse.Namespace, key: Key) -> Path:
 def _cell(arguments: argparse.Namespace, folders: tuple[Path, Path], key: Key) -> Cell:
     settings = dict(METHODS[key.method])
     configs, supervised = settings.pop("configs", ("train",)), settings.pop("supervised", False)
-    trained = settings.pop("trained", True)
     folder = _folder(arguments, key)
-    network = {
+    train = {
+        "dataset_dir": folders[0],
+        "ckpt_dir": folder / "model",
+        "resume": True,
         "image_size": [arguments.image_size] * 2,
         "base#channels": [8, 16, 32, 64],
         "inner_steps": arguments.inner_steps,
         "inner_lr": arguments.inner_lr,
         "seed": key.seed,
-    }
-    train = {
-        "dataset_dir": folders[0],
-        "ckpt_dir": folder / "model",
-        "resume": True,
-        **network,
-        **settings,
         "batch_size": 2,
         **(_supervised(arguments) if supervised else _meta(arguments, key)),
+        **settings,
     }
     evaluations = [
         {
             "dataset_dir": folders[1],
-            "checkpoint": folder / "model" / "model.pt" if trained else None,
+            "checkpoint": folder / "model" / "model.pt",
             "output_dir": folder / name,
             "runs": arguments.runs,
             "shots": shots,
-            "proximal": 0.0,
-            **network,
+            "seed": key.seed,
         }
         for name, shots in zip(_evaluations(), SHOTS, strict=True)
     ]
-    steps = [Step("meta_learning", configs, train)] if trained else []
+    steps = [Step("meta_learning", configs, train)]
     steps += [Step("meta_learning", ("evaluate",), evaluate) for evaluate in evaluations]
     return Cell(folder, tuple(steps), _evaluations())
 

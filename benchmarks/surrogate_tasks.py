@@ -101,13 +101,6 @@ def _cell(arguments: argparse.Namespace, folders: dict[str, Path], shots: int, m
     configs, on_lesions = settings.pop("configs", ("train",)), settings.pop("on_lesions", False)
     name = f"{method}_{shots}shot_seed{seed}".replace(" ", "_").replace(",", "").replace("+", "and")
     folder = arguments.output_dir.absolute() / name
-    network = {
-        "image_size": [arguments.image_size] * 2,
-        "encoder#channels": [16, 32, 64, 128],
-        "encoder#out_channels": 32,
-        "shots": shots,
-        "seed": seed,
-    }
     train = {
         "dataset_dir": folders["annotated" if on_lesions else "base"],
         "unlabeled_dir": folders["unlabeled"],
@@ -117,7 +110,11 @@ def _cell(arguments: argparse.Namespace, folders: dict[str, Path], shots: int, m
         "max_epochs": arguments.iterations // 50,
         "val_interval": arguments.iterations // 50,
         **({"val_share": 0.1} if on_lesions else {}),
-        **network,
+        "image_size": [arguments.image_size] * 2,
+        "encoder#channels": [16, 32, 64, 128],
+        "encoder#out_channels": 32,
+        "shots": shots,
+        "seed": seed,
         **settings,
     }
     evaluate = {
@@ -127,8 +124,7 @@ def _cell(arguments: argparse.Namespace, folders: dict[str, Path], shots: int, m
         "runs": 1,
         "episodes_per_run": arguments.episodes,
         "hd95": False,
-        **network,
-        "seed": 0,
+        "shots": shots,
     }
     steps = (
         Step("surrogate_fewshot", configs, train),

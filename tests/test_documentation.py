@@ -11,6 +11,7 @@ import json
 import os
 import pkgutil
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,11 @@ def test_the_example_of_adding_a_method_is_adnet():
     episode = (torch.rand(2, 1, 32, 32), torch.rand(2, 1, 1, 32, 32), torch.randint(0, 3, (2, 1, 1, 32, 32)))
     torch.testing.assert_close(theirs(*episode), ours(*episode), rtol=0, atol=0)
     torch.testing.assert_close(theirs.eval()(*episode), ours.eval()(*episode), rtol=0, atol=0)
+
+
+def test_the_table_of_settings_is_that_of_the_bundles():
+    made = runpy.run_path(str(ROOT / "scripts/settings_table.py"))["page"]()
+    assert (DOCS / "settings.md").read_text() == made, "run python scripts/settings_table.py"
 
 
 def test_the_example_of_adding_a_bundle_is_that_of_adnet():

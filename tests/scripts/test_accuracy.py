@@ -55,8 +55,9 @@ else:
             row = dict(protocol=protocol, fold=None, class_name=name, dice=dice, hd95=20 / dice, undefined_hd95=0)
             rows += [row, {**row, "fold": 0, "dice": 0.0}]
         rows.append(dict(protocol=protocol, fold=None, class_name="mean", dice=dice, hd95=None, undefined_hd95=1))
-    training = {values["fold"]: {"settings": {"seed": seed, "encoder": "UNetEncoder"}}}
-    provenance = {"versions": {"torch": "2.0", "monai": "1.6"}, "training": training}
+    training = {values["fold"]: {"settings": {"seed": seed, "iterations": 1500}}}
+    versions = {"torch": "2.0", "monai": "1.6"}
+    provenance = {"settings": {"image_size": [64, 64]}, "versions": versions, "training": training}
     (folder / "results.json").write_text(json.dumps({"summary": rows, "provenance": provenance}))
 """
 

@@ -130,7 +130,7 @@ class TestProbe:
         trained = bundle_probe.probe_training(
             "supervised", {"dataset_dir": str(scans.folder), **small, **steps, **layout}
         )
-        del small["fold"]
+        del small["fold"], small["network_def#features"]
         places = {"checkpoint": str(model / "model.pt"), "output_dir": str(tmp_path / "masks")}
         queries = {"dataset_dir": str(scans.queries), "support_image": scans.support["support_image"]}
         compared = bundle_probe.probe_inference("supervised", {**small, **places, **queries, **scans.support})

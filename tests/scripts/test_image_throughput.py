@@ -14,6 +14,7 @@ import torch
 from monai.transforms import RandomizableTransform
 
 from monai_fewshot.networks.nets import MaskSplitNet, SurrogateNetwork
+from monai_fewshot.workflows import episode_loader
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import image_throughput
@@ -60,10 +61,10 @@ def test_a_plain_episode_of_a_split_mask_is_that_of_the_batch(methods, same_stre
 @pytest.mark.parametrize(("which", "network"), [(0, MaskSplitNet), (1, SurrogateNetwork)])
 def test_networks_and_settings_are_those_of_the_bundles(methods, which, network):
     fast, plain = (image_throughput.configuration({**SETTINGS, "dtype": "bfloat16"}, methods[which], p) for p in (0, 1))
-    assert isinstance(fast.get_parsed_content("trained_def"), network)
+    assert isinstance(fast.get_parsed_content("network"), network)
     assert fast.get_parsed_content("train#inferer").dtype == torch.bfloat16
     assert plain.get_parsed_content("train#inferer").dtype == torch.float32
-    batch = next(iter(fast.get_parsed_content("train#dataloader")))
+    batch = next(iter(episode_loader(fast.get_parsed_content("train#dataset"), 8)))
     assert batch["image"].shape == (8, 3, 48, 48)
 
 
