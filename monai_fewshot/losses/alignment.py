@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from monai.utils import LossReduction
 from torch.nn.modules.loss import _Loss
 
 from monai_fewshot.networks.blocks import TrainingOutput, TrainingTarget, repeat_episodes
-from monai_fewshot.utils import num_processes
+from monai_fewshot.utils import IGNORED, mean_over_processes
 
 __all__ = ["AlignmentLoss", "EpisodeLoss"]
 
@@ -87,7 +86,7 @@ class EpisodeLoss(_Loss):
         background_weight: float = 0.05,
         alignment_weight: float = 1.0,
         auxiliary_weight: float = 1.0,
-        ignore_index: int = 255,
+        ignore_index: int = IGNORED,
         segmentation: torch.nn.Module | None = None,
     ) -> None:
         super().__init__()
@@ -122,12 +121,4 @@ class EpisodeLoss(_Loss):
         counted = label != self.ignore_index
         weight = torch.where(label > 0, 1.0, self.background_weight) * counted
         loss = F.cross_entropy(logits.float(), label, ignore_index=self.ignore_index, reduction="none")
-        return (loss * weight).sum() / _mean_over_processes(weight.sum()).clamp(min=1e-5)
-
-
-def _mean_over_processes(number: torch.Tensor) -> torch.Tensor:
-    if num_processes() == 1:
-        return number
-    total = number.clone()
-    dist.all_reduce(total)
-    return total / num_processes()
+        return (loss * weight).sum() / mean_over_processes(weight.sum()).clamp(min=1e-5)

@@ -6,13 +6,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from monai.losses import DiceLoss
 from torch.nn.modules.loss import _Loss
 
 from monai_fewshot.networks.blocks import TrainingOutput, class_masks
-from monai_fewshot.utils import num_processes
+from monai_fewshot.utils import IGNORED, mean_over_processes, num_processes
 
 from .prototype_contrast import PrototypeContrastLoss
 
@@ -32,7 +31,7 @@ class ClassLoss(_Loss):
         ignore_index: label of pixels that do not count.
     """
 
-    def __init__(self, ignore_index: int = 255) -> None:
+    def __init__(self, ignore_index: int = IGNORED) -> None:
         super().__init__()
         self.ignore_index = ignore_index
         self.dice = DiceLoss(include_background=False)
@@ -52,7 +51,8 @@ class ClassLoss(_Loss):
         entropy = F.cross_entropy(logits, label, ignore_index=self.ignore_index, reduction="sum")
         probabilities = logits.softmax(1) * counted.unsqueeze(1)
         masks = class_masks(target.masked_fill(~counted.unsqueeze(1), -1), logits.shape[1] - 1)
-        return 0.5 * entropy / _mean_over_processes(counted.sum()) + 0.5 * self.dice(probabilities, masks)
+        count = mean_over_processes(counted.sum()).clamp(min=1 / num_processes())
+        return 0.5 * entropy / count + 0.5 * self.dice(probabilities, masks)
 
 
 class ExemplarLoss(_Loss):
@@ -114,9 +114,3 @@ class ExemplarLoss(_Loss):
             ]
         ).sum()
         return loss + self.contrast_weight * self.contrast(input.embedding, logits) if self.contrast_weight else loss
-
-
-def _mean_over_processes(count: torch.Tensor) -> torch.Tensor:
-    if num_processes() > 1:
-        dist.all_reduce(count)
-    return count.clamp(min=1) / num_processes()
