@@ -61,6 +61,10 @@ def _evaluation(output_dir, network=None, folds=FOLDS, broken=(), **options):
     )
 
 
+def _paths(folder):
+    return [str(folder / f"{fold.index}.pt") for fold in FOLDS]
+
+
 def _rows(folder):
     with open(folder / "results.csv", newline="") as file:
         return list(csv.DictReader(file))
@@ -73,7 +77,7 @@ def evaluated(tmp_path_factory):
     for fold in FOLDS:
         content = {"model": _network(fold.index).state_dict(), "provenance": {"seed": fold.index + 10}}
         torch.save(content, folder / f"{fold.index}.pt")
-    options = {"checkpoint": str(folder / "{fold}.pt"), "provenance": {"set": "squares"}, "title": "Two squares"}
+    options = {"checkpoints": _paths(folder), "provenance": {"set": "squares"}, "title": "Two squares"}
     return folder, _evaluation(folder, _network(9), **options).run()
 
 
@@ -117,7 +121,7 @@ def test_an_interrupted_evaluation_leaves_the_folds_it_has_done(tmp_path):
 def test_missing_checkpoints_are_found_before_anything_runs(tmp_path):
     torch.save({"model": _network().state_dict()}, tmp_path / "1.pt")
     with pytest.raises(FileNotFoundError, match=r"There is no checkpoint .*0\.pt, .*2\.pt: train these folds first"):
-        _evaluation(tmp_path / "out", checkpoint=str(tmp_path / "{fold}.pt"))
+        _evaluation(tmp_path / "out", checkpoints=_paths(tmp_path))
 
 
 def test_output_folder_that_cannot_be_written(tmp_path):
@@ -159,15 +163,15 @@ def _failures(rank, folder):
     found = {
         "scan": error_of(_evaluation(folder / "scan", broken=["b"], folds=FOLDS[:1]).run),
         "folder": error_of(_evaluation, folder / "0.pt" / "below" if rank == 0 else folder / "elsewhere"),
-        "checkpoint": error_of(_evaluation, folder / "missing", checkpoint=str(folder / f"of_{rank}.pt")),
+        "checkpoint": error_of(_evaluation, folder / "missing", checkpoints=[str(folder / f"of_{rank}.pt")]),
     }
-    checkpoint, plain = str(folder / "{fold}.pt"), fold_evaluation.load_network
-    evaluation = _evaluation(folder / "load", checkpoint=checkpoint)
+    checkpoints, plain = _paths(folder), fold_evaluation.load_network
+    evaluation = _evaluation(folder / "load", checkpoints=checkpoints)
     fold_evaluation.load_network = failing(rank == 1, ValueError("1.pt is not a whole checkpoint"))
     found["load"] = error_of(evaluation.run)
     fold_evaluation.load_network = plain
     fold_evaluation.write_scores = failing(rank == 0, OSError(errno.ENOSPC, "No space left on device"))
-    found["write"] = error_of(_evaluation(folder / "write", checkpoint=checkpoint).run)
+    found["write"] = error_of(_evaluation(folder / "write", checkpoints=checkpoints).run)
     return found
 
 
