@@ -63,6 +63,7 @@ def make(folder, network=None, length=9, runs=3, ways=1, hd95=False, **options):
 
 def by_loop(evaluation):
     """Counts of every episode and class, pixel by pixel."""
+    evaluation.network.eval()
     rows = []
     for number in range(evaluation.runs * len(evaluation.episodes)):
         episode = evaluation.episodes[number]
