@@ -17,7 +17,7 @@ import monai_fewshot
 from monai_fewshot.apps.bundles import LearnsFrom, WorksOn, bundle_names, read_method, read_methods
 from monai_fewshot.inferers import RegistrationInferer
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 FEW_SHOT = ("ssl_alpnet", "panet", "adnet", "se_net", "surrogate_fewshot", "masksplit", "meta_learning")
 NETWORKS = (*FEW_SHOT, "elsnet", "supervised")
 BUNDLES = (*NETWORKS, "registration")
