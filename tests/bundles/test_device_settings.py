@@ -10,6 +10,7 @@ import re
 import pytest
 from image_bundles import refusal
 
+
 @pytest.mark.parametrize(
     ("names", "setting", "reason"),
     [
