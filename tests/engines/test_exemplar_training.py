@@ -21,7 +21,7 @@ from monai_fewshot.utils import Provenance
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     loss = ExemplarLoss(contrast_weight=0.1)
-    run = training(folder, max_epochs=20, has_truth=True, provenance=Provenance("data", seed=3), loss=loss)
+    run = training(folder, max_epochs=20, has_truth=True, records={"provenance": Provenance("data", seed=3)}, loss=loss)
     logger = logging.getLogger("monai_fewshot.engines.exemplar_training")
     texts = []
     handler = logging.Handler()
