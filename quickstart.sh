@@ -66,12 +66,15 @@ cd bundles/ssl_alpnet
 bundle=("$python" -m monai.bundle run --dataset_dir "$data")
 # The network's own decisions, with nothing done to its masks, show best what training does.
 bare=(--keep_largest False --threshold 0.0)
+train=("${bundle[@]}" --config_file configs/train.json --fold 0 --resume True
+    --cache_dir "$output/pseudo_labels" --pseudo_labels::min_size 100)
+step "make an untrained network" "$output/untrained/model.pt" \
+    "${train[@]}" --ckpt_dir "$output/untrained" --max_epochs 1 --epoch_length 1 --optimizer::lr 0
 step "evaluate the untrained network" "$output/untrained/report.html" \
-    "${bundle[@]}" --config_file configs/evaluate.json --fold 0 --checkpoint '$None' "${bare[@]}" \
+    "${bundle[@]}" --config_file configs/evaluate.json --fold 0 --checkpoint "$output/untrained/model.pt" "${bare[@]}" \
     --output_dir "$output/untrained"
 step "train without annotations" "$output/model/checkpoint_epoch=$epochs.pt" \
-    "${bundle[@]}" --config_file configs/train.json --fold 0 --resume True --ckpt_dir "$output/model" \
-    --cache_dir "$output/pseudo_labels" --pseudo_labels::min_size 100 \
+    "${train[@]}" --ckpt_dir "$output/model" \
     --epoch_length 50 --max_epochs "$epochs" --val_interval "$epochs" --num_val_episodes 40
 step "evaluate the trained network" "$output/trained/report.html" \
     "${bundle[@]}" --config_file configs/evaluate.json --fold 0 --checkpoint "$output/model/model.pt" "${bare[@]}" \
