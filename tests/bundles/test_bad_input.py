@@ -238,6 +238,14 @@ def test_checkpoints(config, change, pattern, bundle, small_set, save_model, tmp
     _assert_told(lambda: bundle.run(config, **options), pattern, error)
 
 
+@pytest.mark.parametrize("config", ["evaluate", "inference"])
+def test_another_size_than_that_of_the_training(config, bundle, small_set, tmp_path, weights):
+    _assert_told(
+        lambda: bundle.workflow(config, checkpoint=weights, image_size=[64, 48]),
+        r"image_size is \[64, 48\], but .*model\.pt was trained at \[32, 32\]: leave image_size out",
+    )
+
+
 def test_a_training_is_not_overwritten(bundle, small_set, tmp_path):
     options = {"num_val_scans": 0, "max_epochs": 1, "epoch_length": 1}
     bundle.run("train", **options)

@@ -186,6 +186,46 @@ def test_dicom_segmentations_need_dicom_series(bundle, tree, dataset_dir, tmp_pa
     assert not list(tmp_path.rglob("*.nii.gz"))
 
 
+def _turned(scan, axes):
+    """The same scan with its axes in another order and direction."""
+    codes = nibabel.orientations.axcodes2ornt(axes)
+    return scan.as_reoriented(nibabel.orientations.ornt_transform(nibabel.io_orientation(scan.affine), codes))
+
+
+def test_scans_of_any_orientation_are_segmented_alike(bundle, save_model, scans, dataset_dir, tmp_path):
+    """The model's slices are axial; coronal, sagittal and flipped stacks are cut along the same axis."""
+    checkpoint = save_model(tmp_path / "model.pt", axes="LPS")
+    orders = ["LPS", "RAS", "PIR", "LIP"]
+    supports = [dataset_dir / part / "scan_5.nii.gz" for part in ("imagesTr", "labelsTr")]
+    for number, axes in enumerate(orders):
+        for folder, order in (("mixed", axes), ("alike", "LPS")):
+            image = nibabel.Nifti1Image(scans.make(number)[0], scans.affine)
+            (tmp_path / folder).mkdir(exist_ok=True)
+            nibabel.save(_turned(image, order), tmp_path / folder / f"{axes}.nii.gz")
+    turned = [tmp_path / f"support_{file.parent.name}.nii.gz" for file in supports]
+    for file, other in zip(supports, turned, strict=True):
+        nibabel.save(_turned(nibabel.load(file), "PIR"), other)
+    for folder, (image, label) in (("mixed", turned), ("alike", supports)):
+        settings = {
+            "modality": None,
+            "checkpoint": checkpoint,
+            "support_image": str(image),
+            "support_label": str(label),
+        }
+        out = tmp_path / f"{folder}_masks"
+        _infer(bundle, tmp_path, out, dataset_dir=str(tmp_path / folder), dtype="$torch.float32", **settings)
+    for axes in orders:
+        own, alike = (
+            nibabel.load(tmp_path / f"{folder}_masks" / f"{axes}_seg.nii.gz") for folder in ("mixed", "alike")
+        )
+        scan = nibabel.load(tmp_path / "mixed" / f"{axes}.nii.gz")
+        assert own.shape == scan.shape
+        np.testing.assert_allclose(own.affine, scan.affine, atol=1e-4)
+        expected = np.asarray(_turned(alike, axes).dataobj)
+        assert set(np.unique(expected)) == {0, 1, 2}
+        np.testing.assert_array_equal(own.dataobj, expected)
+
+
 def test_names_and_codes_of_the_user(bundle, tree, tmp_path):
     codes = tmp_path / "codes.json"
     codes.write_text(json.dumps({"left kidney": {"value": "LK", "meaning": "Our kidney", "scheme": "99CLINIC"}}))

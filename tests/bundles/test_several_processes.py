@@ -135,7 +135,7 @@ def test_an_error_in_one_process_ends_all_with_its_reason(configs, trained, data
     done = evaluate(configs, trained, broken, tmp_path / "out", 2)
     assert done.returncode != 0
     assert "scan_1.nii.gz: is truncated or damaged" in done.stderr
-    assert not (tmp_path / "out").exists()
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_written_ends_all_before_scans_are_read(configs, dataset_dir, tmp_path):
