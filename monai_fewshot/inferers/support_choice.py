@@ -71,7 +71,8 @@ def choose_chunks(protocol: SegmentationProtocol, pairing: ScanPairing) -> tuple
 
     Example:
         >>> pixels = np.array([[0, 5, 5, 0, 5, 5, 5]])
-        >>> segmented, chunks = choose_chunks(get_protocol("alpnet"), ScanPairing(pixels, [], list))
+        >>> from monai_fewshot.inferers import PROTOCOLS
+        >>> segmented, chunks = choose_chunks(PROTOCOLS["alpnet"], ScanPairing(pixels, [], list))
         >>> segmented[0].astype(int), chunks[0, :, 0]
         (array([0, 1, 1, 1, 1, 1, 1]), array([0, 0, 0, 1, 1, 2, 2]))
     """

@@ -127,9 +127,9 @@ class TestTrain:
         assert made.parser.get_parsed_content("synthesis").arrangement == "free"
         assert made.parser.get_parsed_content("loss").contrast.temperature == 0.07
         with torch.no_grad():
-            logits, embedding = network.train()(torch.rand(1, 1, 64, 64))
-        assert logits.shape == (1, 3, 64, 64)
-        assert embedding.shape[1] == 1024
+            output = network.train()(torch.rand(1, 1, 64, 64))
+        assert output.logits.shape == (1, 3, 64, 64)
+        assert output.embedding.shape[1] == 1024
 
 
 class TestEvaluate:

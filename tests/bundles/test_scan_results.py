@@ -165,14 +165,15 @@ def test_a_raw_scan_is_prepared_and_its_mask_brought_back(bundle, tree, tmp_path
 
 
 def test_a_mask_comes_back_to_where_it_belongs(bundle, tree, tmp_path):
-    """All that the network sees is taken for an organ, in slices where the support has one, so that the crop shows."""
+    """All that the network sees is taken for an organ, in slices where it may be, so that the crop shows."""
     chain = {"_target_": "monai_fewshot.transforms.mr_preparation", "spacing": None, "size": [20, 18]}
     _infer(bundle, tree, tmp_path, preparation=chain, threshold=-1e3, keep_largest=False)
     for name in _names(tree):
         mask = np.asarray(nibabel.load(tmp_path / f"{name}_seg.nii.gz").dataobj) > 0
-        expected = np.zeros((40, 36, 6), bool)
-        expected[10:30, 9:27, 1:5] = True
-        np.testing.assert_array_equal(mask, expected)
+        seen = np.zeros((40, 36, 6), bool)
+        seen[10:30, 9:27] = True
+        np.testing.assert_array_equal(mask[..., 1:5], seen[..., 1:5])
+        assert not mask[~seen].any()
 
 
 def test_dicom_segmentations_need_dicom_series(bundle, tree, dataset_dir, tmp_path):

@@ -17,7 +17,7 @@ from monai_fewshot.networks.nets import MaskSplitNet
 LABELS = {"pseudo_labels#min_size": 40}
 SHALLOW = {"encoder#depth": 18}
 PROJECTED = {"encoder#out_channels": 8}
-VGG = {"encoder": {"_target_": "monai_fewshot.networks.encoders.VGG16Encoder"}}
+VGG = {"encoder": {"_target_": "monai_fewshot.utils.define", "name": "monai_fewshot.networks.encoders.VGG16Encoder"}}
 TRAININGS = [
     ("ssl_alpnet", "train", LABELS),
     ("ssl_alpnet", "train paper", SHALLOW | LABELS),
@@ -92,7 +92,7 @@ def _two_steps(rank, folder):
         losses[name] = []
         for _ in range(2):
             optimizer.zero_grad()
-            loss = shared(image, support, label).square().mean()
+            loss = shared(image, support, label).logits.square().mean()
             loss.backward()
             optimizer.step()
             losses[name].append(loss.item())

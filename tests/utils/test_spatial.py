@@ -28,7 +28,7 @@ def test_pixels_of_other_label_types(convert):
 
 
 @pytest.mark.parametrize(
-    ("value", "found"), [(3.0, "[0.0, 3.0]"), (-1.0, "[-1.0, 0.0]"), (0.5, "[0.0, 0.5]"), (float("nan"), "nan")]
+    ("value", "found"), [(3.0, "values 0, 3."), (-1.0, "values -1, 0."), (0.5, "values 0, 0.5."), (float("nan"), "nan")]
 )
 def test_a_label_with_other_values_is_named(value, found):
     label = torch.zeros(1, 4, 4, 2)

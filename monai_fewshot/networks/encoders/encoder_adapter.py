@@ -13,8 +13,6 @@ from torch import nn
 from .feature_encoder import FeatureEncoder
 from .weights import load_encoder_weights
 
-timm, _ = optional_import("timm")
-
 __all__ = ["EncoderAdapter"]
 
 
@@ -75,7 +73,7 @@ class EncoderAdapter(FeatureEncoder):
             )
         if isinstance(network, str):
             loading = {"pretrained": True, "pretrained_cfg_overlay": {"file": weights}} if weights else {}
-            found = timm.create_model(
+            found = optional_import("timm")[0].create_model(
                 network,
                 features_only=True,
                 in_chans=in_channels,

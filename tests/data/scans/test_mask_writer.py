@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import functools
-import json
-from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -17,7 +15,6 @@ from PIL import Image
 
 from monai_fewshot.data import IMAGE_AFFINE, ImageMaskWriter, MaskWriter
 
-INFERENCE = sorted((Path(__file__).parents[3] / "bundles").glob("*/configs/inference.json"))
 AFFINE = torch.tensor([[-1.4, 0.1, 0, 4], [0.1, 1.6, 0, -3], [0, 0, 7.5, 2], [0, 0, 0, 1]], dtype=torch.float64)
 
 
@@ -87,14 +84,3 @@ def test_masks_of_several_classes_hold_their_numbers(tmp_path, present):
 def test_a_class_beyond_those_announced():
     with pytest.raises(ValueError, match=r"holds class 3, but is to be written as one of 2 class\(es\): give .*num_cl"):
         ImageMaskWriter(num_classes=2).set_data_array(torch.full((1, 2, 2, 1), 3))
-
-
-def test_bundles_tell_the_writer_their_number_of_classes():
-    writers = [step.get("writer", "") for f in INFERENCE for step in _steps(json.loads(f.read_text()))]
-    png = [writer for writer in writers if "ImageMaskWriter" in writer]
-    assert png
-    assert all("num_classes=@num_classes" in writer for writer in png)
-
-
-def _steps(config):
-    return config["postprocessing"]["transforms"]

@@ -102,7 +102,7 @@ def test_arguments_that_do_not_fit():
 
 
 def test_without_timm_a_name_says_what_is_missing(monkeypatch):
-    monkeypatch.setattr(encoder_adapter, "timm", optional_import("timm_that_is_not_there")[0])
+    monkeypatch.setattr(encoder_adapter, "optional_import", lambda name: optional_import(f"{name}_that_is_not_there"))
     with pytest.raises(OptionalImportError, match="timm_that_is_not_there"):
         EncoderAdapter("resnet18")
 
