@@ -27,7 +27,7 @@ import monai_fewshot
 def constants(room: str) -> dict[str, str]:
     """Docstrings of a room's public names that are no class and no function, from the modules that define them."""
     package = importlib.import_module(room)
-    modules = [f"{room}.{module.name}" for module in pkgutil.iter_modules(package.__path__)]
+    modules = [module.name for module in pkgutil.walk_packages(package.__path__, f"{room}.")]
     docstrings = ChainMap(*(ModuleAnalyzer.for_module(module).find_attr_docs() for module in modules))
     public = {name: getattr(package, name) for name in getattr(package, "__all__", ())}
     names = [name for name, value in public.items() if not (inspect.isclass(value) or inspect.isfunction(value))]

@@ -104,7 +104,7 @@ class MaskAgreementMetric(CumulativeIterationMetric):
     """Overlap and distance of masks over a data set, see :func:`compute_mask_agreement`.
 
     :meth:`aggregate` pools the voxels of a class over all items, as the few-shot literature does for its mean IoU. The
-    values of each item are in :meth:`get_buffer`, in the order of :class:`MaskAgreement`.
+    values of each item are in ``get_buffer``, in the order of :class:`MaskAgreement`.
 
     Args:
         hd95: whether distances are computed; else they are NaN.

@@ -22,7 +22,7 @@ def name_classes(
 
     Args:
         classes: the class numbers, how many there are from 1, or names by number that are known already, as
-            :func:`monai_fewshot.data.trained_classes` reads them.
+            :class:`monai_fewshot.workflows.TrainedModel` reads them.
         class_names: names in the order of the numbers 1, 2, ... Defaults to None: the known names, those that the first
             support's label has in it (DICOM SEG, RTSTRUCT), or those that the ``dataset.json`` of its data set tells,
             one or two folders above it.
