@@ -37,7 +37,7 @@ def linear_resize(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
 
 
 def linear_resize_adjoint(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-    r"""Hand the weight of each element to the elements that :func:`monai_fewshot.networks.blocks.linear_resize` makes it of.
+    r"""Hand the weight of each element to the elements that ``linear_resize`` makes it of.
 
     With :math:`A` the interpolation, this is :math:`A^T`, so that a sum over interpolated features under a mask costs
     no interpolation of features:
