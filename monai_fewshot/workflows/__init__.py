@@ -3,7 +3,8 @@
 
 from .episode_evaluation import EpisodeEvaluation
 from .fold_evaluation import FoldEvaluation
-from .folder_segmentation import FolderSegmentation, PictureSegmentation
+from .folder_segmentation import FolderSegmentation
+from .picture_segmentation import PictureSegmentation
 from .saliency_refinement import SaliencyRefinement, write_masks
 from .trained_model import GivenModel, ModelRecord, TrainedModel
 from .training import episode_loader, episode_trainer, episode_validator, start_run, training_handlers

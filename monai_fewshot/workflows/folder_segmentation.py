@@ -3,169 +3,35 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
-from ignite.handlers import ProgressBar
 from monai.config import PathLike
-from monai.data import DataLoader, Dataset
-from monai.engines import PrepareBatchExtraInput, SupervisedEvaluator
 from monai.inferers import Inferer
 from monai.transforms import (
-    AsDiscreted,
     Compose,
     Invertd,
-    KeepLargestConnectedComponentd,
-    MapLabelValued,
-    SaveImaged,
 )
 from monai.utils import CommonKeys
 
 import monai_fewshot
 from monai_fewshot.data import (
-    ImageMaskWriter,
     LoadScand,
-    ScanEpisodes,
     VolumePreparation,
-    check_images,
-    check_output_dir,
     check_scans,
-    load_image_set,
     load_scans,
     name_classes,
-    pending_scans,
-    support_images,
     support_scans,
     without_labels,
 )
-from monai_fewshot.handlers import NetworkLoader, OutputFiles, ScanResults, write_index
-from monai_fewshot.transforms import KeepSupportComponentsd
-from monai_fewshot.utils import EpisodeKeys, check_device_settings
+from monai_fewshot.handlers import OutputFiles, ScanResults, write_index
 
+from .segmentation import Segmentation
 from .trained_model import GivenModel, TrainedModel
 
-__all__ = ["FolderSegmentation", "PictureSegmentation"]
-
-SUPPORT = {
-    str(key): str(key) for key in (EpisodeKeys.SUPPORT_IMAGE, EpisodeKeys.SUPPORT_LABEL, EpisodeKeys.SUPPORT_AFFINE)
-}
-"""What of an episode an inferer takes, by the names of its arguments."""
-
-
-class Segmentation(ABC):
-    """What segmenting scans and segmenting pictures have in common.
-
-    Args:
-        model: the network, and how scans are prepared for it.
-        inferer: makes the inferer, given ``num_classes``.
-        output_dir: where masks are written.
-        overwrite: whether what has a mask already is segmented anew.
-        keep_largest: whether each class of a mask keeps its largest connected components alone, as many as the support
-            shows; one where there is no support.
-        dtype: the precision, for the check of the device.
-    """
-
-    def __init__(
-        self,
-        model: TrainedModel | GivenModel,
-        inferer: Callable[..., Inferer],
-        output_dir: PathLike,
-        overwrite: bool = False,
-        keep_largest: bool = True,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        self.model = model
-        self.make_inferer = inferer
-        self.output_dir = output_dir
-        self.overwrite = overwrite
-        self.keep_largest = keep_largest
-        self.dtype = dtype
-
-    @property
-    @abstractmethod
-    def supports(self) -> list[dict[str, Any]]:
-        """The annotated examples; none where the network knows its classes."""
-
-    @property
-    @abstractmethod
-    def pending(self) -> list[dict[str, Any]]:
-        """What is to be segmented."""
-
-    @property
-    @abstractmethod
-    def transform(self) -> Compose:
-        """Reads and prepares an item."""
-
-    @abstractmethod
-    def writing(self) -> list[Callable[[Any], Any]]:
-        """Last steps of the postprocessing of a mask."""
-
-    def handlers(self) -> list[Any]:
-        """Handlers beside those that load weights and show progress."""
-        return []
-
-    def check(self) -> None:
-        """Check the device, the checkpoint, the output folder and all files, before anything is segmented.
-
-        Raises:
-            ValueError: where a setting or a file does not do; all problems of files are listed.
-        """
-        check_device_settings(self.model.device, self.dtype, self.model.channels_last)
-        check_output_dir(self.output_dir)
-
-    @cached_property
-    def dataset(self) -> Dataset | ScanEpisodes:
-        """The episodes, one an item."""
-        if not self.supports:
-            return Dataset(self.pending, self.transform)
-        return ScanEpisodes(self.pending, self.supports, self.transform)
-
-    @cached_property
-    def classes(self) -> int | dict[int, str]:
-        """Classes by number that the network knows, or how many the supports show."""
-        if self.model.classes is not None:
-            return self.model.classes
-        return int(max(label.max() for label in self.dataset.support[EpisodeKeys.SUPPORT_LABEL]))
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes."""
-        return self.classes if isinstance(self.classes, int) else len(self.classes)
-
-    @cached_property
-    def inferer(self) -> Inferer:
-        """Segments a volume."""
-        return self.model.inferer(self.make_inferer, self.num_classes)
-
-    @cached_property
-    def evaluator(self) -> SupervisedEvaluator:
-        """Runs over the dataset and writes."""
-        numbers = list(self.classes) if isinstance(self.classes, Mapping) else []
-        steps: list[Callable[[Any], Any]] = [AsDiscreted(CommonKeys.PRED, argmax=True)]
-        if self.keep_largest:
-            largest = KeepLargestConnectedComponentd(CommonKeys.PRED, is_onehot=False, connectivity=1)
-            steps.append(KeepSupportComponentsd(CommonKeys.PRED) if self.supports else largest)
-        if numbers:
-            steps.append(MapLabelValued(CommonKeys.PRED, range(1, 1 + len(numbers)), numbers))
-        loaders = [NetworkLoader(self.model.network, path) for path in self.model.checkpoints]
-        return SupervisedEvaluator(
-            device=torch.device(self.model.device),
-            val_data_loader=DataLoader(self.dataset, batch_size=1, num_workers=0),
-            network=self.model.network,
-            inferer=self.inferer,
-            prepare_batch=PrepareBatchExtraInput(SUPPORT if self.supports else {}),
-            postprocessing=Compose([*steps, *self.writing()]),
-            val_handlers=[*loaders, ProgressBar(desc="segmenting"), *self.handlers()],
-        )
-
-    def run(self) -> None:
-        """Segment what has no mask yet."""
-        if self.pending:
-            self.evaluator.run()
+__all__ = ["FolderSegmentation"]
 
 
 class FolderSegmentation(Segmentation):
@@ -305,86 +171,3 @@ class FolderSegmentation(Segmentation):
         super().run()
         precision = {} if self.dtype is None else {"dtype": str(self.dtype)}
         write_index(self.files, {"name": self.name, "version": monai_fewshot.__version__, **precision})
-
-
-class PictureSegmentation(Segmentation):
-    """Segments every 2D picture of a folder, using annotated pictures as the example, and writes masks as PNG files.
-
-    Args:
-        dataset_dir: the pictures, see :func:`monai_fewshot.data.load_image_set`.
-        model: the network, and how pictures are prepared for it.
-        inferer: makes the inferer, given ``num_classes``.
-        output_dir: where masks are written.
-        support_image: the annotated picture, or several.
-        support_label: their masks.
-        layout: of ``dataset_dir``.
-        binary_masks: whether all that is not 0 in a mask is one class; else masks hold class numbers.
-        mask_threshold: gray level above which a pixel of a binary mask is foreground.
-        postfix: what follows the picture's name in the name of its mask.
-        overwrite: whether to segment pictures anew that have a mask.
-        keep_largest: whether each class of a mask keeps its largest connected components alone, as many as the support
-            shows; one where there is no support.
-        dtype: the precision, for the check of the device.
-    """
-
-    def __init__(
-        self,
-        dataset_dir: PathLike,
-        model: TrainedModel,
-        inferer: Callable[..., Inferer],
-        output_dir: PathLike,
-        support_image: PathLike | Sequence[PathLike],
-        support_label: PathLike | Sequence[PathLike],
-        layout: str = "auto",
-        binary_masks: bool = True,
-        mask_threshold: int | None = None,
-        postfix: str = "seg",
-        overwrite: bool = False,
-        keep_largest: bool = True,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(model, inferer, output_dir, overwrite, keep_largest, dtype)
-        self.dataset_dir = dataset_dir
-        self.support = (support_image, support_label, binary_masks, mask_threshold)
-        self.layout = layout
-        self.postfix = postfix
-
-    @cached_property
-    def supports(self) -> list[dict[str, Any]]:
-        """The annotated pictures."""
-        return support_images(*self.support)
-
-    @cached_property
-    def pending(self) -> list[dict[str, Any]]:
-        """The pictures that have no mask yet."""
-        images = without_labels(load_image_set(self.dataset_dir, self.layout).images)
-        return pending_scans(images, self.output_dir, self.postfix, self.overwrite, ".png")
-
-    @cached_property
-    def transform(self) -> Compose:
-        """Reads and prepares a picture."""
-        return self.model.preparation.transform()
-
-    def writing(self) -> list[Callable[[Any], Any]]:
-        """Write a mask."""
-        return [
-            SaveImaged(
-                CommonKeys.PRED,
-                output_dir=self.output_dir,
-                output_postfix=self.postfix,
-                output_ext=".png",
-                output_dtype=np.uint8,
-                writer=partial(ImageMaskWriter, num_classes=self.num_classes),
-                separate_folder=False,
-                resample=False,
-            )
-        ]
-
-    def check(self) -> None:
-        """Check the device, the checkpoint, the output folder and all files, before anything is segmented.
-
-        Raises:
-            ValueError: where a setting or a file does not do; all problems of files are listed.
-        """
-        super().check()
-        check_images([*self.supports, *self.pending], self.model.preparation.channels)

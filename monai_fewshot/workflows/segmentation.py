@@ -1,0 +1,152 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any
+
+import torch
+from ignite.handlers import ProgressBar
+from monai.config import PathLike
+from monai.data import DataLoader, Dataset
+from monai.engines import PrepareBatchExtraInput, SupervisedEvaluator
+from monai.inferers import Inferer
+from monai.transforms import (
+    AsDiscreted,
+    Compose,
+    KeepLargestConnectedComponentd,
+    MapLabelValued,
+)
+from monai.utils import CommonKeys
+
+from monai_fewshot.data import (
+    ScanEpisodes,
+    check_output_dir,
+)
+from monai_fewshot.handlers import NetworkLoader
+from monai_fewshot.transforms import KeepSupportComponentsd
+from monai_fewshot.utils import EpisodeKeys, check_device_settings
+
+from .trained_model import GivenModel, TrainedModel
+
+__all__ = ["Segmentation"]
+
+SUPPORT = {
+    str(key): str(key) for key in (EpisodeKeys.SUPPORT_IMAGE, EpisodeKeys.SUPPORT_LABEL, EpisodeKeys.SUPPORT_AFFINE)
+}
+"""What of an episode an inferer takes, by the names of its arguments."""
+
+
+class Segmentation(ABC):
+    """What segmenting scans and segmenting pictures have in common.
+
+    Args:
+        model: the network, and how scans are prepared for it.
+        inferer: makes the inferer, given ``num_classes``.
+        output_dir: where masks are written.
+        overwrite: whether what has a mask already is segmented anew.
+        keep_largest: whether each class of a mask keeps its largest connected components alone, as many as the support
+            shows; one where there is no support.
+        dtype: the precision, for the check of the device.
+    """
+
+    def __init__(
+        self,
+        model: TrainedModel | GivenModel,
+        inferer: Callable[..., Inferer],
+        output_dir: PathLike,
+        overwrite: bool = False,
+        keep_largest: bool = True,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        self.model = model
+        self.make_inferer = inferer
+        self.output_dir = output_dir
+        self.overwrite = overwrite
+        self.keep_largest = keep_largest
+        self.dtype = dtype
+
+    @property
+    @abstractmethod
+    def supports(self) -> list[dict[str, Any]]:
+        """The annotated examples; none where the network knows its classes."""
+
+    @property
+    @abstractmethod
+    def pending(self) -> list[dict[str, Any]]:
+        """What is to be segmented."""
+
+    @property
+    @abstractmethod
+    def transform(self) -> Compose:
+        """Reads and prepares an item."""
+
+    @abstractmethod
+    def writing(self) -> list[Callable[[Any], Any]]:
+        """Last steps of the postprocessing of a mask."""
+
+    def handlers(self) -> list[Any]:
+        """Handlers beside those that load weights and show progress."""
+        return []
+
+    def check(self) -> None:
+        """Check the device, the checkpoint, the output folder and all files, before anything is segmented.
+
+        Raises:
+            ValueError: where a setting or a file does not do; all problems of files are listed.
+        """
+        check_device_settings(self.model.device, self.dtype, self.model.channels_last)
+        check_output_dir(self.output_dir)
+
+    @cached_property
+    def dataset(self) -> Dataset | ScanEpisodes:
+        """The episodes, one an item."""
+        if not self.supports:
+            return Dataset(self.pending, self.transform)
+        return ScanEpisodes(self.pending, self.supports, self.transform)
+
+    @cached_property
+    def classes(self) -> int | dict[int, str]:
+        """Classes by number that the network knows, or how many the supports show."""
+        if self.model.classes is not None:
+            return self.model.classes
+        return int(max(label.max() for label in self.dataset.support[EpisodeKeys.SUPPORT_LABEL]))
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return self.classes if isinstance(self.classes, int) else len(self.classes)
+
+    @cached_property
+    def inferer(self) -> Inferer:
+        """Segments a volume."""
+        return self.model.inferer(self.make_inferer, self.num_classes)
+
+    @cached_property
+    def evaluator(self) -> SupervisedEvaluator:
+        """Runs over the dataset and writes."""
+        numbers = list(self.classes) if isinstance(self.classes, Mapping) else []
+        steps: list[Callable[[Any], Any]] = [AsDiscreted(CommonKeys.PRED, argmax=True)]
+        if self.keep_largest:
+            largest = KeepLargestConnectedComponentd(CommonKeys.PRED, is_onehot=False, connectivity=1)
+            steps.append(KeepSupportComponentsd(CommonKeys.PRED) if self.supports else largest)
+        if numbers:
+            steps.append(MapLabelValued(CommonKeys.PRED, range(1, 1 + len(numbers)), numbers))
+        loaders = [NetworkLoader(self.model.network, path) for path in self.model.checkpoints]
+        return SupervisedEvaluator(
+            device=torch.device(self.model.device),
+            val_data_loader=DataLoader(self.dataset, batch_size=1, num_workers=0),
+            network=self.model.network,
+            inferer=self.inferer,
+            prepare_batch=PrepareBatchExtraInput(SUPPORT if self.supports else {}),
+            postprocessing=Compose([*steps, *self.writing()]),
+            val_handlers=[*loaders, ProgressBar(desc="segmenting"), *self.handlers()],
+        )
+
+    def run(self) -> None:
+        """Segment what has no mask yet."""
+        if self.pending:
+            self.evaluator.run()
