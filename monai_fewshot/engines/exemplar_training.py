@@ -22,6 +22,7 @@ from monai.utils import CommonKeys
 
 from monai_fewshot.data import EpisodeSampler, ExemplarSamples, SliceStack
 from monai_fewshot.handlers import MeanLossOverProcesses, TrainingCheckpoints
+from monai_fewshot.networks import average_gradients
 from monai_fewshot.utils import (
     agree_on_file,
     load_network,
@@ -193,7 +194,7 @@ class ExemplarTraining:
             device=device,
             max_epochs=self.max_epochs,
             train_data_loader=loader,
-            network=_shared(self.network, device),
+            network=average_gradients(self.network, device),
             optimizer=optimizer,
             loss_function=self.loss,
             inferer=self.inferer,
@@ -236,12 +237,6 @@ class ExemplarTraining:
     def _log(self, text: str, *values: Any) -> None:
         if process_rank() == 0:
             logger.info(text, *values)
-
-
-def _shared(network: torch.nn.Module, device: torch.device) -> torch.nn.Module:
-    if num_processes() == 1:
-        return network
-    return torch.nn.parallel.DistributedDataParallel(network, [device] if device.type == "cuda" else None)
 
 
 def _take_buffers_of_the_first_process(network: torch.nn.Module) -> None:

@@ -1,6 +1,6 @@
 # Copyright (c) monai_fewshot contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from .network_preparation import prepare_network
+from .network_preparation import average_gradients, prepare_network
 
-__all__ = ["prepare_network"]
+__all__ = ["average_gradients", "prepare_network"]

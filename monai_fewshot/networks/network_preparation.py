@@ -8,12 +8,13 @@ from typing import TypeVar
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
-from monai_fewshot.utils import compiler_error
+from monai_fewshot.utils import compiler_error, num_processes
 
 from .encoders.feature_encoder import FeatureEncoder
 
-__all__ = ["prepare_network"]
+__all__ = ["average_gradients", "prepare_network"]
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -64,6 +65,18 @@ def prepare_network(
     if on_gpu and not synchronized and _can_compile(place) if compile is None else compile:
         network.compile(fullgraph=not synchronized)
     return network
+
+
+def average_gradients(network: nn.Module, device: torch.device) -> nn.Module:
+    """Wrap a network so that a process group averages its gradients; outside of one, return it as it is.
+
+    Args:
+        network: on its device.
+        device: of this process.
+    """
+    if num_processes() == 1:
+        return network
+    return DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
 
 
 def _can_compile(device: torch.device) -> bool:

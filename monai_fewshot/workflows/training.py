@@ -24,12 +24,12 @@ from monai.handlers import (
 from monai.inferers import Inferer, SimpleInferer
 from monai.transforms import AsDiscreted
 from monai.utils import CommonKeys, set_determinism
-from torch.nn.parallel import DistributedDataParallel
 
 from monai_fewshot.data import EpisodeSampler, NumberedSamples, check_output_dir, collate_episodes
 from monai_fewshot.engines import PrepareBatchEpisode
 from monai_fewshot.handlers import BestModelSaver, FinalModelSaver, MeanLossOverProcesses, TrainingCheckpoints
 from monai_fewshot.inferers import AutocastInferer
+from monai_fewshot.networks import average_gradients
 from monai_fewshot.utils import (
     EpisodeKeys,
     Provenance,
@@ -126,7 +126,7 @@ def episode_trainer(
         device=torch.device(device),
         max_epochs=max_epochs,
         train_data_loader=episode_loader(dataset, batch_size),
-        network=_in_processes(network, torch.device(device)),
+        network=average_gradients(network, torch.device(device)),
         optimizer=optimizer,
         loss_function=loss,
         inferer=inferer or AutocastInferer(SimpleInferer(), dtype),
@@ -264,9 +264,3 @@ def _scalars(output: Mapping[str, Any]) -> dict[str, float]:
     """Pick the loss, and what a trainer adds to it, of an output."""
     values = {name: value for name, value in output.items() if name not in EPISODE and name != CommonKeys.PRED}
     return {f"train_{name}" if name == CommonKeys.LOSS else name: value.item() for name, value in values.items()}
-
-
-def _in_processes(network: torch.nn.Module, device: torch.device) -> torch.nn.Module:
-    if num_processes() == 1:
-        return network
-    return DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
