@@ -19,6 +19,7 @@ from .augmentation.episode_augmentation import AugmentationDraw, EpisodeAugmenta
 from .augmentation.intensity_variation import IntensityDraw, IntensityVariation
 from .augmentation.noise import uniform_noise
 from .augmentation.warp import adjust_gamma, affine_matrices, elastic_displacement, warp
+from .preparation.align_axes import AlignAxes, AlignAxesD, AlignAxesd, AlignAxesDict
 from .preparation.body_mask import BodyMask, BodyMaskD, BodyMaskd, BodyMaskDict
 from .preparation.normalize_channels import NormalizeChannels
 from .preparation.resize_in_plane import ResizeInPlane, ResizeInPlaneD, ResizeInPlaned, ResizeInPlaneDict
@@ -80,6 +81,10 @@ from .synthesis.surrogate_tasks import (
 
 __all__ = [
     "CARDIAC_SPACING",
+    "AlignAxes",
+    "AlignAxesD",
+    "AlignAxesDict",
+    "AlignAxesd",
     "AugmentationDraw",
     "BodyMask",
     "BodyMaskD",

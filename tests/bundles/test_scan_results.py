@@ -195,7 +195,7 @@ def _turned(scan, axes):
 
 def test_scans_of_any_orientation_are_segmented_alike(bundle, save_model, scans, dataset_dir, tmp_path):
     """The model's slices are axial; coronal, sagittal and flipped stacks are cut along the same axis."""
-    checkpoint = save_model(tmp_path / "model.pt", axes="LPS")
+    checkpoint = save_model(tmp_path / "model.pt", axes=[[-1, 0, 0], [0, -1, 0], [0, 0, 1]])
     orders = ["LPS", "RAS", "PIR", "LIP"]
     supports = [dataset_dir / part / "scan_5.nii.gz" for part in ("imagesTr", "labelsTr")]
     for number, axes in enumerate(orders):

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import nibabel
 import numpy as np
 from monai.transforms import (
     ClipIntensityPercentilesd,
@@ -15,10 +14,9 @@ from monai.transforms import (
     LoadImage,
     MapLabelValued,
     NormalizeIntensityd,
-    Orientationd,
 )
 
-from monai_fewshot.transforms.preparation.scan_preparation import RAS_LABELS
+from monai_fewshot.transforms import AlignAxesd
 from monai_fewshot.utils import EpisodeKeys, build, definition_of
 
 from .check_scan import CheckScand
@@ -30,21 +28,21 @@ __all__ = ["VolumePreparation", "scan_axes"]
 KEYS = (EpisodeKeys.IMAGE, EpisodeKeys.LABEL)
 
 
-def scan_axes(scan: Scan) -> str:
+def scan_axes(scan: Scan) -> list[list[float]]:
     """Tell along which axes a scan is cut into slices: through its plane, where voxels are farthest apart.
 
     Args:
         scan: with ``image``.
 
     Returns:
-        Axis codes such as "LPS": where indices of rows, columns and slices increase to. Rows and columns keep their
-        order and direction, and so do slices that are the last axis already.
+        Unit vectors in the patient's coordinates (RAS) along which rows, columns and slices increase. Rows and columns
+        keep their order and direction, and so do slices that are the last axis already.
     """
     affine = load_image(scan[EpisodeKeys.IMAGE], LoadImage(image_only=True, ensure_channel_first=True)).affine.numpy()
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     through = 2 if spacing[2] > 0.99 * spacing.max() else int(spacing.argmax())
-    codes = nibabel.aff2axcodes(affine)
-    return "".join(codes[axis] for axis in (*(axis for axis in range(3) if axis != through), through))
+    directions = (affine[:3, :3] / spacing).T.tolist()
+    return [*(directions[axis] for axis in range(3) if axis != through), directions[through]]
 
 
 class VolumePreparation:
@@ -55,7 +53,8 @@ class VolumePreparation:
 
     Args:
         image_size: (H, W) in pixels to which the network's inferer or training resizes slices; None for their own.
-        axes: axis codes that all scans are brought to (:func:`scan_axes`); None leaves axes as they are.
+        axes: directions that the axes of all scans are brought as near to as flips and permutations can
+            (:func:`scan_axes`, :class:`~monai_fewshot.transforms.AlignAxes`); None leaves axes as they are.
         spatial: makes spacing and size alike, such as :func:`monai_fewshot.transforms.mr_preparation`, made by
             :func:`monai_fewshot.utils.define`; None for scans that were prepared beforehand.
         clip_percentiles: lower and upper percentile of a scan's values that the others are clipped to; None for none.
@@ -69,17 +68,17 @@ class VolumePreparation:
     def __init__(
         self,
         image_size: Sequence[int] | None = None,
-        axes: str | None = None,
+        axes: Sequence[Sequence[float]] | None = None,
         spatial: Callable[[Any], Any] | None = None,
         clip_percentiles: Sequence[float] | None = None,
         classes: Mapping[int, str] | None = None,
     ) -> None:
         self.image_size = None if image_size is None else [int(pixels) for pixels in image_size]
-        self.axes = axes
+        self.axes = None if axes is None else [[float(x) for x in direction] for direction in axes]
         self.spatial = spatial
         self.clip_percentiles = clip_percentiles
         self.classes = None if classes is None else {int(number): name for number, name in classes.items()}
-        orientation = [Orientationd(KEYS, axes, labels=RAS_LABELS, allow_missing_keys=True)] if axes else []
+        orientation = [AlignAxesd(KEYS, self.axes, allow_missing_keys=True)] if self.axes else []
         steps = [*orientation, *([spatial] if spatial else [])]
         self.grid = Compose(steps) if steps else None
         """From a scan's own grid to the network's, for ``monai.transforms.Invertd``; None where they are the same."""
