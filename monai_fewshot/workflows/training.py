@@ -263,4 +263,4 @@ def _loss(output: Mapping[str, torch.Tensor]) -> float:
 def _scalars(output: Mapping[str, Any]) -> dict[str, float]:
     """Pick the loss, and what a trainer adds to it, of an output."""
     values = {name: value for name, value in output.items() if name not in EPISODE and name != CommonKeys.PRED}
-    return {f"train_{name}" if name == CommonKeys.LOSS else name: value.item() for name, value in values.items()}
+    return {f"train_{name}" if name == CommonKeys.LOSS else name: float(value) for name, value in values.items()}

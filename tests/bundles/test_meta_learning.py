@@ -18,6 +18,7 @@ import torch
 from image_bundles import BUNDLES, SMALL, load, refusal, run, workflow
 from interruptions import PATIENCE
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from monai_fewshot.apps.phantom import make_phantom_shapes
 
@@ -31,6 +32,7 @@ SHORT = {
     "queries": 2,
     "inner_steps": 2,
     "val_share": 0.4,
+    "handlers#log_interval": 1,
 }
 
 
@@ -65,6 +67,14 @@ def test_a_checkpoint_says_what_made_it(trained):
         "optimizer": "sgd",
         "proximal": 2.0,
     }
+
+
+def test_curves_show_the_loss_before_and_after_adaptation(trained):
+    events = EventAccumulator(str(trained / "logs"))
+    events.Reload()
+    for name in ("support_loss", "skipped"):
+        assert len(events.Scalars(name)) == 4
+    assert {event.value for event in events.Scalars("skipped")} == {0}
 
 
 @pytest.mark.parametrize(
