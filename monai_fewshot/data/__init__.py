@@ -7,7 +7,7 @@ from .dicom.segmentation_writer import write_dicom_seg
 from .dicom.series import DicomSeries, DicomTree, find_series, read_series, select_series, series_name
 from .dicom.series_checks import series_problems
 from .dicom.series_reader import SeriesReader
-from .episodes.annotated_slices import AnnotatedSlices
+from .episodes.annotated_slices import AnnotatedSlices, choose_annotated
 from .episodes.episodes import AnnotatedEpisodes, Episodes, PseudoLabelEpisodes, collate_episodes
 from .episodes.exemplar_samples import ExemplarSamples
 from .episodes.exemplars import BackgroundKind, background_images, choose_exemplars, organ_free_slices, take_slices
@@ -16,6 +16,7 @@ from .episodes.numbered_samples import EpisodeSampler, NumberedSamples, numbered
 from .episodes.scan_episodes import ScanEpisodes
 from .episodes.surrogate_episodes import SurrogateEpisodes
 from .episodes.task_episodes import TaskEpisodes, TaskPools
+from .episodes.unlabeled_slices import UnlabeledSlices
 from .images.few_shot_folds import few_shot_fold_classes
 from .images.image_checks import CheckImageD, CheckImaged, CheckImageDict, check_images, image_reading
 from .images.image_roles import (
@@ -83,6 +84,7 @@ __all__ = [
     "SurrogateEpisodes",
     "TaskEpisodes",
     "TaskPools",
+    "UnlabeledSlices",
     "VolumePreparation",
     "annotated_classes",
     "annotated_scans",
@@ -90,6 +92,7 @@ __all__ = [
     "check_images",
     "check_output_dir",
     "check_scans",
+    "choose_annotated",
     "choose_exemplars",
     "choose_folds",
     "class_numbers",

@@ -15,6 +15,7 @@ from .augmentation.color_jitter import (
     RandColorJitterd,
     RandColorJitterDict,
 )
+from .augmentation.cut_mix import CutMix, PasteDraw
 from .augmentation.episode_augmentation import AugmentationDraw, EpisodeAugmentation
 from .augmentation.intensity_variation import IntensityDraw, IntensityVariation
 from .augmentation.noise import uniform_noise
@@ -91,6 +92,7 @@ __all__ = [
     "BodyMaskDict",
     "BodyMaskd",
     "ColorDraw",
+    "CutMix",
     "Denoising",
     "EpisodeAugmentation",
     "ExemplarArrangement",
@@ -104,6 +106,7 @@ __all__ = [
     "LocalShuffling",
     "MaskSplitDraw",
     "NormalizeChannels",
+    "PasteDraw",
     "RandAffineElastic",
     "RandAffineElasticD",
     "RandAffineElasticDict",

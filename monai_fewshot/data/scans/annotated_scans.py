@@ -65,6 +65,7 @@ def unlabeled_scans(
     fold: int | None = None,
     num_folds: int = 5,
     with_labels: bool = False,
+    required: bool = True,
 ) -> list[Scan]:
     """List the scans that a network labels itself, and then learns from.
 
@@ -74,6 +75,7 @@ def unlabeled_scans(
         fold: number of the fold whose queries and support are left out too; None for no fold.
         num_folds: number of folds where the data set names none.
         with_labels: whether every scan must have a label, which is then listed, to measure pseudo-labels by.
+        required: whether there must be one.
 
     Raises:
         ValueError: where no scan is left.
@@ -81,7 +83,7 @@ def unlabeled_scans(
     taken = set(map(_image_files, annotated))
     scans = training_scans(dataset_dir, fold, num_folds, with_labels)
     left = [scan for scan in scans if _image_files(scan) not in taken]
-    if not left:
+    if required and not left:
         raise ValueError(f"{dataset_dir} has no scan beside the annotated one: add scans, without labels.")
     return left
 

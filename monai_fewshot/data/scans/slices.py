@@ -122,6 +122,15 @@ class SliceStack:
         image, label = self._gather(self.image, index), self._gather(self.label, index)
         return image.float() / 255 if image.dtype == torch.uint8 else image.float(), label
 
+    def with_slices(self, other: SliceStack) -> SliceStack:
+        """Append the slices of further scans, which are numbered on.
+
+        Args:
+            other: slices of the same size and channels.
+        """
+        image, label = (torch.cat(pair) for pair in ((self.image, other.image), (self.label, other.label)))
+        return replace(self, image=image, label=label, scan=torch.cat([self.scan, other.scan + self.scan.max() + 1]))
+
     def _gather(self, tensor: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
         if self.device is None or self.device == tensor.device:
             return tensor[index]
