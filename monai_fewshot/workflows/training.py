@@ -195,8 +195,8 @@ def training_handlers(
     """Make what every training has: schedule, validation, progress, logs, checkpoints that resume, the best network.
 
     The validator's network at the best validation, or without a validator the last network, or ``kept``, is
-    ``model.pt`` in the folder. Logs for TensorBoard are in its folder ``logs``. In a process group all processes take part,
-    and the first one writes.
+    ``model.pt`` in the folder. Logs for TensorBoard are in its folder ``logs``. In a process group all processes take
+    part, and the first one writes.
 
     Args:
         folder: of checkpoints and logs.
