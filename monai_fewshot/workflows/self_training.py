@@ -16,7 +16,13 @@ from monai.data import DataLoader
 
 from monai_fewshot.data import AnnotatedSlices, Scan, SliceStack, UnlabeledSlices, choose_annotated, take_slices
 from monai_fewshot.engines import SelfTrainer
-from monai_fewshot.transforms import CutMix, EpisodeAugmentation, IntensityVariation, RandAffineElastic, RandColorJitter
+from monai_fewshot.transforms import (
+    BoxPaste,
+    EpisodeAugmentation,
+    IntensityVariation,
+    RandAffineElastic,
+    RandColorJitter,
+)
 from monai_fewshot.utils import (
     checkpoint_to_resume,
     mean_over_processes,
@@ -58,7 +64,7 @@ def self_training_streams(
     strong_geometry: RandAffineElastic,
     weak_geometry: RandAffineElastic,
     intensity: IntensityVariation | RandColorJitter,
-    mix: CutMix | None = None,
+    mix: BoxPaste | None = None,
     annotated_slices: int | str | Sequence[int] | Sequence[Sequence[int]] | None = None,
     seed: int = 0,
     **settings: Any,
@@ -75,7 +81,7 @@ def self_training_streams(
         strong_geometry: transform of annotated slices.
         weak_geometry: transform of unlabeled slices.
         intensity: transform of annotated slices, and of the strong form of unlabeled ones.
-        mix: draws the boxes that are pasted into unlabeled slices; default :class:`~monai_fewshot.transforms.CutMix`.
+        mix: draws the boxes that are pasted into unlabeled slices; default :class:`~monai_fewshot.transforms.BoxPaste`.
         annotated_slices: see :func:`monai_fewshot.data.choose_annotated`; the others count as unlabeled.
         seed: of all draws.
         settings: see :meth:`~monai_fewshot.data.SliceStack.from_scans`.
@@ -107,7 +113,7 @@ def self_training_streams(
         epoch_length * unlabeled_batch_size,
         EpisodeAugmentation(weak_geometry, None),
         EpisodeAugmentation(None, None, intensity),
-        mix or CutMix(),
+        mix or BoxPaste(),
         seed,
     )
     return Streams(episode_loader(samples, batch_size), episode_loader(others, unlabeled_batch_size))
