@@ -7,14 +7,14 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from monai.config import PathLike
 from monai.data import DataLoader
 
-from monai_fewshot.data import AnnotatedSlices, Scan, SliceStack, UnlabeledSlices, choose_annotated, take_slices
+from monai_fewshot.data import AnnotatedSlices, SliceStack, UnlabeledSlices, choose_annotated, take_slices
 from monai_fewshot.engines import SelfTrainer
 from monai_fewshot.transforms import (
     BoxPaste,
@@ -55,8 +55,8 @@ class Streams(NamedTuple):
 
 
 def self_training_streams(
-    annotated: Sequence[Scan],
-    unlabeled: Sequence[Scan],
+    annotated: Sequence[Mapping[Hashable, Any]],
+    unlabeled: Sequence[Mapping[Hashable, Any]],
     num_classes: int,
     epoch_length: int,
     batch_size: int,
@@ -167,16 +167,17 @@ def fit_schedule(
 
 def _seconds_per_step(trainer: SelfTrainer) -> float:
     """Time steps of a trainer's copy, in which unlabeled slices count from the first one on."""
-    network = copy.deepcopy(getattr(trainer.network, "module", trainer.network))
-    progress = copy.deepcopy(trainer.progress)
+    parts = (getattr(trainer.network, "module", trainer.network), trainer.optimizer, trainer.progress)
+    network, optimizer, progress = copy.deepcopy(parts)
     progress.start = 0
-    optimizer = type(trainer.optimizer)(network.parameters(), lr=1e-6)
     device = trainer.state.device
     probe = SelfTrainer(
         device, 1, trainer.data_loader, trainer.unlabeled, network, trainer.teacher, optimizer, trainer.loss_function,
         progress, trainer.inferer,
     )  # fmt: skip
-    batches: Any = iter(trainer.data_loader)
+    batches = _endless(trainer.data_loader)
+    if trainer.unlabeled is not None:
+        probe._batches = _endless(trainer.unlabeled)
     seconds = []
     for step in range(PROBED_STEPS + 1):
         begin = time.perf_counter()
@@ -186,3 +187,8 @@ def _seconds_per_step(trainer: SelfTrainer) -> float:
             torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - begin)
     return sum(seconds[1:]) / PROBED_STEPS
+
+
+def _endless(loader: DataLoader) -> Iterator[Any]:
+    while True:
+        yield from loader
