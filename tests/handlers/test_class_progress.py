@@ -1,0 +1,163 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from ignite.engine import Engine
+from monai.metrics import DiceHelper
+
+from monai_fewshot.handlers import ClassProgress
+
+NAMES = ["liver", "spleen"]
+SIZE = (12, 12)
+
+
+def one_hot(decided, num_classes=3):
+    return 10 * F.one_hot(decided[:, 0].long(), num_classes).movedim(3, 1).float()
+
+
+def random_labels(seed, number=4):
+    return torch.randint(0, 3, (number, 1, *SIZE), generator=torch.Generator().manual_seed(seed)).float()
+
+
+def sure(certainty, values):
+    """Probabilities of an image of pixels that are in turn of the classes, as sure as it is said for each."""
+    wins = torch.arange(SIZE[0] * SIZE[1]).view(1, 1, *SIZE) % len(values)
+    of_pixel = torch.tensor(certainty)[wins]
+    masks = F.one_hot(wins[:, 0], 3).movedim(3, 1)
+    return torch.where(masks == 1, of_pixel, (1 - of_pixel) / 2)
+
+
+def progress(**options):
+    return ClassProgress(NAMES, 100, **options)
+
+
+class TestDice:
+    def test_it_is_the_running_mean_of_the_batches_dice(self):
+        found, expected = progress(), np.zeros(2)
+        for seed in range(5):
+            label, decided = random_labels(seed), random_labels(100 + seed)
+            decided = torch.where(torch.rand(decided.shape) < 0.7, label, decided)
+            found.compare(one_hot(decided), label)
+            whole = [tensor.flatten(0, 2)[None] for tensor in (decided, label)]
+            masks = [torch.stack([(t == c) for c in range(3)], 1).float() for t in whole]
+            dice = DiceHelper(include_background=False, reduction="none", softmax=False)(*masks)[0]
+            expected = 0.95 * expected + 0.05 * dice.numpy()[0]
+        np.testing.assert_allclose(found.dice, expected, rtol=1e-5)
+        assert found.dice.min() > 0.1
+
+    def test_a_class_of_few_pixels_leaves_it_as_it_was(self):
+        label = torch.zeros(1, 1, *SIZE)
+        label[0, 0, 0, :] = 1
+        label[0, 0, 1, :8] = 1
+        label[0, 0, 4:6, :] = 2
+        label[0, 0, 4, :5] = 0
+        found = progress()
+        found.compare(one_hot(label), label)
+        assert found.dice.tolist() == pytest.approx([0.05, 0.0]), "20 pixels, and 19"
+
+    def test_what_is_found_where_nothing_is_known_is_not_wrong(self):
+        label = random_labels(0)
+        decided = label.clone()
+        label[:, :, :6] = 255
+        found = progress()
+        found.compare(one_hot(decided), label)
+        assert found.dice.tolist() == pytest.approx([0.05, 0.05])
+
+
+class TestStart:
+    def test_it_waits_until_every_class_is_found(self):
+        found = progress(start_dice=0.6, latest_start=0.9)
+        found.dice = torch.tensor([0.95, 0.55])
+        assert not any(found.has_started(iteration) for iteration in range(1, 41))
+        found.dice = torch.tensor([0.95, 0.61])
+        begun = [iteration for iteration in range(41, 60) if found.has_started(iteration)]
+        assert begun == list(range(50, 60))
+        assert found.start == 50
+        found.dice = torch.zeros(2)
+        assert found.has_started(61), "once it has begun it goes on"
+        assert found.start == 50
+
+    @pytest.mark.parametrize(("share", "start"), [(0.0, 10), (0.25, 30), (0.3, 40), (0.95, 100)])
+    def test_at_the_latest_it_begins_after_a_share_of_the_training(self, share, start):
+        found = progress(latest_start=share)
+        begun = [iteration for iteration in range(1, 101) if found.has_started(iteration)]
+        assert begun == list(range(start, 101))
+
+
+class TestBelieve:
+    def test_certainty_is_a_running_mean_and_tells_the_threshold_of_each_class(self):
+        found = progress(confidence=0.9)
+        expected = np.full(3, 0.9)
+        for step in range(80):
+            certainty = np.array([0.99, 0.9 + 0.001 * step, 0.6])
+            believed = found.believe(sure(certainty.tolist(), range(3)))
+            expected = 0.95 * expected + 0.05 * certainty
+            np.testing.assert_allclose(found.certainty, expected, rtol=1e-5)
+            thresholds = 0.9 * expected / expected.max()
+            wins = np.arange(SIZE[0] * SIZE[1]) % 3
+            np.testing.assert_array_equal(believed.flatten(), (certainty > thresholds)[wins])
+        assert believed.shape == (1, 1, *SIZE)
+        assert believed.flatten()[:3].tolist() == [True, True, True]
+
+    def test_of_a_class_that_is_surely_found_as_much_is_asked_as_before(self):
+        found = progress(confidence=0.9)
+        for _ in range(200):
+            found.believe(sure([0.99, 0.99, 0.6], range(3)))
+        asked = [found.believe(sure([0.5, c, 0.5], [0, 1, 2])).flatten()[1].item() for c in (0.88, 0.92)]
+        assert asked == [False, True], "0.9 of class 1"
+        asked = [found.believe(sure([0.5, 0.9, c], [0, 1, 2])).flatten()[2].item() for c in (0.52, 0.58)]
+        assert asked == [False, True], "about 0.55 of class 2"
+
+    def test_no_class_is_asked_for_less_than_a_share(self):
+        found = progress(confidence=0.9, least_confidence=0.8)
+        found.certainty = torch.tensor([1.0, 0.9, 0.2])
+        asked = [found.believe(sure([0.99, 0.9, c], [0, 1, 2])).flatten()[2].item() for c in (0.71, 0.73)]
+        assert asked == [False, True]
+
+    def test_a_class_that_nobody_finds_keeps_its_certainty(self):
+        found = progress()
+        found.believe(sure([0.97, 0.95], range(2)))
+        assert found.certainty.tolist() == pytest.approx([0.95 * 0.9 + 0.05 * 0.97, 0.95 * 0.9 + 0.05 * 0.95, 0.9])
+
+
+class TestReports:
+    def test_classes_that_are_not_found_are_named_after_every_epoch_once_it_has_begun(self, caplog):
+        found, engine = progress(), Engine(lambda *_: None)
+        found.attach(engine)
+        found.dice = torch.tensor([0.8, 0.123])
+        with caplog.at_level(logging.WARNING, "monai_fewshot"):
+            engine.run([0], max_epochs=1)
+            assert not caplog.records, "not before the start"
+            found.start = 10
+            engine.run([0], max_epochs=3)
+        assert len(caplog.records) == 2
+        assert "Hardly found even in the annotated slices: spleen (Dice 0.12). Masks will lack" in caplog.text
+        assert "liver" not in caplog.text
+        caplog.clear()
+        found.dice = torch.tensor([0.8, 0.51])
+        engine.run([0], max_epochs=5)
+        assert not caplog.records
+
+    def test_a_state_goes_on(self):
+        found, other = progress(), ClassProgress(NAMES, 7)
+        found.compare(one_hot(random_labels(0)), random_labels(0))
+        found.believe(sure([0.9, 0.8, 0.7], range(3)))
+        found.start = 30
+        other.load_state_dict(found.state_dict())
+        assert (other.start, other.num_iterations) == (30, 100)
+        assert torch.equal(other.dice, found.dice)
+        assert torch.equal(other.certainty, found.certainty)
+        assert other.has_started(31)
+
+    @pytest.mark.parametrize("name", ["start_dice", "latest_start", "confidence"])
+    def test_bad_shares(self, name):
+        for value in (1.0, -0.1):
+            with pytest.raises(ValueError, match=f"{name} is {value}, must lie from 0 to below 1"):
+                progress(**{name: value})
