@@ -349,7 +349,7 @@ def test_inference_paths(options, pattern, bundle, small_set, tmp_path, weights)
 
 
 @pytest.mark.parametrize("name", ["evaluate", "inference"])
-@pytest.mark.parametrize("bundle", ["elsnet", "supervised"])
+@pytest.mark.parametrize("bundle", ["elsnet", "self_training", "supervised"])
 def test_a_network_of_its_classes_is_missing(bundle, name, dataset_dir, tmp_path):
     options = {"dataset_dir": str(dataset_dir), "checkpoint": str(tmp_path / "absent.pt")}
     assert refusal(bundle, name, **options).endswith("absent.pt: train first, or name an existing one.")

@@ -27,6 +27,7 @@ TRAININGS = [
     ("adnet", "train", {}),
     ("adnet", "train paper", SHALLOW),
     ("se_net", "train", {}),
+    ("self_training", "train", {"progress#latest_start": 0.0}),
     ("supervised", "train", {}),
     ("supervised", "train attention", {}),
     ("elsnet", "train", {}),
@@ -50,7 +51,9 @@ TRAININGS = [
 def data(nine_scans, lesions, shapes):
     """Settings by bundle that name data."""
     of_scans = {"dataset_dir": nine_scans, "num_folds": 3, "fold": 0}
-    return dict.fromkeys(("ssl_alpnet", "panet", "adnet", "se_net", "supervised", "elsnet"), of_scans) | {
+    return dict.fromkeys(
+        ("ssl_alpnet", "panet", "adnet", "se_net", "self_training", "supervised", "elsnet"), of_scans
+    ) | {
         "masksplit": {"dataset_dir": lesions, "masks_dir": lesions + "/masks"},
         "meta_learning": {"dataset_dir": shapes, "inner_steps": 1, "num_val_tasks": 2, "shots": 1, "queries": 1},
         "surrogate_fewshot": {"dataset_dir": shapes, "unlabeled_dir": lesions, "num_unlabeled": 3},
@@ -61,7 +64,7 @@ def data(nine_scans, lesions, shapes):
 def test_every_trained_parameter_gets_a_gradient(bundle, names, settings, data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # where defaults of the bundles lie
     step = {"epoch_length": 1, "max_epochs": 1, "batch_size": 2, "ckpt_dir": str(tmp_path), "initialize": []}
-    step |= {} if bundle in ("elsnet", "supervised", "meta_learning") else {"num_val_episodes": 2}
+    step |= {} if bundle in ("elsnet", "self_training", "supervised", "meta_learning") else {"num_val_episodes": 2}
     step |= {} if bundle == "meta_learning" else {"dtype": "$torch.float32"}
     made = workflow(bundle, *names.split(), **{**step, **data[bundle], **settings})
     network = made.parser.get_parsed_content("network")

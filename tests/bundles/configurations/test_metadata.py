@@ -19,7 +19,7 @@ from monai_fewshot.inferers import RegistrationInferer
 
 ROOT = Path(__file__).parents[3]
 FEW_SHOT = ("ssl_alpnet", "panet", "adnet", "se_net", "surrogate_fewshot", "masksplit", "meta_learning")
-NETWORKS = (*FEW_SHOT, "elsnet", "supervised")
+NETWORKS = (*FEW_SHOT, "elsnet", "self_training", "supervised")
 BUNDLES = (*NETWORKS, "registration")
 METHODS = [method.name for name in BUNDLES for method in read_methods(ROOT / "bundles" / name).values()]
 

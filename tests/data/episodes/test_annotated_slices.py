@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from monai_fewshot.data import AnnotatedSlices, SliceStack
+from monai_fewshot.data import AnnotatedSlices, SliceStack, choose_annotated
 from monai_fewshot.transforms import EpisodeAugmentation, RandAffineElastic
 
 SHOWN = {1: 1, 4: 2, 5: 1}
@@ -72,3 +72,86 @@ def test_where_all_slices_show_a_class_all_are_drawn():
 def test_a_class_that_no_slice_shows():
     with pytest.raises(ValueError, match="No annotated slice shows class 3, 4 of 1 to 4"):
         AnnotatedSlices(stack(), 4, num_classes=4)
+
+
+class TestBalanced:
+    def test_classes_are_shown_in_turn_and_after_every_third_and_the_last_a_slice_that_shows_none(self):
+        shown = {1: 1, 2: 2, 3: 3, 4: 4, 5: 1, 6: 1, 7: 1}
+        samples = AnnotatedSlices(stack(shown, 10), 120, num_classes=4, balanced=True)
+        values = [int(sample["label"].max()) for sample in samples]
+        assert values == [1, 2, 3, 0, 4, 0] * 20
+        drawn = [place(sample) for sample in samples]
+        assert set(drawn[::6]) == {1, 5, 6, 7}
+        assert set(drawn[3::6]) | set(drawn[5::6]) == {0, 8, 9}
+
+    @pytest.mark.parametrize(("num_classes", "turn"), [(1, [1, 0]), (3, [1, 2, 3, 0]), (2, [1, 2, 0])])
+    def test_a_turn_ends_with_one_slice_that_shows_none(self, num_classes, turn):
+        samples = AnnotatedSlices(stack({n: n for n in range(1, num_classes + 1)}), 12, num_classes, balanced=True)
+        values = [int(sample["label"].max()) for sample in samples]
+        assert values == (turn * 12)[:12]
+
+    def test_slices_that_show_several_classes_serve_each(self):
+        slices = stack({1: 1, 2: 2}, 4)
+        slices.label[1, 0, :2] = 2
+        samples = AnnotatedSlices(slices, 90, 2, balanced=True)
+        drawn = [place(sample) for sample in samples]
+        assert set(drawn[::3]) == {1}
+        assert set(drawn[1::3]) == {1, 2}
+
+    def test_where_all_slices_show_a_class_one_of_them_stands_in(self):
+        samples = AnnotatedSlices(stack({0: 1, 1: 2}, 2), 60, 2, balanced=True)
+        assert {place(sample) for number, sample in enumerate(samples) if number % 3 == 2} == {0, 1}
+
+
+def two_scans():
+    """Scans of six and four slices, of which some show a class."""
+    made = stack({2: 1, 3: 2, 8: 1}, 10)
+    return SliceStack(made.image, made.label, torch.tensor([0] * 6 + [1] * 4))
+
+
+class TestChooseAnnotated:
+    @pytest.mark.parametrize(
+        ("chosen", "slices"),
+        [
+            (None, range(10)),
+            ("labeled", [2, 3, 8]),
+            (1, range(10)),
+            (2, [0, 2, 4, 6, 8]),
+            (3, [1, 4, 7]),
+            (4, [1, 5, 7]),
+            (100, [2, 7]),
+            ([[3, 0], [2]], [0, 3, 8]),
+            (((5,), (0, 3)), [5, 6, 9]),
+            ([[], [2]], [8]),
+        ],
+    )
+    def test_of_several_scans(self, chosen, slices):
+        assert choose_annotated(two_scans(), chosen) == list(slices)
+
+    @pytest.mark.parametrize(("chosen", "slices"), [([3, 1], [1, 3]), ((7,), [7]), ([[4, 5]], [4, 5]), (5, [2, 7])])
+    def test_of_one_scan(self, chosen, slices):
+        assert choose_annotated(stack(), chosen) == slices
+
+    @pytest.mark.parametrize(
+        ("chosen", "message"),
+        [
+            (0, "annotated_slices is 0: give a number n for every n-th slice, a list of numbers, or 'labeled'"),
+            (-2, "annotated_slices is -2: give a number n"),
+            (2.5, "annotated_slices is 2.5: give a number n"),
+            ("all", "annotated_slices is 'all': give a number n"),
+            ([1, 2], "annotated_slices lists slices of 1 scans, but 2 are annotated"),
+            ([[1], [2], [3]], "annotated_slices lists slices of 3 scans, but 2 are annotated"),
+            ([[1, 6, -1], [0]], r"annotated_slices: no slices \[6, -1\], the scan has 0 to 5"),
+            ([[1], [4]], r"annotated_slices: no slices \[4\], the scan has 0 to 3"),
+            ([[], []], r"annotated_slices is \[\[\], \[\]\], which leaves no slice"),
+        ],
+    )
+    def test_what_cannot_be(self, chosen, message):
+        with pytest.raises(ValueError, match=message):
+            choose_annotated(two_scans(), chosen)
+
+    def test_nothing_at_all(self):
+        with pytest.raises(ValueError, match=r"annotated_slices is \[\], which leaves no slice: name slices that show"):
+            choose_annotated(stack(), [])
+        with pytest.raises(ValueError, match="annotated_slices is 'labeled', which leaves no slice"):
+            choose_annotated(stack({}), "labeled")
