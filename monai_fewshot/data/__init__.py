@@ -1,8 +1,8 @@
 # Copyright (c) monai_fewshot contributors
 # SPDX-License-Identifier: Apache-2.0
 
+from .annotations.segmentation_reader import read_segmentation, segmentation_names
 from .dicom.segment_codes import PRIVATE_SCHEME, SegmentCode, load_segment_codes, segment_code
-from .dicom.segmentation_reader import read_segmentation, segmentation_names
 from .dicom.segmentation_writer import write_dicom_seg
 from .dicom.series import DicomSeries, DicomTree, find_series, read_series, select_series, series_name
 from .dicom.series_checks import series_problems
