@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from torch.utils.data.distributed import DistributedSampler
 
 from monai_fewshot.handlers import ClassProgress, Teacher
-from monai_fewshot.utils import IGNORED
+from monai_fewshot.utils import IGNORED, num_processes, process_rank, whole_batch
 
 __all__ = ["SelfTrainer"]
 
@@ -170,8 +170,13 @@ class SelfTrainer(Trainer):
         found = probabilities.argmax(1, keepdim=True)
         doubtful = (found == 0) & (probabilities[:, 1:].amax(1, keepdim=True) > self.doubt)
         target = found.to(label.dtype).masked_fill(~believed | doubtful, IGNORED)
-        half = len(weak) // 2
-        given = torch.arange(half, device=image.device) % len(image)
-        source = torch.cat([image[given], strong.roll(1, 0)[half:]])
-        source_target = torch.cat([label[given], target.roll(1, 0)[half:]])
+        source, source_target = self._pasted(image, strong), self._pasted(label, target)
         return torch.where(pasted, source, strong), torch.where(pasted, source_target, target)
+
+    @staticmethod
+    def _pasted(annotated: torch.Tensor, unlabeled: torch.Tensor) -> torch.Tensor:
+        """What boxes are filled with: annotated slices for half of the whole batch, then the next unlabeled ones."""
+        given, others = whole_batch(annotated), whole_batch(unlabeled)
+        half = len(others) // 2
+        source = torch.cat([given[torch.arange(half, device=given.device) % len(given)], others.roll(1, 0)[half:]])
+        return source[process_rank() :: num_processes()]

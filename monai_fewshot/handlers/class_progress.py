@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 
-from monai_fewshot.utils import mean_over_processes, process_rank
+from monai_fewshot.utils import IGNORED, process_rank, sum_over_processes
 
 __all__ = ["ClassProgress"]
 
@@ -100,8 +100,10 @@ class ClassProgress:
             label: (B, 1, H, W).
         """
         classes = torch.arange(1, len(self.dice) + 1, device=logits.device).view(1, -1, 1, 1)
-        found, truth = logits.argmax(1, keepdim=True) == classes, label == classes
-        both, sizes, all_found = ((x).sum((0, 2, 3)).float() for x in (found & truth, truth, found))
+        found = (logits.argmax(1, keepdim=True) == classes) & (label != IGNORED)
+        truth = label == classes
+        counts = torch.stack([mask.sum((0, 2, 3)) for mask in (found & truth, truth, found)])
+        both, sizes, all_found = sum_over_processes(counts.float())
         dice = 2 * both / (sizes + all_found).clamp(min=1)
         self.dice = self._remember(self.dice, dice, sizes >= MIN_PIXELS)
 
@@ -117,8 +119,8 @@ class ClassProgress:
         """
         highest, winner = probabilities.max(1, keepdim=True)
         masks = winner == torch.arange(len(self.certainty), device=winner.device).view(1, -1, 1, 1)
-        sizes = masks.sum((0, 2, 3))
-        mean = (highest * masks).sum((0, 2, 3)) / sizes.clamp(min=1)
+        total, sizes = sum_over_processes(torch.stack([(highest * masks).sum((0, 2, 3)), masks.sum((0, 2, 3))]))
+        mean = total / sizes.clamp(min=1)
         self.certainty = self._remember(self.certainty, mean, sizes >= MIN_PIXELS)
         relative = (self.certainty / self.certainty.max()).clamp(min=self.least_confidence)
         return highest > (self.confidence * relative)[winner]
@@ -146,7 +148,5 @@ class ClassProgress:
 
     @staticmethod
     def _remember(mean: torch.Tensor, new: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-        """Update running means where there is something new, over all processes."""
-        share = mean_over_processes(seen.float())
-        new = mean_over_processes(torch.where(seen, new, 0.0)) / share.clamp(min=1e-6)
-        return torch.where(share > 0, MEMORY * mean + (1 - MEMORY) * new, mean)
+        """Update running means where there is something new."""
+        return torch.where(seen, MEMORY * mean + (1 - MEMORY) * new, mean)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch.nn.modules.loss import _Loss
 
 from monai_fewshot.networks.blocks import class_masks
-from monai_fewshot.utils import IGNORED
+from monai_fewshot.utils import IGNORED, sum_over_processes
 
 __all__ = ["PresentClassesLoss"]
 
@@ -17,9 +17,9 @@ class PresentClassesLoss(_Loss):
     """Cross-entropy plus the Dice loss of the classes that a batch shows, over the pixels that count.
 
     Pixels that do not count lower the cross-entropy's weight, for it is a mean over all pixels: of a batch that the
-    teacher is hardly sure of, little is learned. Dice is that of the whole batch, and a class that no label of it shows
-    has none: its Dice loss would be 1 for whatever little is predicted of it, and drive it out. MONAI's ``DiceCELoss``
-    has neither.
+    teacher is hardly sure of, little is learned. Dice is that of the whole batch, which processes share, and a class
+    that no label of it shows has none: its Dice loss would be 1 for whatever little is predicted of it, and drive it
+    out. MONAI's ``DiceCELoss`` has neither.
 
     Args:
         ignore_index: label of pixels that do not count.
@@ -50,7 +50,9 @@ class PresentClassesLoss(_Loss):
         axes = [axis for axis in range(logits.ndim) if axis != 1]
         predicted = (logits.softmax(1) * counted)[:, 1:]
         masks = class_masks(target.masked_fill(~counted, -1), logits.shape[1] - 1)[:, 1:]
-        both, sizes = (predicted * masks).sum(axes), masks.sum(axes)
-        dice = (2 * both + 1) / (predicted.sum(axes) + sizes + 1)
+        both, found, sizes = sum_over_processes(
+            torch.stack([(predicted * masks).sum(axes), predicted.sum(axes), masks.sum(axes)])
+        )
+        dice = (2 * both + 1) / (found + sizes + 1)
         present = sizes > 0
         return entropy + ((1 - dice) * present).sum() / present.sum().clamp(min=1)

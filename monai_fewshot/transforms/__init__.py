@@ -8,6 +8,7 @@ from .augmentation.affine_elastic import (
     RandAffineElasticDict,
     WarpDraw,
 )
+from .augmentation.box_paste import BoxPaste, PasteDraw
 from .augmentation.color_jitter import (
     ColorDraw,
     RandColorJitter,
@@ -15,7 +16,6 @@ from .augmentation.color_jitter import (
     RandColorJitterd,
     RandColorJitterDict,
 )
-from .augmentation.cut_mix import CutMix, PasteDraw
 from .augmentation.episode_augmentation import AugmentationDraw, EpisodeAugmentation
 from .augmentation.intensity_variation import IntensityDraw, IntensityVariation
 from .augmentation.noise import uniform_noise
@@ -91,8 +91,8 @@ __all__ = [
     "BodyMaskD",
     "BodyMaskDict",
     "BodyMaskd",
+    "BoxPaste",
     "ColorDraw",
-    "CutMix",
     "Denoising",
     "EpisodeAugmentation",
     "ExemplarArrangement",

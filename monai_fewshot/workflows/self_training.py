@@ -7,16 +7,22 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from monai.config import PathLike
 from monai.data import DataLoader
 
-from monai_fewshot.data import AnnotatedSlices, Scan, SliceStack, UnlabeledSlices, choose_annotated, take_slices
+from monai_fewshot.data import AnnotatedSlices, SliceStack, UnlabeledSlices, choose_annotated, take_slices
 from monai_fewshot.engines import SelfTrainer
-from monai_fewshot.transforms import CutMix, EpisodeAugmentation, IntensityVariation, RandAffineElastic, RandColorJitter
+from monai_fewshot.transforms import (
+    BoxPaste,
+    EpisodeAugmentation,
+    IntensityVariation,
+    RandAffineElastic,
+    RandColorJitter,
+)
 from monai_fewshot.utils import (
     checkpoint_to_resume,
     mean_over_processes,
@@ -49,8 +55,8 @@ class Streams(NamedTuple):
 
 
 def self_training_streams(
-    annotated: Sequence[Scan],
-    unlabeled: Sequence[Scan],
+    annotated: Sequence[Mapping[Hashable, Any]],
+    unlabeled: Sequence[Mapping[Hashable, Any]],
     num_classes: int,
     epoch_length: int,
     batch_size: int,
@@ -58,7 +64,7 @@ def self_training_streams(
     strong_geometry: RandAffineElastic,
     weak_geometry: RandAffineElastic,
     intensity: IntensityVariation | RandColorJitter,
-    mix: CutMix | None = None,
+    mix: BoxPaste | None = None,
     annotated_slices: int | str | Sequence[int] | Sequence[Sequence[int]] | None = None,
     seed: int = 0,
     **settings: Any,
@@ -75,7 +81,7 @@ def self_training_streams(
         strong_geometry: transform of annotated slices.
         weak_geometry: transform of unlabeled slices.
         intensity: transform of annotated slices, and of the strong form of unlabeled ones.
-        mix: draws the boxes that are pasted into unlabeled slices; default :class:`~monai_fewshot.transforms.CutMix`.
+        mix: draws the boxes that are pasted into unlabeled slices; default :class:`~monai_fewshot.transforms.BoxPaste`.
         annotated_slices: see :func:`monai_fewshot.data.choose_annotated`; the others count as unlabeled.
         seed: of all draws.
         settings: see :meth:`~monai_fewshot.data.SliceStack.from_scans`.
@@ -107,7 +113,7 @@ def self_training_streams(
         epoch_length * unlabeled_batch_size,
         EpisodeAugmentation(weak_geometry, None),
         EpisodeAugmentation(None, None, intensity),
-        mix or CutMix(),
+        mix or BoxPaste(),
         seed,
     )
     return Streams(episode_loader(samples, batch_size), episode_loader(others, unlabeled_batch_size))
@@ -161,16 +167,17 @@ def fit_schedule(
 
 def _seconds_per_step(trainer: SelfTrainer) -> float:
     """Time steps of a trainer's copy, in which unlabeled slices count from the first one on."""
-    network = copy.deepcopy(getattr(trainer.network, "module", trainer.network))
-    progress = copy.deepcopy(trainer.progress)
+    parts = (getattr(trainer.network, "module", trainer.network), trainer.optimizer, trainer.progress)
+    network, optimizer, progress = copy.deepcopy(parts)
     progress.start = 0
-    optimizer = type(trainer.optimizer)(network.parameters(), lr=1e-6)
     device = trainer.state.device
     probe = SelfTrainer(
         device, 1, trainer.data_loader, trainer.unlabeled, network, trainer.teacher, optimizer, trainer.loss_function,
         progress, trainer.inferer,
     )  # fmt: skip
-    batches: Any = iter(trainer.data_loader)
+    batches = _endless(trainer.data_loader)
+    if trainer.unlabeled is not None:
+        probe._batches = _endless(trainer.unlabeled)
     seconds = []
     for step in range(PROBED_STEPS + 1):
         begin = time.perf_counter()
@@ -180,3 +187,8 @@ def _seconds_per_step(trainer: SelfTrainer) -> float:
             torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - begin)
     return sum(seconds[1:]) / PROBED_STEPS
+
+
+def _endless(loader: DataLoader) -> Iterator[Any]:
+    while True:
+        yield from loader

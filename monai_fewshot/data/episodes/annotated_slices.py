@@ -111,7 +111,8 @@ def choose_annotated(
     elif isinstance(chosen, int) and chosen > 0:
         known = [slices[(min(chosen, len(slices)) - 1) // 2 :: chosen] for slices in scans]
     elif isinstance(chosen, Sequence) and not isinstance(chosen, str):
-        numbers = [list(ensure_tuple(part)) for part in (chosen if isinstance(chosen[0], Sequence) else [chosen])]
+        of_scans = bool(chosen) and isinstance(chosen[0], Sequence)
+        numbers = [list(ensure_tuple(part)) for part in (chosen if of_scans else [chosen])]
         if len(numbers) != len(scans):
             raise ValueError(f"annotated_slices lists slices of {len(numbers)} scans, but {len(scans)} are annotated.")
         for part, slices in zip(numbers, scans, strict=True):
@@ -123,4 +124,6 @@ def choose_annotated(
         raise ValueError(
             f"annotated_slices is {chosen!r}: give a number n for every n-th slice, a list of numbers, or 'labeled'."
         )
+    if not any(known):
+        raise ValueError(f"annotated_slices is {chosen!r}, which leaves no slice: name slices that show a class.")
     return sorted(chain.from_iterable(known))

@@ -9,7 +9,7 @@ import torch
 from monai.utils import CommonKeys
 
 from monai_fewshot.data.scans.slices import SliceStack
-from monai_fewshot.transforms import CutMix, EpisodeAugmentation
+from monai_fewshot.transforms import BoxPaste, EpisodeAugmentation
 
 from .numbered_samples import NumberedSamples, numbered_random
 
@@ -42,7 +42,7 @@ class UnlabeledSlices(NumberedSamples):
         length: int,
         weak: EpisodeAugmentation | None = None,
         strong: EpisodeAugmentation | None = None,
-        mix: CutMix | None = None,
+        mix: BoxPaste | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(length, seed)

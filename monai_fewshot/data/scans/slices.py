@@ -126,9 +126,14 @@ class SliceStack:
         """Append the slices of further scans, which are numbered on.
 
         Args:
-            other: slices of the same size and channels.
+            other: slices of the same size and channels; they are brought to where the slices of this stack lie.
         """
-        image, label = (torch.cat(pair) for pair in ((self.image, other.image), (self.label, other.label)))
+        image, label = (
+            torch.cat([own, more.to(own.device)])
+            for own, more in ((self.image, other.image), (self.label, other.label))
+        )
+        if self.image.is_pinned():
+            image, label = image.pin_memory(), label.pin_memory()
         return replace(self, image=image, label=label, scan=torch.cat([self.scan, other.scan + self.scan.max() + 1]))
 
     def _gather(self, tensor: torch.Tensor, index: torch.Tensor) -> torch.Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -91,5 +91,6 @@ class EpisodeAugmentation:
         if self.gamma is not None:
             image = adjust_gamma(image, device_tensor([draw.gamma for draw in draws], image.device, image.dtype))
         if self.color is not None:
-            image = self.color.apply(image, [d.color for d in draws if d.color is not None])
+            colors: list[Any] = [draw.color for draw in draws]
+            image = self.color.apply(image, colors)
         return image, label

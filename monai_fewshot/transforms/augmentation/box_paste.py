@@ -12,11 +12,11 @@ import torch
 
 from monai_fewshot.utils import device_tensor
 
-__all__ = ["CutMix", "PasteDraw"]
+__all__ = ["BoxPaste", "PasteDraw"]
 
 
 class PasteDraw(NamedTuple):
-    """What :class:`CutMix` draws for one image: the rows and columns of a box, first and one past the last."""
+    """What :class:`BoxPaste` draws for one image: the rows and columns of a box, first and one past the last."""
 
     top: int = 0
     bottom: int = 0
@@ -24,8 +24,10 @@ class PasteDraw(NamedTuple):
     right: int = 0
 
 
-class CutMix:
-    """Paste a box of one image, with its label, into another, for whole batches.
+class BoxPaste:
+    """Paste a box of one image, with its label, into another, for whole batches, known as CutMix.
+
+    MONAI's ``CutMix`` mixes a batch with itself; this one only tells where boxes lie, which any image may fill.
 
     Based on: Yun et al., "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable Features",
     ICCV 2019, https://arxiv.org/abs/1905.04899, and French et al., "Semi-supervised semantic segmentation needs strong,
@@ -34,15 +36,15 @@ class CutMix:
     Args:
         prob: probability that an image gets a box; else the box is empty.
         area: range of the box's share of the image.
-        stretch: largest ratio of its sides.
+        stretch: largest ratio of its sides, as parts of the image's; less for a box that would not fit into the image.
 
     Raises:
         ValueError: where a number is out of its range.
 
     Example:
-        >>> mix = CutMix(prob=1.0)
-        >>> box = mix.draw(np.random.RandomState(0), (8, 8))
-        >>> int(mix.inside([box], (8, 8), "cpu").sum()) == (box.bottom - box.top) * (box.right - box.left)
+        >>> paste = BoxPaste(prob=1.0)
+        >>> box = paste.draw(np.random.RandomState(0), (8, 8))
+        >>> int(paste.inside([box], (8, 8), "cpu").sum()) == (box.bottom - box.top) * (box.right - box.left)
         True
     """
 
@@ -60,7 +62,7 @@ class CutMix:
         """Draw the box of one image of size (H, W)."""
         is_pasted = random.random_sample() < self.prob
         side = math.sqrt(random.uniform(*self.area))
-        ratio = self.stretch ** random.uniform(-0.5, 0.5)
+        ratio = min(max(self.stretch ** random.uniform(-0.5, 0.5), side), 1 / side)
         sides = [min(n, max(1, round(n * side * factor))) for n, factor in zip(size, (ratio, 1 / ratio), strict=True)]
         top, left = (random.randint(n - length + 1) for n, length in zip(size, sides, strict=True))
         return PasteDraw(top, top + sides[0], left, left + sides[1]) if is_pasted else PasteDraw()
