@@ -1,8 +1,9 @@
 # Copyright (c) monai_fewshot contributors
 # SPDX-License-Identifier: Apache-2.0
 
+from .annotations.segmentation_reader import read_segmentation, segmentation_names
+from .annotations.slicer_writer import write_seg_nrrd
 from .dicom.segment_codes import PRIVATE_SCHEME, SegmentCode, load_segment_codes, segment_code
-from .dicom.segmentation_reader import read_segmentation, segmentation_names
 from .dicom.segmentation_writer import write_dicom_seg
 from .dicom.series import DicomSeries, DicomTree, find_series, read_series, select_series, series_name
 from .dicom.series_checks import series_problems
@@ -138,4 +139,5 @@ __all__ = [
     "with_pseudo_masks",
     "without_labels",
     "write_dicom_seg",
+    "write_seg_nrrd",
 ]

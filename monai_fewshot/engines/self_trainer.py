@@ -49,7 +49,8 @@ class SelfTrainer(Trainer):
         network: from images (B, C, H, W) to logits (B, N+1, H, W).
         teacher: its moving average; attach it, for it is a handler.
         optimizer: of the network's parameters.
-        loss_function: of logits and labels.
+        loss_function: of logits and labels of annotated slices.
+        unlabeled_loss_function: of logits and the teacher's labels.
         progress: when to begin, and which pixels count.
         inferer: runs the networks; default MONAI's ``SimpleInferer``.
         weight: of the unlabeled slices.
@@ -69,6 +70,7 @@ class SelfTrainer(Trainer):
         teacher: Teacher,
         optimizer: Optimizer,
         loss_function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+        unlabeled_loss_function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
         progress: ClassProgress,
         inferer: Inferer | None = None,
         weight: float = 1.0,
@@ -88,6 +90,7 @@ class SelfTrainer(Trainer):
         self.teacher = teacher
         self.optimizer = optimizer
         self.loss_function = loss_function
+        self.unlabeled_loss_function = unlabeled_loss_function
         self.progress = progress
         self.inferer = inferer or SimpleInferer()
         self.weight = weight
@@ -124,7 +127,7 @@ class SelfTrainer(Trainer):
         annotated = loss = self.loss_function(own, label)
         unlabeled = believed = torch.zeros_like(loss)
         if target is not None:
-            unlabeled = self.loss_function(others, target)
+            unlabeled = self.unlabeled_loss_function(others, target)
             believed = (target != IGNORED).float().mean()
             loss = annotated + self._current_weight() * unlabeled
         figures = {

@@ -22,6 +22,8 @@ class PresentClassesLoss(_Loss):
     out. MONAI's ``DiceCELoss`` has neither.
 
     Args:
+        weights: (N+1,), of the classes' pixels in the cross-entropy, background first, on the device of the logits;
+            None for equal ones.
         ignore_index: label of pixels that do not count.
 
     Example:
@@ -30,8 +32,9 @@ class PresentClassesLoss(_Loss):
         0.0003
     """
 
-    def __init__(self, ignore_index: int = IGNORED) -> None:
+    def __init__(self, weights: torch.Tensor | None = None, ignore_index: int = IGNORED) -> None:
         super().__init__()
+        self.weights = weights
         self.ignore_index = ignore_index
 
     def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -46,7 +49,12 @@ class PresentClassesLoss(_Loss):
         """
         logits, label = input.float(), target[:, 0].long()
         counted = (label != self.ignore_index).unsqueeze(1)
-        entropy = F.cross_entropy(logits, label, ignore_index=self.ignore_index, reduction="sum") / label.numel()
+        sums = F.cross_entropy(logits, label, self.weights, ignore_index=self.ignore_index, reduction="sum")
+        if self.weights is None:
+            entropy = sums / label.numel()
+        else:
+            weight = self.weights[label[counted[:, 0]]].sum().clamp(min=1e-6)
+            entropy = sums / weight * counted.float().mean()
         axes = [axis for axis in range(logits.ndim) if axis != 1]
         predicted = (logits.softmax(1) * counted)[:, 1:]
         masks = class_masks(target.masked_fill(~counted, -1), logits.shape[1] - 1)[:, 1:]

@@ -12,11 +12,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pytest
 from PIL import Image
 
 from monai_fewshot.apps.phantom import make_phantom_dataset
-from monai_fewshot.metrics import ScanScore, write_scores
 
 ROOT = Path(__file__).parents[2]
 
@@ -94,17 +95,20 @@ def test_a_python_that_is_absent_or_too_old_is_named(python, message, tmp_path):
     assert message in done.stderr
 
 
-def test_dice_is_shown_side_by_side(tmp_path):
-    for name, dice in (("before", 0.25), ("after", 0.75)):
-        rows = [ScanScore(0, scan, 1, "liver", "alpnet", dice, 4.0, "mm", 9, 30, 50, 51) for scan in "ab"]
-        write_scores(rows, tmp_path / name, {})
-    files = [word for name in ("before", "after") for word in (name, tmp_path / name / "results.json")]
-    done = call(sys.executable, ROOT / "scripts/show_dice.py", *files)
+def test_masks_are_compared_with_the_truth(tmp_path):
+    data = make_phantom_dataset(tmp_path / "data", 3, size=(64, 64, 12), num_folds=3)
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for number in (1, 2):
+        label = nibabel.load(data / "labelsTr" / f"phantom_00{number}.nii.gz")
+        found = np.asarray(label.dataobj).copy()
+        if number == 2:
+            found[found == 1] = 0
+        nibabel.save(nibabel.Nifti1Image(found, label.affine), masks / f"phantom_00{number}_seg.nii.gz")
+    done = call(sys.executable, ROOT / "scripts/compare_masks.py", data, masks, "phantom_003")
     assert done.returncode == 0, done.stderr
-    assert [line.split() for line in done.stdout.splitlines()] == [
-        ["Mean", "Dice,", "percent", "before", "after"],
-        ["alpnet", "25.0", "75.0"],
-    ]
+    table = [line.split()[-2] for line in done.stdout.splitlines()]
+    assert table == ["50.0", "100.0", "100.0", "100.0", "87.5", "75.0"]
 
 
 def test_a_result_is_drawn(tmp_path):

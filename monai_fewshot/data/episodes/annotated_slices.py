@@ -57,6 +57,7 @@ class AnnotatedSlices(NumberedSamples):
                 "cannot learn what no example shows. Annotate it, take another scan, or leave the class out by classes."
             )
         self.stack = stack
+        self.num_classes = num_classes
         self.augmentation = augmentation
         shown = [(stack.label == value).flatten(1).any(1) for value in range(1, num_classes + 1)]
         absent = ~torch.stack(shown).any(0)
@@ -69,6 +70,19 @@ class AnnotatedSlices(NumberedSamples):
                 self.kinds.append(kind)
                 if number % 3 == 0 or number == num_classes:
                     self.kinds.append(others or showing)
+
+    def class_weights(self, power: float = 0.5) -> torch.Tensor:
+        """Weigh classes by how rare their pixels are, so that small ones are found early.
+
+        Args:
+            power: weights are shares of the pixels to the power of minus this; 0 for equal weights.
+
+        Returns:
+            (N+1,), background first, with a mean of 1 over the pixels.
+        """
+        counts = torch.stack([(self.stack.label == value).sum() for value in range(self.num_classes + 1)]).float()
+        weights = counts.pow(-power)
+        return weights * counts.sum() / (weights * counts).sum()
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, torch.Tensor]]:
         """Make the samples of a batch.

@@ -10,7 +10,7 @@ import torch
 from monai.config import PathLike
 from monai.utils import ensure_tuple
 
-from monai_fewshot.data.dicom.segmentation_reader import segmentation_names
+from monai_fewshot.data.annotations.segmentation_reader import segmentation_names
 
 from .class_numbers import class_numbers
 from .inference_scans import support_scans
@@ -95,7 +95,7 @@ def annotated_classes(
 
     Args:
         scans: the annotated scans.
-        dataset_dir: where ``dataset.json`` may name classes; a DICOM label of the first scan may else.
+        dataset_dir: where ``dataset.json`` may name classes; else the label of the first scan may (DICOM, 3D Slicer).
         classes: names or numbers; None for all that are named, or, where none are, all that the labels show.
 
     Returns:

@@ -26,6 +26,7 @@ The image of a DICOM series is a tuple, its files in spatial order, which :class
 
 DATASET_JSON = "dataset.json"
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
+SEGMENTATION_SUFFIXES = (".seg.nrrd", ".seg.nhdr")
 _SAMPLED_BYTES = 1 << 16
 
 
@@ -47,8 +48,8 @@ def load_scans(
     - a folder of images without labels: NIfTI, NRRD or MetaImage files directly in it, and DICOM series, at any depth,
       several to a folder or in several folders (:func:`monai_fewshot.data.find_series`). Files take their name without
       suffix. Series are called ``series_`` and 12 digits of their UID's hash, never after a folder or a patient; what
-      is no volume, such as localizers and reports, is passed over. Files and folders whose name begins with a dot are
-      passed over too;
+      is no volume, such as localizers and reports, is passed over, and so are segmentations of 3D Slicer
+      (``.seg.nrrd``) and files and folders whose name begins with a dot;
     - one image file, or one DICOM file.
 
     But for headers of DICOM, files are not opened; :func:`monai_fewshot.data.check_scans` does that.
@@ -189,7 +190,7 @@ def _listed_scan(folder: Path, index: int, entry: Any) -> Scan:
 def _scans_of_folder(folder: Path, choice: Mapping[str, str | Sequence[str]]) -> list[Scan]:
     if folder.is_file() and not is_dicom(folder) and not choice:
         return [{"name": _stem(folder), "image": str(folder)}]
-    files = [] if choice else [file for file in _files(folder) if _volume_suffix(file)]
+    files = [] if choice else [file for file in _files(folder) if _is_image(file)]
     scans: list[Scan] = [{"name": _stem(file), "image": str(file)} for file in files]
     scans += dicom_scans(folder, required=not files, **choice)
     if not scans:
@@ -208,6 +209,10 @@ def _files(path: PathLike | tuple[str, ...]) -> list[Path]:
     path = Path(path)
     inner = sorted(path.iterdir()) if path.is_dir() else [path]
     return [file for file in inner if not file.name.startswith(".") and not file.is_dir()]
+
+
+def _is_image(path: Path) -> bool:
+    return bool(_volume_suffix(path)) and not path.name.lower().endswith(SEGMENTATION_SUFFIXES)
 
 
 def _volume_suffix(path: Path) -> str:
