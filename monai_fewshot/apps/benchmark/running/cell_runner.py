@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import threading
 import time
@@ -20,7 +19,7 @@ from monai_fewshot.apps.benchmark.matrix.cells import MatrixCell, read_json
 from monai_fewshot.apps.benchmark.matrix.description import Matrix
 from monai_fewshot.apps.bundles.bundle_step import Step
 from monai_fewshot.apps.bundles.child_processes import ChildProcesses
-from monai_fewshot.apps.bundles.run_folder import first_error, locked_folder
+from monai_fewshot.apps.bundles.run_folder import locked_folder, run_logged
 from monai_fewshot.utils import Provenance, write_atomically
 
 from .run_folder import code_version, machine
@@ -48,13 +47,7 @@ class _Work:
         if self.device is not None:
             environment["CUDA_VISIBLE_DEVICES"] = str(self.device)
         usage, log_path = folder / f"{name}_usage.json", folder / f"{name}.log"
-        command = measured_command(step, usage)
-        options: dict[str, Any] = {"stderr": subprocess.STDOUT, "env": environment, "cwd": step.folder}
-        before = log_path.stat().st_size if log_path.exists() else 0
-        with open(log_path, "a") as log:
-            code = self.processes.run(command, stdout=log, stdin=subprocess.DEVNULL, pass_fds=[self.lock], **options)
-        if code:
-            raise RuntimeError(f"{name} ended with code {code}, see {log_path}: {first_error(log_path, before)}")
+        run_logged(step, measured_command(step, usage), log_path, self.processes, environment, self.lock)
         return json.loads(usage.read_text())
 
 
