@@ -34,7 +34,7 @@ COMMAND = "segment"
 
 
 def __getattr__(name: str) -> Any:
-    """Import a sub-package, or the command, when it is first asked for; a bundle needs just ``import monai_fewshot``."""
+    """Import a sub-package, or ``segment``, when it is first asked for; bundles ``import monai_fewshot`` and no more."""
     if name in SUB_PACKAGES:
         return importlib.import_module(f"{__name__}.{name}")
     if name == COMMAND:

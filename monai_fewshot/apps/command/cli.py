@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -175,7 +176,8 @@ def _names(text: str | None) -> list[str] | None:
 
 @contextmanager
 def _errors_shown() -> Iterator[None]:
-    """Turn errors into a text on standard error and an exit code."""
+    """Turn errors into a text on standard error and an exit code, and keep MONAI's notices of absent codecs away."""
+    logging.getLogger("monai").setLevel(logging.ERROR)
     try:
         yield
     except (ValueError, OSError, ImportError) as error:

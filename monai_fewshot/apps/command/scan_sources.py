@@ -67,7 +67,7 @@ def list_scans(source: PathLike, leave_out: Collection[PathLike] = ()) -> tuple[
             ScanProblem(
                 "",
                 str(folder),
-                f"{len(tree.unreadable)} DICOM file(s) cannot be read: they are truncated, encrypted or no DICOM inside",
+                f"{len(tree.unreadable)} DICOM file(s) cannot be read: truncated, encrypted or no DICOM inside",
                 "Copy them again, or take them away; monai_fewshot.data.find_series(...).unreadable lists them.",
             )
         )

@@ -219,17 +219,16 @@ class _Job:
             lines = "\n".join(f"  {line}" for line in contradictions)
             raise ValueError(
                 f"{self.model_folder} holds a model that does not fit:\n{lines}\n"
-                f"Name another --output for another model; or remove {self.folder} to make this one anew; or give what "
-                "the model has, to go on with it."
+                "Name another --output for another model, or give what the model has, to use it. Or remove "
+                f"{self.folder}, to make model and masks anew."
             )
         return before
 
     def _time_warnings(self, origin: ModelOrigin) -> list[str]:
         if origin.trained or origin.minutes is None or origin.minutes >= SHORT_MINUTES:
             return []
-        return [
-            f"{origin.minutes:g} minute(s) of training are too short to be of use; the default is {default_minutes(self.device):g}."
-        ]
+        default = default_minutes(self.device)
+        return [f"{origin.minutes:g} minute(s) of training are too short to be of use; the default is {default:g}."]
 
     def _train(
         self,
@@ -270,8 +269,8 @@ class _Job:
         gone, new = len(began_with) - len(kept), len(usable) - len(kept)
         if gone or new:
             say(
-                f"WARNING: The folder has changed since training began: {new} scan(s) are new and will be segmented, but "
-                f"not learned from; {gone} are gone, or cannot be used any more."
+                f"WARNING: The folder has changed since training began: {new} scan(s) are new and will be segmented, "
+                f"but not learned from; {gone} are gone, or cannot be used any more."
             )
         return kept or list(usable)
 

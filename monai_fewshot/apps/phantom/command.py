@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: of the command. Defaults to None, those of the process.
 
     Raises:
-        SystemExit: with code 2 for arguments that are not understood, 1 and the reason where the files cannot be written.
+        SystemExit: with code 2 for arguments that are not understood, 1 and the reason where files cannot be written.
     """
     name, words = "monai_fewshot.apps.phantom", list(sys.argv[1:] if arguments is None else arguments)
     studies = words[:1] == ["studies"]
