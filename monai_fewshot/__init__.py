@@ -34,7 +34,7 @@ COMMAND = "segment"
 
 
 def __getattr__(name: str) -> Any:
-    """Import a sub-package, or ``segment``, when it is first asked for; bundles ``import monai_fewshot`` and no more."""
+    """Import a sub-package, or ``segment``, when it is first asked for; a bundle just imports the package."""
     if name in SUB_PACKAGES:
         return importlib.import_module(f"{__name__}.{name}")
     if name == COMMAND:

@@ -30,8 +30,9 @@ def list_scans(source: PathLike, leave_out: Collection[PathLike] = ()) -> tuple[
     """List the scans of a folder at any depth, without labels.
 
     A folder with a ``dataset.json`` has the scans that this lists. In another one, all NIfTI, NRRD and MetaImage files
-    and all DICOM series are scans; hidden files and segmentations of 3D Slicer (``.seg.nrrd``) are passed over. Files
-    that share a name are called after their folders too.
+    and all DICOM series are scans; hidden files and segmentations of 3D Slicer (``.seg.nrrd``) are passed over, and
+    files with the name of a series, which are its label or mask. Files that share a name are called after their folders
+    too.
 
     Args:
         source: the folder, or one scan.
@@ -54,10 +55,10 @@ def list_scans(source: PathLike, leave_out: Collection[PathLike] = ()) -> tuple[
     tree = find_series(folder)
     if not has_pydicom and (tree.series or tree.unreadable):
         dicom_scans(folder)
-    scans: list[Scan] = [
-        *({"name": name, "image": str(file)} for name, file in _named(files, folder)),
-        *({"name": series.name, "image": series.files} for series in tree.series if series.is_volume),
-    ]
+    scans: list[Scan] = [{"name": series.name, "image": series.files} for series in tree.series if series.is_volume]
+    of_series = {scan["name"] for scan in scans}
+    named = _named(files, folder)
+    scans += [{"name": name, "image": str(file)} for name, file in named if name.removesuffix("_seg") not in of_series]
     if not scans:
         load_scans(folder)
         raise FileNotFoundError(f"{folder} holds no scan: give a folder of NIfTI, NRRD, MetaImage or DICOM files.")

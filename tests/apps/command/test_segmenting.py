@@ -199,7 +199,7 @@ def test_masks_do_not_go_among_the_scans_nor_beside_those_of_another_model(scans
 def test_a_folder_of_broken_scans_is_refused(example, pretended_steps, tmp_path):
     (tmp_path / "scans").mkdir()
     (tmp_path / "scans" / "a.nii.gz").write_bytes(b"no scan")
-    with pytest.raises(ValueError, match="None of the scans in .* can be used; .*problems.csv tells why"):
+    with pytest.raises(ValueError, match=r"None of the scans in .* can be used; .*problems.csv tells why"):
         segment(tmp_path / "scans", [example], tmp_path / "masks", "supervised", **SETTINGS)
     assert len(_rows(tmp_path / "masks" / "problems.csv")) == 1
 
