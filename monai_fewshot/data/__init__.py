@@ -1,13 +1,14 @@
 # Copyright (c) monai_fewshot contributors
 # SPDX-License-Identifier: Apache-2.0
 
+from .annotations.segmentation_reader import read_segmentation, segmentation_names
+from .annotations.slicer_writer import write_seg_nrrd
 from .dicom.segment_codes import PRIVATE_SCHEME, SegmentCode, load_segment_codes, segment_code
-from .dicom.segmentation_reader import read_segmentation, segmentation_names
 from .dicom.segmentation_writer import write_dicom_seg
 from .dicom.series import DicomSeries, DicomTree, find_series, read_series, select_series, series_name
 from .dicom.series_checks import series_problems
 from .dicom.series_reader import SeriesReader
-from .episodes.annotated_slices import AnnotatedSlices
+from .episodes.annotated_slices import AnnotatedSlices, choose_annotated
 from .episodes.episodes import AnnotatedEpisodes, Episodes, PseudoLabelEpisodes, collate_episodes
 from .episodes.exemplar_samples import ExemplarSamples
 from .episodes.exemplars import BackgroundKind, background_images, choose_exemplars, organ_free_slices, take_slices
@@ -16,6 +17,7 @@ from .episodes.numbered_samples import EpisodeSampler, NumberedSamples, numbered
 from .episodes.scan_episodes import ScanEpisodes
 from .episodes.surrogate_episodes import SurrogateEpisodes
 from .episodes.task_episodes import TaskEpisodes, TaskPools
+from .episodes.unlabeled_slices import UnlabeledSlices
 from .images.few_shot_folds import few_shot_fold_classes
 from .images.image_checks import CheckImageD, CheckImaged, CheckImageDict, check_images, image_reading
 from .images.image_roles import (
@@ -85,6 +87,7 @@ __all__ = [
     "SurrogateEpisodes",
     "TaskEpisodes",
     "TaskPools",
+    "UnlabeledSlices",
     "VolumePreparation",
     "annotated_classes",
     "annotated_scans",
@@ -92,6 +95,7 @@ __all__ = [
     "check_images",
     "check_output_dir",
     "check_scans",
+    "choose_annotated",
     "choose_exemplars",
     "choose_folds",
     "class_numbers",
@@ -138,4 +142,5 @@ __all__ = [
     "with_pseudo_masks",
     "without_labels",
     "write_dicom_seg",
+    "write_seg_nrrd",
 ]

@@ -1,22 +1,26 @@
 # Copyright (c) monai_fewshot contributors
 # SPDX-License-Identifier: Apache-2.0
 
+from .class_progress import ClassProgress
 from .convergence_stop import ConvergenceStop
 from .mean_loss import MeanLossOverProcesses
 from .network_loader import NetworkLoader
 from .output_files import OutputFiles, write_index
 from .scan_results import ScanResults
+from .teacher import Teacher
 from .training_checkpoints import BestModelSaver, FinalModelSaver, TrainingCheckpoints
 from .volume_scores import VolumeScores, overall_metrics
 
 __all__ = [
     "BestModelSaver",
+    "ClassProgress",
     "ConvergenceStop",
     "FinalModelSaver",
     "MeanLossOverProcesses",
     "NetworkLoader",
     "OutputFiles",
     "ScanResults",
+    "Teacher",
     "TrainingCheckpoints",
     "VolumeScores",
     "overall_metrics",

@@ -12,6 +12,7 @@ from typing import Any
 from monai.config import PathLike
 from monai.utils import ensure_tuple, optional_import
 
+from monai_fewshot.data.annotations.slicer_segments import check_simpleitk, is_whole_seg_nrrd
 from monai_fewshot.data.dicom.segmentation_writer import check_highdicom, source_files
 from monai_fewshot.data.scans.inference_scans import is_whole_image, is_whole_mask
 from monai_fewshot.data.scans.scan_folder import Scan
@@ -23,22 +24,23 @@ __all__ = ["OutputFiles", "write_index"]
 pydicom, _ = optional_import("pydicom")
 logger = logging.getLogger(__name__)
 
-NIFTI, DICOM_SEG = "nifti", "dicom_seg"
+NIFTI, DICOM_SEG, SEG_NRRD = "nifti", "dicom_seg", "seg_nrrd"
 PREVIEWS = "previews"
-SUFFIXES = {NIFTI: ".nii.gz", DICOM_SEG: ".dcm"}
+SUFFIXES = {NIFTI: ".nii.gz", DICOM_SEG: ".dcm", SEG_NRRD: ".seg.nrrd"}
 
 
 @dataclass(frozen=True)
 class OutputFiles:
     """What an inference writes, and where.
 
-    Files are called by the name of their scan: ``NAME_seg.nii.gz``, ``NAME_seg.dcm``, ``previews/NAME.png``; there is
-    one ``measurements.csv`` and one ``index.html`` for all.
+    Files are called by the name of their scan: ``NAME_seg.nii.gz``, ``NAME_seg.dcm``, ``NAME_seg.seg.nrrd``,
+    ``previews/NAME.png``; there is one ``measurements.csv`` and one ``index.html`` for all.
 
     Args:
         output_dir: folder of all files.
         postfix: what follows the scan's name in the name of its mask.
-        formats: of the masks: ``"nifti"``, ``"dicom_seg"`` (of DICOM series only; needs highdicom), or both.
+        formats: of the masks, one or several of ``"nifti"``, ``"dicom_seg"`` (for DICOM series only; needs highdicom)
+            and ``"seg_nrrd"`` (for 3D Slicer; needs SimpleITK).
         measurements: whether ``measurements.csv`` is wanted.
         previews: whether pictures are wanted.
 
@@ -107,9 +109,12 @@ class OutputFiles:
             scans: those to be segmented.
 
         Raises:
-            OptionalImportError: where a DICOM segmentation is wanted without highdicom.
-            ValueError: where it is wanted of scans that are no DICOM series.
+            OptionalImportError: where a DICOM segmentation is wanted without highdicom, or one of 3D Slicer without
+                SimpleITK.
+            ValueError: where a DICOM segmentation is wanted of scans that are no DICOM series.
         """
+        if SEG_NRRD in self.formats:
+            check_simpleitk()
         if DICOM_SEG not in self.formats:
             return
         check_highdicom()
@@ -118,7 +123,7 @@ class OutputFiles:
             raise ValueError(
                 f"outputs name dicom_seg, but {len(others)} of {len(scans)} scans are no DICOM series: "
                 f"{', '.join(others[:10])}. A DICOM segmentation refers to the images of a series: give DICOM series, "
-                'or "nifti" alone.'
+                'or leave "dicom_seg" out.'
             )
 
     def masks(self) -> dict[str, list[Path]]:
@@ -132,7 +137,7 @@ class OutputFiles:
         return found
 
     def _is_complete(self, name: str, measured: set[str]) -> bool:
-        whole = {NIFTI: is_whole_mask, DICOM_SEG: _is_whole_dicom}
+        whole = {NIFTI: is_whole_mask, DICOM_SEG: _is_whole_dicom, SEG_NRRD: is_whole_seg_nrrd}
         return (
             all(whole[output_format](self.mask(name, output_format)) for output_format in self.formats)
             and (not self.measurements or name in measured)

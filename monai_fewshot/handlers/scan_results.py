@@ -17,15 +17,16 @@ from monai.data import MetaTensor
 from monai.utils import CommonKeys, convert_to_numpy
 
 import monai_fewshot
+from monai_fewshot.data.annotations.slicer_writer import write_seg_nrrd
 from monai_fewshot.data.dicom.segment_codes import load_segment_codes
 from monai_fewshot.data.dicom.segmentation_writer import source_files, write_dicom_seg
 from monai_fewshot.data.scans.mask_writer import MaskWriter
 from monai_fewshot.data.scans.scan_folder import Scan
 from monai_fewshot.metrics import measure, read_measurements, write_measurements
 from monai_fewshot.utils import write_atomically
-from monai_fewshot.visualize import figure_to_png, preview_figure
+from monai_fewshot.visualize import class_colors, figure_to_png, preview_figure
 
-from .output_files import DICOM_SEG, NIFTI, OutputFiles
+from .output_files import DICOM_SEG, NIFTI, SEG_NRRD, OutputFiles
 from .volume_scores import batch_items
 
 __all__ = ["ScanResults"]
@@ -34,7 +35,7 @@ PREVIEW_DPI = 110
 
 
 class ScanResults:
-    """Writes what an inference makes of each scan: masks as NIfTI and DICOM SEG, measurements and pictures.
+    """Writes what an inference makes of each scan: masks in all formats that are wanted, measurements and pictures.
 
     After each iteration, ``pred`` of a scan, a label map (1, H, W, D) that postprocessing made and brought onto the
     scan's own grid, is written in all formats that are wanted. Measurements and pictures are of the scan as it was
@@ -92,6 +93,9 @@ class ScanResults:
             _write_nifti(self.files.mask(name, NIFTI), mask)
         if DICOM_SEG in self.files.formats:
             self._write_dicom_seg(name, mask)
+        if SEG_NRRD in self.files.formats:
+            colors = class_colors(self.class_names)
+            write_seg_nrrd(mask, self.class_names, self.files.mask(name, SEG_NRRD), colors, self.own_codes)
         if self.files.measurements or self.files.previews:
             image = self._image(name, mask)
             if self.files.measurements:

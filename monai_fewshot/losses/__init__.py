@@ -4,6 +4,7 @@
 from .alignment import AlignmentLoss, EpisodeLoss
 from .exemplar import ClassLoss, ExemplarLoss
 from .log_cosh_dice import DiceBCELoss, LogCoshDiceLoss
+from .present_classes import PresentClassesLoss
 from .prototype_contrast import PrototypeContrastLoss
 from .surrogate import SurrogateLoss
 
@@ -14,6 +15,7 @@ __all__ = [
     "EpisodeLoss",
     "ExemplarLoss",
     "LogCoshDiceLoss",
+    "PresentClassesLoss",
     "PrototypeContrastLoss",
     "SurrogateLoss",
 ]

@@ -8,6 +8,7 @@ from .augmentation.affine_elastic import (
     RandAffineElasticDict,
     WarpDraw,
 )
+from .augmentation.box_paste import BoxPaste, PasteDraw
 from .augmentation.color_jitter import (
     ColorDraw,
     RandColorJitter,
@@ -90,6 +91,7 @@ __all__ = [
     "BodyMaskD",
     "BodyMaskDict",
     "BodyMaskd",
+    "BoxPaste",
     "ColorDraw",
     "Denoising",
     "EpisodeAugmentation",
@@ -104,6 +106,7 @@ __all__ = [
     "LocalShuffling",
     "MaskSplitDraw",
     "NormalizeChannels",
+    "PasteDraw",
     "RandAffineElastic",
     "RandAffineElasticD",
     "RandAffineElasticDict",

@@ -22,6 +22,8 @@ from .processes import (
     run_together,
     share_of_batch,
     start_process_group,
+    sum_over_processes,
+    whole_batch,
 )
 from .provenance import Provenance
 from .random_state import RandomState
@@ -62,5 +64,7 @@ __all__ = [
     "run_together",
     "share_of_batch",
     "start_process_group",
+    "sum_over_processes",
+    "whole_batch",
     "write_atomically",
 ]

@@ -26,6 +26,8 @@ __all__ = [
     "run_together",
     "share_of_batch",
     "start_process_group",
+    "sum_over_processes",
+    "whole_batch",
 ]
 
 P = ParamSpec("P")
@@ -177,6 +179,36 @@ def mean_over_processes(tensor: torch.Tensor) -> torch.Tensor:
     total = tensor.detach().clone()
     dist.all_reduce(total)
     return total / num_processes()
+
+
+def sum_over_processes(tensor: torch.Tensor) -> torch.Tensor:
+    """Add up a tensor over the processes of the group; outside of one it is returned as it is.
+
+    What a loss makes of the sum is the same in all processes, and their gradients, averaged as
+    ``DistributedDataParallel`` does it, are those of the whole batch.
+    """
+    if num_processes() == 1:
+        return tensor
+    total = tensor.detach().clone()
+    dist.all_reduce(total)
+    own = num_processes() * tensor
+    return total + (own - own.detach())
+
+
+def whole_batch(share: torch.Tensor) -> torch.Tensor:
+    """Put together the shares that processes have of a batch, in the order in which it was dealt out.
+
+    Args:
+        share: (B, ...), of the same shape in all processes; it gets no gradient.
+
+    Returns:
+        (B P, ...) for P processes; sample i of process r is number i P + r.
+    """
+    if num_processes() == 1:
+        return share
+    shares = [torch.empty_like(share, memory_format=torch.contiguous_format) for _ in range(num_processes())]
+    dist.all_gather(shares, share.detach().contiguous())
+    return torch.stack(shares, 1).flatten(0, 1)
 
 
 def agree_on_file(file: PathLike | bool | None, folder: PathLike) -> None:

@@ -6,6 +6,7 @@ from .fold_evaluation import FoldEvaluation
 from .folder_segmentation import FolderSegmentation
 from .picture_segmentation import PictureSegmentation
 from .saliency_refinement import SaliencyRefinement, write_masks
+from .self_training import Streams, fit_schedule, self_training_streams
 from .trained_model import GivenModel, ModelRecord, TrainedModel
 from .training import episode_loader, episode_trainer, episode_validator, start_run, training_handlers
 from .volume_evaluation import VolumeEvaluation
@@ -18,11 +19,14 @@ __all__ = [
     "ModelRecord",
     "PictureSegmentation",
     "SaliencyRefinement",
+    "Streams",
     "TrainedModel",
     "VolumeEvaluation",
     "episode_loader",
     "episode_trainer",
     "episode_validator",
+    "fit_schedule",
+    "self_training_streams",
     "start_run",
     "training_handlers",
     "write_masks",

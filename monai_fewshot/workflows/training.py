@@ -190,12 +190,13 @@ def training_handlers(
     resume: bool = False,
     log_interval: int = 10,
     further: Mapping[str, Any] | None = None,
+    kept: torch.nn.Module | None = None,
 ) -> list[Any]:
     """Make what every training has: schedule, validation, progress, logs, checkpoints that resume, the best network.
 
-    The validator's network at the best validation, or without a validator the last network, is ``model.pt`` in the
-    folder. Logs for TensorBoard are in its folder ``logs``. In a process group all processes take part,
-    and the first one writes.
+    The validator's network at the best validation, or without a validator the last network, or ``kept``, is
+    ``model.pt`` in the folder. Logs for TensorBoard are in its folder ``logs``. In a process group all processes take
+    part, and the first one writes.
 
     Args:
         folder: of checkpoints and logs.
@@ -209,19 +210,20 @@ def training_handlers(
         resume: whether to go on with the newest checkpoint in the folder.
         log_interval: steps between two points of the curve of the loss; reading a loss waits for the device.
         further: other handlers by name, which have a state.
+        kept: what the training is for, where that is not the trained network itself, such as its moving average.
     """
     log_dir = str(Path(folder) / "logs")
     first = process_rank() == 0
     records = {"settings": settings, "provenance": provenance}
     objects = {"model": network, "optimizer": optimizer, "lr_scheduler": lr_scheduler, **records, **(further or {})}
-    kept = {"model": network if validator is None else validator.network, **records}
+    final = {"model": kept or (network if validator is None else validator.network), **records}
     handlers: list[Any] = [
         QuietInOthers(),
         MeanLossOverProcesses(),
         LrScheduleHandler(lr_scheduler, print_lr=False, epoch_level=False),
     ]
     if validator is not None:
-        objects["best_model"] = BestModelSaver(str(folder), kept)
+        objects["best_model"] = BestModelSaver(str(folder), final)
         for handler in [QuietInOthers(), *(_validation_logs(log_dir) if first else []), objects["best_model"]]:
             handler.attach(validator)
         handlers.append(ValidationHandler(val_interval, validator, epoch_level=True))
@@ -232,7 +234,7 @@ def training_handlers(
             TensorBoardStatsHandler(log_dir=log_dir, iteration_log=log_interval, output_transform=_scalars),
         ]
     handlers += [*(further or {}).values(), TrainingCheckpoints(folder, objects, resume)]
-    return handlers if validator is not None else [*handlers, FinalModelSaver(str(folder), kept)]
+    return handlers if validator is not None else [*handlers, FinalModelSaver(str(folder), final)]
 
 
 class QuietInOthers:

@@ -14,6 +14,7 @@ import numpy as np
 import pydicom
 import pytest
 from dicom_files import IDENTIFIERS, oblique, write_report, write_seg, write_series
+from slicer_files import read_nrrd_by_hand, write_seg_nrrd_by_hand
 
 from monai_fewshot.data import find_series
 from monai_fewshot.metrics import read_measurements
@@ -131,6 +132,29 @@ def test_patients_are_in_no_name_log_or_page(bundle, tree, tmp_path, caplog, cap
     told = caplog.text + "".join(capfd.readouterr()) + " ".join(_files(tmp_path))
     told += "".join((tmp_path / name).read_text() for name in ("index.html", "measurements.csv"))
     assert not [word for word in IDENTIFIERS if word in told]
+
+
+def test_a_segmentation_of_slicer_serves_as_one_in_dicom(bundle, tree, scans, tmp_path):
+    """The support's label is cropped to its segments, and masks are written for 3D Slicer."""
+    label, series = _pixels(scans, 5)[1], find_series(tree / "support" / "series").series[0]
+    low, high = np.argwhere(label).min(axis=0), np.argwhere(label).max(axis=0) + 1
+    affine = series.affine.copy()
+    affine[:3, 3] += affine[:3, :3] @ low
+    support = write_seg_nrrd_by_hand(
+        tmp_path / "support.seg.nrrd",
+        label[tuple(map(slice, low, high))],
+        [("Liver", 0, 1), ("Left kidney", 0, 2)],
+        affine,
+        Segmentation_ReferenceImageExtentOffset=" ".join(map(str, low)),
+    )
+    name = _names(tree)[0]
+    for folder, other in (("slicer", {"support_label": str(support)}), ("dicom", {})):
+        _infer(bundle, tree, tmp_path / folder, series_uid=name, outputs=["seg_nrrd"], **other)
+        assert _files(tmp_path / folder) == [f"{name}_seg.seg.nrrd"]
+    fields, voxels = read_nrrd_by_hand(tmp_path / "slicer" / f"{name}_seg.seg.nrrd")
+    assert [fields[f"Segment{index}_Name"] for index in (0, 1)] == ["Liver", "Left kidney"]
+    assert voxels.any()
+    np.testing.assert_array_equal(voxels, read_nrrd_by_hand(tmp_path / "dicom" / f"{name}_seg.seg.nrrd")[1])
 
 
 def test_an_interrupted_run_goes_on(results, bundle, tree):

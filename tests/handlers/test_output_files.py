@@ -14,11 +14,11 @@ from monai.transforms import LoadImage
 from monai.utils import OptionalImportError
 from PIL import Image
 
-from monai_fewshot.data import MaskWriter, write_dicom_seg
+from monai_fewshot.data import MaskWriter, write_dicom_seg, write_seg_nrrd
 from monai_fewshot.handlers import OutputFiles, write_index
 from monai_fewshot.metrics import Measurement, write_measurements
 
-ALL = {"formats": ["nifti", "dicom_seg"], "measurements": True, "previews": True}
+ALL = {"formats": ["nifti", "dicom_seg", "seg_nrrd"], "measurements": True, "previews": True}
 SCANS = [{"name": name, "image": f"{name}.nii.gz"} for name in ("a", "b.v1", "c")]
 
 
@@ -39,6 +39,7 @@ def _fill(files, name, series):
     writer.set_metadata({"affine": label.affine}, resample=False)
     writer.write(files.mask(name, "nifti"))
     write_dicom_seg(label, series, {1: "liver"}, files.mask(name, "dicom_seg"))
+    write_seg_nrrd(label, {1: "liver"}, files.mask(name, "seg_nrrd"), {1: "red"})
     files.preview(name).parent.mkdir(exist_ok=True)
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (20, 20), dtype=np.uint8)).save(files.preview(name))
 
@@ -64,7 +65,7 @@ def test_only_scans_that_lack_something_are_pending(filled, caplog):
 
 
 def test_each_file_counts(filled):
-    for path in (filled.mask("a", "nifti"), filled.mask("a", "dicom_seg"), filled.preview("a")):
+    for path in (*(filled.mask("a", each) for each in ALL["formats"]), filled.preview("a")):
         content = path.read_bytes()
         for damaged in (content[:-40], b""):
             path.write_bytes(damaged)
@@ -91,7 +92,15 @@ def test_the_index_shows_what_is_there(filled):
     page = write_index(filled, {"name": "net"})
     assert page == filled.output_dir / "index.html"
     text = page.read_text()
-    for part in ('href="a_seg.nii.gz"', 'href="b.v1_seg.dcm"', 'href="measurements.csv"', "liver", "net", "2 scans"):
+    for part in (
+        'href="a_seg.nii.gz"',
+        'href="b.v1_seg.dcm"',
+        'href="a_seg.seg.nrrd"',
+        'href="measurements.csv"',
+        "liver",
+        "net",
+        "2 scans",
+    ):
         assert part in text
     assert text.count("data:image/png") == 2
     assert "a_other" not in text
@@ -100,7 +109,7 @@ def test_the_index_shows_what_is_there(filled):
 
 @pytest.mark.parametrize("formats", [[], ["png"], ["nifti", "seg"], "dicom"])
 def test_formats(formats):
-    with pytest.raises(ValueError, match=r"outputs are \[.*\]; give one or several of \['nifti', 'dicom_seg'\]"):
+    with pytest.raises(ValueError, match=r"outputs are \[.*\]; give one or several of \['nifti', 'dicom_seg', 's"):
         OutputFiles("out", formats=formats)
 
 
@@ -121,3 +130,11 @@ def test_dicom_segmentations_are_of_dicom_series(series, tmp_path, monkeypatch):
     with pytest.raises(OptionalImportError, match="pip install"):
         files.check([listed])
     OutputFiles(tmp_path).check([listed])
+
+
+def test_segmentations_of_slicer_need_simpleitk(tmp_path, monkeypatch):
+    files = OutputFiles(tmp_path, formats=["seg_nrrd"])
+    files.check(SCANS)
+    monkeypatch.setattr("monai_fewshot.data.annotations.slicer_segments.has_sitk", False)
+    with pytest.raises(OptionalImportError, match=r"pip install monai_fewshot\[slicer\]"):
+        files.check(SCANS)

@@ -11,16 +11,19 @@ import pytest
 import torch
 from dicom_files import IDENTIFIERS, made_pixels, oblique, write_series
 from ignite.engine import Engine
+from matplotlib.colors import to_rgb
 from monai.data import MetaTensor, list_data_collate
 from PIL import Image
+from slicer_files import read_nrrd_by_hand
 
 from monai_fewshot.data import LoadScand
 from monai_fewshot.handlers import OutputFiles, ScanResults
 from monai_fewshot.metrics import measure, read_measurements
+from monai_fewshot.visualize import class_colors
 
 SIZE = (12, 10, 6)
 NAMES = {1: "liver", 3: "implant"}
-ALL = {"formats": ["nifti", "dicom_seg"], "measurements": True, "previews": True}
+ALL = {"formats": ["nifti", "dicom_seg", "seg_nrrd"], "measurements": True, "previews": True}
 
 
 @pytest.fixture
@@ -61,6 +64,7 @@ def test_everything_is_written(scan, tmp_path):
         "previews/series_1.png",
         "series_1_seg.dcm",
         "series_1_seg.nii.gz",
+        "series_1_seg.seg.nrrd",
     ]
     nifti = nibabel.load(results.files.mask("series_1", "nifti"))
     np.testing.assert_array_equal(nifti.dataobj, mask[0].numpy())
@@ -74,6 +78,11 @@ def test_everything_is_written(scan, tmp_path):
     assert seg.SegmentSequence[0].SegmentAlgorithmName == "ssl_alpnet"
     pixels = np.sort(np.unique(seg.get_volume(combine_segments=True).array, return_counts=True)[1])
     np.testing.assert_array_equal(pixels, np.sort(np.unique(mask[0, :, :, 1:6].numpy(), return_counts=True)[1]))
+    fields, voxels = read_nrrd_by_hand(results.files.mask("series_1", "seg_nrrd"))
+    np.testing.assert_array_equal(voxels, mask[0].numpy())
+    assert (fields["Segment1_Name"], fields["Segment1_LabelValue"]) == ("implant", "3")
+    color = np.array([float(part) for part in fields["Segment1_Color"].split()])
+    np.testing.assert_allclose(color, to_rgb(class_colors(NAMES)[3]), atol=1e-6)
     with Image.open(results.files.preview("series_1")) as picture:
         assert picture.size[0] > 800
 

@@ -26,6 +26,8 @@ from monai_fewshot.utils import (
     run_together,
     share_of_batch,
     start_process_group,
+    sum_over_processes,
+    whole_batch,
 )
 
 
@@ -80,6 +82,13 @@ def _losses(rank):
     return losses
 
 
+def _sum(rank):
+    """Value and gradient of something made of a sum."""
+    numbers = torch.tensor([1.0, 2.0 + rank], requires_grad=True)
+    (sum_over_processes(numbers) ** 2).sum().backward()
+    return sum_over_processes(numbers).tolist(), numbers.grad.tolist()
+
+
 def _in_a_group(rank, folder):
     found = {
         "who": (process_rank(), num_processes(), share_of_batch(6), process_device().type),
@@ -88,6 +97,8 @@ def _in_a_group(rank, folder):
         "written": _written_by_the_first(rank, folder),
         "errors": _errors(rank, folder),
         "losses": _losses(rank),
+        "sum": _sum(rank),
+        "batch": whole_batch(torch.tensor([[10 * rank, 1], [10 * rank, 2]]).T).tolist(),
         "mean": mean_over_processes(torch.tensor([3 * rank, 1])).tolist(),
         # Only the first process asks, so that an ignite that asks all would wait.
         "ignite": (idist.get_rank(), idist.get_world_size()) if rank == 0 else None,
@@ -143,6 +154,18 @@ def test_losses_are_averaged(both):
     assert [found["mean"] for found in both] == [[1.5, 1.0]] * 2
     alone = torch.tensor([3, 1])
     assert mean_over_processes(alone) is alone
+
+
+def test_sums_have_the_gradients_that_are_averaged_to_those_of_all(both):
+    assert [found["sum"] for found in both] == [([2.0, 5.0], [8.0, 20.0])] * 2, "twice 2 (1 + 1) and twice 2 (2 + 3)"
+    alone = torch.tensor([3.0])
+    assert sum_over_processes(alone) is alone
+
+
+def test_shares_are_put_together_as_they_were_dealt_out(both):
+    assert [found["batch"] for found in both] == [[[0, 0], [10, 10], [1, 2], [1, 2]]] * 2
+    alone = torch.tensor([3.0])
+    assert whole_batch(alone) is alone
 
 
 def _fail_and_leave():

@@ -25,6 +25,7 @@ class LearnsFrom(StrEnum):
     IMAGES = "images"
     OTHER_CLASSES = "other_classes"
     SUPPORT = "support"
+    SUPPORT_AND_IMAGES = "support_and_images"
     ALL_LABELS = "all_labels"
     NOTHING = "nothing"
 

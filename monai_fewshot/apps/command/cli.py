@@ -81,7 +81,11 @@ def segment_command(
     class_names: ClassNames = None,
     output_format: Annotated[
         list[str] | None,
-        typer.Option("--format", metavar="nifti|dicom_seg", help="Of the masks; may be given twice. Default: nifti."),
+        typer.Option(
+            "--format",
+            metavar="nifti|seg_nrrd|dicom_seg",
+            help="Of the masks; may be given several times. Default: nifti.",
+        ),
     ] = None,
     device: Device = None,
     seed: Annotated[int | None, typer.Option(help="Of the training. Default: 0.")] = None,

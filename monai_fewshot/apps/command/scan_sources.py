@@ -13,7 +13,7 @@ from monai.config import PathLike
 
 from monai_fewshot.data import Scan, find_series, load_scans, support_scans
 from monai_fewshot.data.dicom.scans import dicom_scans, has_pydicom
-from monai_fewshot.data.scans.scan_folder import volume_suffix
+from monai_fewshot.data.scans.scan_folder import is_image, volume_suffix
 from monai_fewshot.utils import write_atomically
 
 from .problems import ScanProblem
@@ -22,8 +22,6 @@ __all__ = ["Example", "list_examples", "list_scans", "write_scan_list"]
 
 Example = tuple[PathLike, PathLike]
 """An annotated scan: image and label."""
-
-SEGMENTATION_SUFFIX = ".seg.nrrd"
 
 
 def list_scans(source: PathLike, leave_out: Collection[PathLike] = ()) -> tuple[list[Scan], list[ScanProblem]]:
@@ -123,8 +121,7 @@ def _volume_files(folder: Path, ignored: Collection[Path]) -> Iterator[Path]:
         folders[:] = [name for name in folders if not name.startswith(".") and Path(place, name) not in ignored]
         for name in files:
             file = Path(place, name)
-            is_scan = volume_suffix(file) and not name.lower().endswith(SEGMENTATION_SUFFIX)
-            if is_scan and not name.startswith(".") and file not in ignored:
+            if is_image(file) and not name.startswith(".") and file not in ignored:
                 yield file
 
 

@@ -83,7 +83,7 @@ def segment(
         minutes: of training. Defaults to None: 20 on a CPU, 5 on a GPU, for a method whose training has no length of
             its own.
         class_names: names of the classes 1, 2, ...; of DICOM annotations, the regions to take.
-        formats: of the masks: ``"nifti"``, ``"dicom_seg"`` or both.
+        formats: of the masks: ``"nifti"``, ``"seg_nrrd"``, ``"dicom_seg"``, or several.
         device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``. Defaults to None: a GPU where there is one.
         seed: of the training. Defaults to None, 0.
         say: is told what happens, in sentences.
@@ -250,7 +250,10 @@ class _Job:
         }
         if self.method.learns_from == LearnsFrom.IMAGES and len(learned) == 1:
             settings["num_val_scans"] = 0
-        if self.method.learns_from == LearnsFrom.SUPPORT and self.class_names is not None:
+        if (
+            self.method.learns_from in (LearnsFrom.SUPPORT, LearnsFrom.SUPPORT_AND_IMAGES)
+            and self.class_names is not None
+        ):
             settings["classes"] = list(self.class_names)
         for number, step in enumerate(self.method.training, 1):
             length = "" if origin.minutes is None else f" for {origin.minutes:g} minutes"

@@ -5,23 +5,47 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from monai.utils import optional_import
 
-from monai_fewshot.data.scans.label_grids import LabelGrid, Region
+from monai_fewshot.data.scans.label_grids import OFF_GRID, LabelGrid, Region
 
 from .header import DicomSlice, slices_of
 
-__all__ = ["contour_regions", "segment_regions"]
+__all__ = ["contour_regions", "dicom_region_names", "dicom_regions", "segment_regions"]
 
+pydicom, _ = optional_import("pydicom")
 iter_pixels, _ = optional_import("pydicom.pixels", name="iter_pixels")
 polygon, _ = optional_import("skimage.draw", name="polygon")
 
-OFF_GRID = 0.3
 CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 _UNIT_TOLERANCE = 0.02
+
+
+def dicom_regions(file: Path, grid: LabelGrid) -> list[Region]:
+    """Read the regions of a DICOM annotation onto the grid of an image.
+
+    Args:
+        file: DICOM SEG or RTSTRUCT.
+        grid: of the image.
+
+    Returns:
+        As :func:`segment_regions` or :func:`contour_regions` tells.
+
+    Raises:
+        ValueError: where it is no annotation, or as they tell.
+    """
+    ds = _annotation(file)
+    return segment_regions(ds, grid) if "SegmentSequence" in ds else contour_regions(ds, grid)
+
+
+def dicom_region_names(file: Path) -> dict[int, str]:
+    """Names of the regions of a DICOM annotation, as :func:`dicom_regions` numbers them."""
+    ds = _annotation(file, stop_before_pixels=True)
+    return segment_names(ds) if "SegmentSequence" in ds else region_names(ds)
 
 
 def segment_regions(ds: Any, grid: LabelGrid) -> list[Region]:
@@ -94,6 +118,18 @@ def segment_names(ds: Any) -> dict[int, str]:
 def region_names(ds: Any) -> dict[int, str]:
     """Names of the regions of an RTSTRUCT that have closed contours, as :func:`contour_regions` numbers them."""
     return {number: str(item.ROIName) for number, (item, _) in enumerate(_drawn(ds), start=1)}
+
+
+def _annotation(file: Path, **options: Any) -> Any:
+    try:
+        ds = pydicom.dcmread(file, **options)
+    except Exception as error:
+        raise ValueError(f"cannot be read as DICOM ({type(error).__name__}); copy it again.") from None
+    if ("SegmentSequence" not in ds) == ("StructureSetROISequence" not in ds):
+        raise ValueError(
+            f"is DICOM of modality {ds.get('Modality')}; expected a segmentation (SEG) or contours (RTSTRUCT)."
+        )
+    return ds
 
 
 def _frames(ds: Any) -> Iterator[np.ndarray]:

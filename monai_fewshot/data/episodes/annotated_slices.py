@@ -4,23 +4,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 
 import torch
-from monai.utils import CommonKeys
+from monai.utils import CommonKeys, ensure_tuple
 
 from monai_fewshot.data.scans.slices import SliceStack
 from monai_fewshot.transforms import EpisodeAugmentation
 
 from .numbered_samples import NumberedSamples, numbered_random
 
-__all__ = ["AnnotatedSlices"]
+__all__ = ["AnnotatedSlices", "choose_annotated"]
 
 
 class AnnotatedSlices(NumberedSamples):
-    """Annotated slices to train a segmentation network on; every second one shows a class.
+    """Annotated slices to train a segmentation network on.
 
-    Organs show in few slices of a scan, but a network that saw no others would find them everywhere. Samples of even
-    number are drawn from the slices that show any class, those of odd number from the others, where there are any.
+    Organs show in few slices of a scan, but a network that saw no others would find them everywhere. So every second
+    sample, those of odd number, is drawn from the slices that show no class, where there are any; the others from those
+    that show any. Balanced, the classes are shown in turn, so that an organ of few slices is seen as often as
+    a large one, and after every third class, and the last, comes a slice that shows none.
+
     Sample number i is a function of (seed, i) alone; a data loader asks for a batch at once, which is then made on the
     device of the slices.
 
@@ -30,6 +34,7 @@ class AnnotatedSlices(NumberedSamples):
         num_classes: number of classes N.
         seed: of all draws.
         augmentation: transforms of each image; None for none.
+        balanced: whether classes are shown in turn.
 
     Raises:
         ValueError: where a class shows in no slice.
@@ -42,6 +47,7 @@ class AnnotatedSlices(NumberedSamples):
         num_classes: int,
         seed: int = 0,
         augmentation: EpisodeAugmentation | None = None,
+        balanced: bool = False,
     ) -> None:
         super().__init__(length, seed)
         missing = sorted({*range(1, num_classes + 1)} - {*stack.label.unique().tolist()})
@@ -52,9 +58,17 @@ class AnnotatedSlices(NumberedSamples):
             )
         self.stack = stack
         self.augmentation = augmentation
-        class_present = (stack.label > 0).flatten(1).any(1).cpu()
-        showing, others = (kind.nonzero().flatten().tolist() for kind in (class_present, ~class_present))
-        self.kinds = (showing, others or showing)
+        shown = [(stack.label == value).flatten(1).any(1) for value in range(1, num_classes + 1)]
+        absent = ~torch.stack(shown).any(0)
+        *of_class, others = (kind.nonzero().flatten().tolist() for kind in (*shown, absent))
+        showing = sorted(set().union(*of_class))
+        self.kinds = [showing, others or showing]
+        if balanced:
+            self.kinds = []
+            for number, kind in enumerate(of_class, 1):
+                self.kinds.append(kind)
+                if number % 3 == 0 or number == num_classes:
+                    self.kinds.append(others or showing)
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, torch.Tensor]]:
         """Make the samples of a batch.
@@ -63,10 +77,53 @@ class AnnotatedSlices(NumberedSamples):
             For each: ``image`` (C, H, W) and ``label`` (1, H, W), floating point.
         """
         randoms = [numbered_random(self.seed, index) for index in indices]
-        kinds = [self.kinds[index % 2] for index in indices]
+        kinds = [self.kinds[index % len(self.kinds)] for index in indices]
         image, label = self.stack.take([k[r.randint(len(k))] for k, r in zip(kinds, randoms, strict=True)])
         label = label.float()
         if self.augmentation is not None:
             draws = [self.augmentation.draw(random, image.shape[2:]) for random in randoms]
             image, label = self.augmentation(image, label, draws)
         return [{CommonKeys.IMAGE: i, CommonKeys.LABEL: k} for i, k in zip(image, label, strict=True)]
+
+
+def choose_annotated(
+    stack: SliceStack, chosen: int | str | Sequence[int] | Sequence[Sequence[int]] | None = None
+) -> list[int]:
+    """Tell which slices of annotated scans are annotated; of the others nothing is known.
+
+    Args:
+        stack: all slices of the annotated scans.
+        chosen: None for all of them; a number n for every n-th of a scan, from the middle of the first n on; "labeled"
+            for those that show a class; numbers of slices of the one annotated scan, from 0, or of each scan.
+
+    Returns:
+        Numbers of slices in the stack, ascending.
+
+    Raises:
+        ValueError: where there is no such slice, or none is left.
+    """
+    scans = [(stack.scan == number).nonzero().flatten().tolist() for number in stack.scan.unique()]
+    if chosen is None:
+        return sorted(chain.from_iterable(scans))
+    if chosen == "labeled":
+        shown = (stack.label > 0).flatten(1).any(1).tolist()
+        known = [[place for place in slices if shown[place]] for slices in scans]
+    elif isinstance(chosen, int) and chosen > 0:
+        known = [slices[(min(chosen, len(slices)) - 1) // 2 :: chosen] for slices in scans]
+    elif isinstance(chosen, Sequence) and not isinstance(chosen, str):
+        of_scans = bool(chosen) and isinstance(chosen[0], Sequence)
+        numbers = [list(ensure_tuple(part)) for part in (chosen if of_scans else [chosen])]
+        if len(numbers) != len(scans):
+            raise ValueError(f"annotated_slices lists slices of {len(numbers)} scans, but {len(scans)} are annotated.")
+        for part, slices in zip(numbers, scans, strict=True):
+            absent = [number for number in part if number not in range(len(slices))]
+            if absent:
+                raise ValueError(f"annotated_slices: no slices {absent}, the scan has 0 to {len(slices) - 1}.")
+        known = [[slices[number] for number in part] for part, slices in zip(numbers, scans, strict=True)]
+    else:
+        raise ValueError(
+            f"annotated_slices is {chosen!r}: give a number n for every n-th slice, a list of numbers, or 'labeled'."
+        )
+    if not any(known):
+        raise ValueError(f"annotated_slices is {chosen!r}, which leaves no slice: name slices that show a class.")
+    return sorted(chain.from_iterable(known))

@@ -10,7 +10,7 @@ import torch
 from monai.config import PathLike
 from monai.utils import ensure_tuple
 
-from monai_fewshot.data.dicom.segmentation_reader import segmentation_names
+from monai_fewshot.data.annotations.segmentation_reader import segmentation_names
 
 from .class_numbers import class_numbers
 from .inference_scans import support_scans
@@ -65,6 +65,7 @@ def unlabeled_scans(
     fold: int | None = None,
     num_folds: int = 5,
     with_labels: bool = False,
+    required: bool = True,
 ) -> list[Scan]:
     """List the scans that a network labels itself, and then learns from.
 
@@ -74,6 +75,7 @@ def unlabeled_scans(
         fold: number of the fold whose queries and support are left out too; None for no fold.
         num_folds: number of folds where the data set names none.
         with_labels: whether every scan must have a label, which is then listed, to measure pseudo-labels by.
+        required: whether there must be one.
 
     Raises:
         ValueError: where no scan is left.
@@ -81,7 +83,7 @@ def unlabeled_scans(
     taken = set(map(_image_files, annotated))
     scans = training_scans(dataset_dir, fold, num_folds, with_labels)
     left = [scan for scan in scans if _image_files(scan) not in taken]
-    if not left:
+    if required and not left:
         raise ValueError(f"{dataset_dir} has no scan beside the annotated one: add scans, without labels.")
     return left
 
@@ -93,7 +95,7 @@ def annotated_classes(
 
     Args:
         scans: the annotated scans.
-        dataset_dir: where ``dataset.json`` may name classes; a DICOM label of the first scan may else.
+        dataset_dir: where ``dataset.json`` may name classes; else the label of the first scan may (DICOM, 3D Slicer).
         classes: names or numbers; None for all that are named, or, where none are, all that the labels show.
 
     Returns:

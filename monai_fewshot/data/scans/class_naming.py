@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from monai_fewshot.data.dicom.segmentation_reader import segmentation_names
+from monai_fewshot.data.annotations.segmentation_reader import segmentation_names
 
 from .scan_folder import Scan, load_class_names
 
@@ -24,7 +24,7 @@ def name_classes(
         classes: the class numbers, how many there are from 1, or names by number that are known already, as
             :class:`monai_fewshot.workflows.TrainedModel` reads them.
         class_names: names in the order of the numbers 1, 2, ... Defaults to None: the known names, those that the first
-            support's label has in it (DICOM SEG, RTSTRUCT), or those that the ``dataset.json`` of its data set tells,
+            support's label has in it (DICOM, 3D Slicer), or those that the ``dataset.json`` of its data set tells,
             one or two folders above it.
         supports: annotated scans.
 

@@ -19,8 +19,8 @@ from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 from PIL import Image
 
+from monai_fewshot.data.annotations.segmentation_reader import segmentation_names
 from monai_fewshot.data.dicom.header import is_dicom
-from monai_fewshot.data.dicom.segmentation_reader import segmentation_names
 
 from .scan_folder import Scan, load_scans
 
@@ -39,8 +39,9 @@ def support_scans(
 
     Args:
         image: one image or several, each a file or a folder with one DICOM series.
-        label: their annotations, in the same order: label maps, DICOM SEG or RTSTRUCT, each a file, or a folder that
-            holds it alone. :class:`monai_fewshot.data.LoadScand` reads them onto the grid of the image.
+        label: their annotations, in the same order: label maps, DICOM SEG, RTSTRUCT or segmentations of 3D Slicer, each
+            a file, or for DICOM a folder that holds it alone. :class:`monai_fewshot.data.LoadScand` reads them onto the
+            grid of the image.
         series_uid: SeriesInstanceUID, or the name that :func:`monai_fewshot.data.load_scans` gives to the scan, of the
             DICOM series to take where a folder holds several; for several images, of all of them.
         class_names: as for :class:`monai_fewshot.data.LoadScand`, for which several annotations must else agree on the
@@ -51,7 +52,7 @@ def support_scans(
 
     Raises:
         FileNotFoundError: where a file does not exist.
-        ValueError: where there are not as many labels as images, a folder holds several, or the numbers of DICOM
+        ValueError: where there are not as many labels as images, a folder holds several, or the numbers of
             annotations mean different regions.
     """
     images, labels = ensure_tuple(image), ensure_tuple(label)

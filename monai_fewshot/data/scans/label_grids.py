@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -21,6 +22,9 @@ from .check_scan import AFFINE_TOLERANCE, corner_distance
 __all__ = ["LabelGrid", "Region", "label_map", "onto_grid"]
 
 logger = logging.getLogger(__name__)
+
+OFF_GRID = 0.3
+"""How far a voxel of an annotation may lie from that of the image, in voxels."""
 
 
 class LabelGrid(NamedTuple):
@@ -61,6 +65,36 @@ class LabelGrid(NamedTuple):
                 "unknown; give the annotation of this very series."
             )
 
+    def index_of(self, affine: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+        """Place other voxels on the grid.
+
+        Args:
+            affine: LPS affine (4, 4) of the other voxels.
+            shape: their number along the three axes.
+
+        Returns:
+            Affine (4, 4) of whole numbers from their indices to those of the grid, which may lie outside of it.
+
+        Raises:
+            ValueError: where they are not voxels of the grid, or its continuation.
+        """
+        to_index = self.lps_to_index @ affine
+        axes = np.abs(to_index[:3, :3]).argmax(axis=0)
+        whole = np.eye(4)
+        if sorted(axes) == [0, 1, 2]:
+            whole[:3, :3] = np.eye(3)[:, axes] * np.sign(to_index[:3, :3])
+        whole[:3, 3] = np.rint(to_index[:3, 3])
+        corners = np.array(list(itertools.product(*((0, number - 1) for number in shape), (1,)))).T
+        distance = np.abs((to_index - whole) @ corners).max()
+        if distance > OFF_GRID:
+            own, image = (np.linalg.norm(each[:3, :3], axis=0) for each in (affine, self.affine))
+            raise ValueError(
+                f"is not on the grid of its image: its voxels of {_listed(own)} mm lie up to {distance:.2g} voxels "
+                f"beside those of the image, of {_listed(image)} mm. Make the image the source geometry of the "
+                "segmentation (in 3D Slicer: Segment Editor, Specify geometry) and save it again."
+            )
+        return whole.astype(int)
+
     def flat(self, index: np.ndarray) -> np.ndarray:
         """Turn whole indices (3, n) into flat ones; those outside of the grid are left out."""
         inside = ((index >= 0) & (index < np.reshape(self.shape, (3, 1)))).all(axis=0)
@@ -89,11 +123,19 @@ def label_map(regions: Sequence[Region], grid: LabelGrid) -> MetaTensor:
         (1, H, W, D), float32 as ``monai.transforms.LoadImage`` reads labels.
     """
     numbers = np.zeros(grid.shape, np.float32)
+    names = {region.number: region.name for region in regions}
+    shared: dict[str, int] = {}
     for region in sorted(regions, key=lambda region: -len(region.voxels)):
+        below = numbers.flat[region.voxels]
+        for number, count in zip(*np.unique(below[below > 0], return_counts=True), strict=True):
+            shared[f"{names[int(number)]} and {region.name}"] = int(count)
         numbers.flat[region.voxels] = region.number
-    hidden = sum(len(region.voxels) for region in regions) - int(np.count_nonzero(numbers))
-    if hidden:
-        logger.warning("%d voxels lie in several regions, and take the smallest of them", hidden)
+    if shared:
+        logger.warning(
+            "%d voxels lie in several regions, and take the smallest of them (%s)",
+            sum(shared.values()),
+            ", ".join(f"{pair}: {count}" for pair, count in shared.items()),
+        )
     return MetaTensor(torch.from_numpy(numbers)[None], affine=torch.from_numpy(grid.affine))
 
 
@@ -123,6 +165,10 @@ def onto_grid(label: MetaTensor, grid: LabelGrid) -> MetaTensor:
     moved = MetaTensor(turned.flip([row + 1 for row in flips]).contiguous(), meta=label.meta)
     moved.affine = torch.from_numpy(grid.affine)
     return moved
+
+
+def _listed(spacing: np.ndarray) -> str:
+    return " x ".join(f"{length:.4g}" for length in spacing)
 
 
 def _permutation(axes: np.ndarray, flips: Sequence[int], shape: Sequence[int]) -> np.ndarray:

@@ -14,8 +14,8 @@ from monai.data import MetaTensor
 from monai.transforms import LoadImage, MapTransform
 from monai.utils import ImageMetaKey
 
+from monai_fewshot.data.annotations.segmentation_reader import names_regions, read_segmentation
 from monai_fewshot.data.dicom.header import is_dicom
-from monai_fewshot.data.dicom.segmentation_reader import read_segmentation
 from monai_fewshot.data.dicom.series_reader import SERIES_NAME, SeriesReader
 
 from .label_grids import LabelGrid, onto_grid
@@ -27,14 +27,14 @@ class LoadScand(MapTransform):
     """Load a scan, DICOM series and annotations included; it stands where ``LoadImaged`` would.
 
     An image is read by ``monai.transforms.LoadImage``, a DICOM series by :class:`SeriesReader`. A label may be any such
-    file, a DICOM SEG or an RTSTRUCT, and comes onto the grid of the image
+    file, a DICOM SEG, an RTSTRUCT or a segmentation of 3D Slicer, and comes onto the grid of the image
     (:func:`monai_fewshot.data.read_segmentation`).
 
     Args:
         keys: keys of the images, each a path, or the files of one DICOM series.
         label_key: key of the label, a path. A scan without it is loaded without.
-        class_names: names of the segments or regions to take from a DICOM label, numbered from 1 in this order.
-            Defaults to None: all, as the file numbers them.
+        class_names: names of the segments or regions to take from a label that names them (DICOM, 3D Slicer), numbered
+            from 1 in this order. Defaults to None: all, as the file numbers them.
         allow_missing_keys: whether an absent image is passed over.
 
     Example:
@@ -110,17 +110,17 @@ def load_label(
     Args:
         path: entry of a scan.
         image: (C, H, W, D); None where it is not known, then the label comes as it lies.
-        load: which reads a file that is no DICOM.
+        load: which reads a file that names no regions.
         class_names: as for :class:`LoadScand`.
 
     Returns:
-        (1, H, W, D); None for a DICOM annotation without its image.
+        (1, H, W, D); None for an annotation in DICOM or of 3D Slicer without its image.
 
     Raises:
         ValueError: where it cannot be read; the text names the file.
     """
     with _named(path):
-        if _is_dicom(path):
+        if names_regions(path):
             return None if image is None else read_segmentation(path, image, class_names)[0]
         label = load(Path(path))
         return label if image is None else onto_grid(label, LabelGrid.of(image))

@@ -17,7 +17,15 @@ from monai_fewshot.data.dicom.header import is_dicom
 from monai_fewshot.data.dicom.scans import dicom_scans
 from monai_fewshot.data.dicom.series import SeriesFiles
 
-__all__ = ["Scan", "fingerprint_scans", "load_class_names", "load_scans", "read_dataset_json", "volume_suffix"]
+__all__ = [
+    "Scan",
+    "fingerprint_scans",
+    "is_image",
+    "load_class_names",
+    "load_scans",
+    "read_dataset_json",
+    "volume_suffix",
+]
 
 Scan = dict[str, Any]
 """A scan before it is loaded: ``name``, path of the ``image`` and, where there is one, path of the ``label``.
@@ -27,6 +35,7 @@ The image of a DICOM series is a tuple, its files in spatial order, which :class
 
 DATASET_JSON = "dataset.json"
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
+SEGMENTATION_SUFFIXES = (".seg.nrrd", ".seg.nhdr")
 _SAMPLED_BYTES = 1 << 16
 
 
@@ -49,8 +58,8 @@ def load_scans(
     - a folder of images without labels: NIfTI, NRRD or MetaImage files directly in it, and DICOM series, at any depth,
       several to a folder or in several folders (:func:`monai_fewshot.data.find_series`). Files take their name without
       suffix. Series are called ``series_`` and 12 digits of their UID's hash, never after a folder or a patient; what
-      is no volume, such as localizers and reports, is passed over. Files and folders whose name begins with a dot are
-      passed over too;
+      is no volume, such as localizers and reports, is passed over, and so are segmentations of 3D Slicer
+      (``.seg.nrrd``) and files and folders whose name begins with a dot;
     - one image file, or one DICOM file.
 
     But for headers of DICOM, files are not opened; :func:`monai_fewshot.data.check_scans` does that.
@@ -195,7 +204,7 @@ def _listed_scan(folder: Path, index: int, entry: Any) -> Scan:
 def _scans_of_folder(folder: Path, choice: Mapping[str, str | Sequence[str]]) -> list[Scan]:
     if folder.is_file() and not is_dicom(folder) and not choice:
         return [{"name": _stem(folder), "image": str(folder)}]
-    files = [] if choice else [file for file in _files(folder) if volume_suffix(file)]
+    files = [] if choice else [file for file in _files(folder) if is_image(file)]
     scans: list[Scan] = [{"name": _stem(file), "image": str(file)} for file in files]
     scans += dicom_scans(folder, required=not files, **choice)
     if not scans:
@@ -214,6 +223,11 @@ def _files(path: PathLike | tuple[str, ...]) -> list[Path]:
     path = Path(path)
     inner = sorted(path.iterdir()) if path.is_dir() else [path]
     return [file for file in inner if not file.name.startswith(".") and not file.is_dir()]
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file is a volume by its suffix, and no segmentation of 3D Slicer."""
+    return bool(volume_suffix(path)) and not path.name.lower().endswith(SEGMENTATION_SUFFIXES)
 
 
 def volume_suffix(path: Path) -> str:

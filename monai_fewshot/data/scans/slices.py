@@ -122,6 +122,20 @@ class SliceStack:
         image, label = self._gather(self.image, index), self._gather(self.label, index)
         return image.float() / 255 if image.dtype == torch.uint8 else image.float(), label
 
+    def with_slices(self, other: SliceStack) -> SliceStack:
+        """Append the slices of further scans, which are numbered on.
+
+        Args:
+            other: slices of the same size and channels; they are brought to where the slices of this stack lie.
+        """
+        image, label = (
+            torch.cat([own, more.to(own.device)])
+            for own, more in ((self.image, other.image), (self.label, other.label))
+        )
+        if self.image.is_pinned():
+            image, label = image.pin_memory(), label.pin_memory()
+        return replace(self, image=image, label=label, scan=torch.cat([self.scan, other.scan + self.scan.max() + 1]))
+
     def _gather(self, tensor: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
         if self.device is None or self.device == tensor.device:
             return tensor[index]

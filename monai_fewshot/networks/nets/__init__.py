@@ -9,6 +9,7 @@ from .masksplit_net import MaskSplitNet
 from .meta_learned_segmenter import MetaLearnedSegmenter
 from .mt_unet import MTUNet
 from .panet import PANet
+from .pixel_shuffle import PixelShuffleNetwork
 from .prototype_segmenter import PrototypeSegmenter
 from .se_net import FewShotSENet
 from .surrogate_network import SurrogateNetwork
@@ -24,6 +25,7 @@ __all__ = [
     "MaskSplitNet",
     "MetaLearnedSegmenter",
     "PANet",
+    "PixelShuffleNetwork",
     "PrototypeSegmenter",
     "SurrogateNetwork",
     "TiledPrototypeNet",

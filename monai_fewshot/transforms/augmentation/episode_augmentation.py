@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from monai_fewshot.utils import device_tensor
 
 from .affine_elastic import RandAffineElastic, WarpDraw
 from .color_jitter import ColorDraw, RandColorJitter
+from .intensity_variation import IntensityDraw, IntensityVariation
 from .warp import adjust_gamma
 from .where_drawn import apply_where_drawn
 
@@ -26,12 +27,12 @@ class AugmentationDraw(NamedTuple):
     Attributes:
         warp: of the geometry, or None.
         gamma: of the intensities, 1 for none.
-        color: of the colors, or None.
+        color: of the colors or intensities, or None.
     """
 
     warp: WarpDraw | None
     gamma: float
-    color: ColorDraw | None = None
+    color: ColorDraw | IntensityDraw | None = None
 
 
 class EpisodeAugmentation:
@@ -46,14 +47,14 @@ class EpisodeAugmentation:
     Args:
         geometry: the geometric transform, None for none.
         gamma: range of the exponent of intensities, None for none.
-        color: the transform of colors, None for none.
+        color: the transform of colors or intensities, None for none.
     """
 
     def __init__(
         self,
         geometry: RandAffineElastic | None = None,
         gamma: tuple[float, float] | None = (0.5, 1.5),
-        color: RandColorJitter | None = None,
+        color: RandColorJitter | IntensityVariation | None = None,
     ) -> None:
         if gamma is not None and not 0 < gamma[0] <= gamma[1]:
             raise ValueError(f"gamma must be a range of positive exponents, low first, got {gamma}.")
@@ -90,5 +91,6 @@ class EpisodeAugmentation:
         if self.gamma is not None:
             image = adjust_gamma(image, device_tensor([draw.gamma for draw in draws], image.device, image.dtype))
         if self.color is not None:
-            image = self.color.apply(image, [d.color for d in draws if d.color is not None])
+            colors: list[Any] = [draw.color for draw in draws]
+            image = self.color.apply(image, colors)
         return image, label

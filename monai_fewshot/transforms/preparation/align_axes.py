@@ -50,7 +50,7 @@ class AlignAxes(InvertibleTransform):
         affine = img.affine.numpy()
         return orientation(img, affine, self._order(affine), lazy=False, transform_info=self.get_transform_info())
 
-    def inverse(self, data: torch.Tensor) -> torch.Tensor:
+    def inverse(self, data: MetaTensor) -> torch.Tensor:
         """Bring an aligned volume, or a mask of it, back to the axes it had."""
         transform = self.pop_transform(data)
         order = self._order(np.asarray(transform[TraceKeys.EXTRA_INFO]["original_affine"]))
@@ -86,7 +86,7 @@ class AlignAxesd(MapTransform, InvertibleTransform):
         """Align the volumes of a dictionary."""
         return {**data, **{key: self.transform(data[key]) for key in self.key_iterator(dict(data))}}
 
-    def inverse(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
+    def inverse(self, data: Mapping[Hashable, MetaTensor]) -> dict[Hashable, torch.Tensor]:
         """Bring volumes back to the axes they had."""
         return {**data, **{key: self.transform.inverse(data[key]) for key in self.key_iterator(dict(data))}}
 

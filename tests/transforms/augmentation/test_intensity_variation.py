@@ -54,8 +54,9 @@ def test_an_image_of_one_value_stays():
     torch.testing.assert_close(_apply(flat, gain=1.3, shift=0.5, gamma=0.7, blur_sigma=1.0), flat)
 
 
-def test_a_batch_is_its_images_one_by_one():
-    variation, random, images = IntensityVariation(), np.random.RandomState(0), _images(5)
+@pytest.mark.parametrize("options", [{}, {"bias": 0.5, "noise": 0.3}])
+def test_a_batch_is_its_images_one_by_one(options):
+    variation, random, images = IntensityVariation(**options), np.random.RandomState(0), _images(5)
     draws = [variation.draw(random, SIZE) for _ in range(5)]
     out = variation.apply(images, draws)
     for image, draw, changed in zip(images, draws, out, strict=True):
@@ -65,18 +66,74 @@ def test_a_batch_is_its_images_one_by_one():
 def test_draws_come_as_often_and_as_wide_as_asked():
     variation = IntensityVariation(0.3, 0.5, (0.5, 2.0), blur_prob=0.4, blur_sigma=(0.5, 2.0))
     random = np.random.RandomState(0)
-    gain, shift, gamma, sigma = np.array([variation.draw(random, (64, 128)) for _ in range(3000)]).T
+    gain, shift, gamma, sigma, *others = np.array([variation.draw(random, (64, 128)) for _ in range(3000)]).T
     np.testing.assert_allclose([gain.min(), gain.max(), shift.min(), shift.max()], [0.7, 1.3, -0.5, 0.5], atol=0.01)
     np.testing.assert_allclose([gamma.min(), gamma.max()], [0.5, 2.0], atol=0.01)
     assert (sigma > 0).mean() == pytest.approx(0.4, abs=0.04)
     np.testing.assert_allclose([sigma[sigma > 0].min(), sigma.max()], [0.25, 1.0], atol=0.01)
+    assert not np.any(others)
+
+
+def test_bias_and_noise_are_drawn_as_wide_as_asked_and_each_with_its_seed():
+    variation, random = IntensityVariation(bias=0.4, noise=0.2), np.random.RandomState(0)
+    draws = [variation.draw(random, SIZE) for _ in range(3000)]
+    for values, highest in (([draw.bias for draw in draws], 0.4), ([draw.noise for draw in draws], 0.2)):
+        np.testing.assert_allclose([min(values), max(values)], [0, highest], atol=0.001)
+        assert np.mean(values) == pytest.approx(highest / 2, rel=0.05)
+    assert len({draw.noise_seed for draw in draws}) == len(draws)
+
+
+def test_other_draws_are_as_without_bias_and_noise():
+    plain, more = (IntensityVariation(**options) for options in ({}, {"bias": 0.4, "noise": 0.2}))
+    one, other = (variation.draw(np.random.RandomState(0), SIZE) for variation in (plain, more))
+    assert one[:4] == other[:4]
+
+
+@pytest.mark.parametrize("size", [0.05, 0.5])
+def test_noise_has_the_stated_size_and_is_of_the_pixels(size):
+    variation, image = IntensityVariation(noise=1.0), 40 * torch.randn(4, 2, 64, 64) + 7
+    added = variation.apply(image, [IntensityDraw(noise=size, noise_seed=seed) for seed in range(4)]) - image
+    relative = added / image.std((2, 3), keepdim=True)
+    np.testing.assert_allclose(relative.std((2, 3)), size, rtol=0.04)
+    np.testing.assert_allclose(relative.mean((2, 3)), 0, atol=0.04 * size * 3**0.5)
+    each, moved = relative.flatten(0, 1).flatten(1), relative.roll(1, 3)[:, 0].flatten(1)
+    correlations = np.corrcoef(np.concatenate([each, moved]))
+    assert np.abs(correlations - np.eye(len(correlations))).max() < 0.1
+
+
+def test_bias_is_a_smooth_factor_of_the_distance_from_the_minimum_alike_in_all_channels():
+    variation, images = IntensityVariation(bias=1.0), _images()
+    strengths = {}
+    for strength in (0.2, 0.4):
+        out = variation.apply(images, [IntensityDraw(bias=strength, noise_seed=5)])
+        low = images.amin((2, 3), keepdim=True)
+        inside = (images > low).all(1)[0]
+        field = (((out - low) / (images - low)).log() / strength)[0]
+        strengths[strength] = field[:, inside]
+        np.testing.assert_allclose(field[0][inside], field[1][inside], atol=2e-3)
+        assert field[:, inside].abs().max() <= 1 + 1e-3
+        smooth = field[0].where(inside, torch.zeros(()))
+        both = inside[:, 1:] & inside[:, :-1]
+        assert (smooth[:, 1:] - smooth[:, :-1])[both].abs().max() < 0.35
+        assert field[0][inside].std() > 0.1
+    np.testing.assert_allclose(strengths[0.2], strengths[0.4], atol=2e-3)
+
+
+def test_the_unit_does_not_matter_to_bias_and_noise_either():
+    variation, draw = IntensityVariation(bias=1.0, noise=1.0), IntensityDraw(bias=0.3, noise=0.2, noise_seed=9)
+    one, other = (variation.apply(image, [draw]) for image in (_images(), 100 * _images() - 7))
+    torch.testing.assert_close(other, 100 * one - 7, atol=1e-2, rtol=1e-4)
+    flat = torch.full((1, 1, *SIZE), 3.0)
+    torch.testing.assert_close(variation.apply(flat, [draw]), flat)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"gain": 1.0}, "gain must lie from 0 to below 1"),
-        ({"shift": -0.1}, "shift must not be negative"),
+        ({"shift": -0.1}, "shift, bias and noise must not be negative"),
+        ({"bias": -0.1}, "got 0.3, 0.3, -0.1, 0.0 and 0.5"),
+        ({"noise": -0.1}, "got 0.3, 0.3, 0.0, -0.1 and 0.5"),
         ({"blur_prob": 1.1}, "blur_prob must lie from 0 to 1"),
         ({"gamma": (0.0, 1.0)}, "ranges of positive numbers"),
         ({"blur_sigma": (2.0, 1.0)}, "low first"),

@@ -5,22 +5,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from monai.config import PathLike
 from monai.data import MetaTensor
 from monai.transforms import LoadImage
-from monai.utils import ImageMetaKey, optional_import
+from monai.utils import ImageMetaKey
 
+from monai_fewshot.data.dicom.header import is_dicom
+from monai_fewshot.data.dicom.regions import dicom_region_names, dicom_regions
+from monai_fewshot.data.dicom.series import DicomSeries, find_series
 from monai_fewshot.data.scans.label_grids import LabelGrid, Region, label_map, onto_grid
 
-from .header import is_dicom
-from .regions import contour_regions, region_names, segment_names, segment_regions
-from .series import DicomSeries, find_series
+from .slicer_segments import is_slicer_segmentation, slicer_segment_names, slicer_segments
 
-__all__ = ["read_segmentation", "segmentation_names"]
-
-pydicom, _ = optional_import("pydicom")
+__all__ = ["names_regions", "read_segmentation", "segmentation_names"]
 
 
 def read_segmentation(
@@ -31,11 +29,13 @@ def read_segmentation(
     """Read an annotation onto the grid of its image.
 
     Args:
-        path: a DICOM SEG (binary, fractional or label map), an RTSTRUCT, a folder that holds one of them, or a file
-            that ``monai.transforms.LoadImage`` reads, such as NIfTI and NRRD.
+        path: a DICOM SEG (binary, fractional or label map), an RTSTRUCT, a folder that holds one of them, a
+            segmentation of 3D Slicer (``.seg.nrrd``), or a file that ``monai.transforms.LoadImage`` reads, such as
+            NIfTI and NRRD.
         reference: the image (C, H, W, D), or its series.
-        class_names: names of the segments or regions of a DICOM file to take, in upper or lower case, numbered from 1
-            in this order. Defaults to None: all, segments by their own numbers, regions from 1 in the order of theirs.
+        class_names: names of the segments or regions to take from a file that has names, in upper or lower case,
+            numbered from 1 in this order. Defaults to None: all, segments by their own numbers, regions from 1 in the
+            order of theirs.
 
     Returns:
         Label (1, H, W, D), and names by number; none for a file that has no names. Files of images are flipped and
@@ -46,16 +46,15 @@ def read_segmentation(
             its grid or has no region of a wanted name; the text does not name the file.
     """
     grid, file = LabelGrid.of(reference), _one_file(path)
-    if not is_dicom(file):
+    if not names_regions(file):
         label = LoadImage(image_only=True, ensure_channel_first=True)(file)
         return onto_grid(label, grid), {}
-    ds = _annotation(file)
-    drawn = segment_regions(ds, grid) if "SegmentSequence" in ds else contour_regions(ds, grid)
+    drawn = slicer_segments(file, grid) if is_slicer_segmentation(file) else dicom_regions(file, grid)
     drawn = drawn if class_names is None else _chosen(drawn, class_names)
     if not any(len(region.voxels) for region in drawn):
         raise ValueError(
             f"marks no voxel of its image: {', '.join(region.name for region in drawn) or 'its regions'} and the "
-            "image overlap nowhere, or nothing is drawn. Give the annotation of this series."
+            "image overlap nowhere, or nothing is drawn. Give the annotation of this image."
         )
     label = label_map(drawn, grid)
     label.meta[ImageMetaKey.FILENAME_OR_OBJ] = str(path)
@@ -72,13 +71,20 @@ def segmentation_names(path: PathLike) -> dict[int, str]:
         Names by number; none for a file that has no names, such as NIfTI.
 
     Raises:
-        ValueError: where a DICOM file is no annotation.
+        ValueError: where a DICOM file is no annotation, or a segmentation of 3D Slicer cannot be read.
     """
     file = _one_file(path)
-    if not is_dicom(file):
+    if not names_regions(file):
         return {}
-    ds = _annotation(file, stop_before_pixels=True)
-    return segment_names(ds) if "SegmentSequence" in ds else region_names(ds)
+    return slicer_segment_names(file) if is_slicer_segmentation(file) else dicom_region_names(file)
+
+
+def names_regions(path: PathLike) -> bool:
+    """Tell whether an annotation carries the names of its regions: DICOM, a folder of it, or one of 3D Slicer."""
+    path = Path(path)
+    if path.is_dir():
+        return any(map(is_dicom, path.iterdir()))
+    return is_dicom(path) or is_slicer_segmentation(path)
 
 
 def _one_file(path: PathLike) -> Path:
@@ -88,18 +94,6 @@ def _one_file(path: PathLike) -> Path:
     if len(files) != 1:
         raise ValueError(f"is a folder of {len(files)} DICOM files; name the one file that holds the annotation.")
     return Path(files[0])
-
-
-def _annotation(file: Path, **options: Any) -> Any:
-    try:
-        ds = pydicom.dcmread(file, **options)
-    except Exception as error:
-        raise ValueError(f"cannot be read as DICOM ({type(error).__name__}); copy it again.") from None
-    if ("SegmentSequence" not in ds) == ("StructureSetROISequence" not in ds):
-        raise ValueError(
-            f"is DICOM of modality {ds.get('Modality')}; expected a segmentation (SEG) or contours (RTSTRUCT)."
-        )
-    return ds
 
 
 def _chosen(drawn: Sequence[Region], names: Sequence[str]) -> list[Region]:

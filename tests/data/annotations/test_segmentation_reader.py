@@ -28,7 +28,7 @@ from monai.data import MetaTensor
 from monai.transforms import LoadImage
 from pydicom.uid import generate_uid
 
-from monai_fewshot.data.dicom.segmentation_reader import read_segmentation, segmentation_names
+from monai_fewshot.data.annotations.segmentation_reader import read_segmentation, segmentation_names
 from monai_fewshot.data.dicom.series import find_series
 from monai_fewshot.data.dicom.series_reader import SeriesReader
 

@@ -1,0 +1,152 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+
+from monai_fewshot.utils import IGNORED, process_rank, sum_over_processes
+
+__all__ = ["ClassProgress"]
+
+logger = logging.getLogger(__name__)
+MEMORY = 0.95
+"""Share of the former value in a running mean."""
+MIN_PIXELS = 20
+"""Pixels of a class below which a batch says nothing of it."""
+CHECK_INTERVAL = 10
+"""Iterations between two looks at whether all classes are found; each waits for the device."""
+
+
+class ClassProgress:
+    """Follow how well each class is found, to know when and how far a teacher can be believed.
+
+    A class that the teacher does not find is lost: it says background with confidence, and the student learns that. So
+    the unlabeled slices wait until the student finds every class in annotated slices under strong transforms, or until
+    a share of the training is over; and what counts as confident is decided class by class, for small and rare classes
+    are found with less confidence than large ones.
+
+    Based on: for thresholds by class, Zhang et al., "FlexMatch: Boosting Semi-Supervised Learning with Curriculum
+    Pseudo Labeling", NeurIPS 2021, https://arxiv.org/abs/2110.08263. The start that waits is this project's.
+
+    Args:
+        class_names: of the N classes.
+        num_iterations: of the whole training.
+        device: of the figures.
+        start_dice: Dice that all classes must reach before unlabeled slices are learned from.
+        latest_start: share of the training after which they are, whatever is found.
+        confidence: of the class that the teacher is surest of; lower for the others.
+        least_confidence: share of it that every class must have.
+
+    Attributes:
+        dice: (N,), running mean of the Dice on annotated slices.
+        certainty: (N+1,), running mean of the teacher's probability where it says a class, background first.
+        start: the iteration when unlabeled slices were first learned from; None before.
+    """
+
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        num_iterations: int,
+        device: torch.device | str = "cpu",
+        start_dice: float = 0.7,
+        latest_start: float = 0.25,
+        confidence: float = 0.9,
+        least_confidence: float = 0.5,
+    ) -> None:
+        for name, value in {"start_dice": start_dice, "latest_start": latest_start, "confidence": confidence}.items():
+            if not 0 <= value < 1:
+                raise ValueError(f"{name} is {value}, must lie from 0 to below 1.")
+        self.class_names = list(class_names)
+        self.num_iterations = num_iterations
+        self.start_dice = start_dice
+        self.latest_start = latest_start
+        self.confidence = confidence
+        self.least_confidence = least_confidence
+        self.dice = torch.zeros(len(self.class_names), device=device)
+        self.certainty = torch.full((len(self.class_names) + 1,), 0.9, device=device)
+        self.start: int | None = None
+
+    def attach(self, engine: Engine) -> None:
+        """Tell of classes that are not found, after every epoch from the start on."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Name the classes that are not found."""
+        lost = self.lost()
+        if lost and self.start is not None and process_rank() == 0:
+            logger.warning(
+                "Hardly found even in the annotated slices: %s. Masks will lack what is not found; more annotated "
+                "slices of it, or a longer training, help.",
+                ", ".join(f"{name} (Dice {dice:.2f})" for name, dice in lost.items()),
+            )
+
+    def lost(self) -> dict[str, float]:
+        """Name and Dice of the classes that are found less than half."""
+        pairs = zip(self.class_names, self.dice.tolist(), strict=True)
+        return {name: dice for name, dice in pairs if dice < 0.5}
+
+    @torch.no_grad()
+    def compare(self, logits: torch.Tensor, label: torch.Tensor) -> None:
+        """Take note of what the student finds in annotated slices.
+
+        Args:
+            logits: (B, N+1, H, W).
+            label: (B, 1, H, W).
+        """
+        classes = torch.arange(1, len(self.dice) + 1, device=logits.device).view(1, -1, 1, 1)
+        found = (logits.argmax(1, keepdim=True) == classes) & (label != IGNORED)
+        truth = label == classes
+        counts = torch.stack([mask.sum((0, 2, 3)) for mask in (found & truth, truth, found)])
+        both, sizes, all_found = sum_over_processes(counts.float())
+        dice = 2 * both / (sizes + all_found).clamp(min=1)
+        self.dice = self._remember(self.dice, dice, sizes >= MIN_PIXELS)
+
+    @torch.no_grad()
+    def believe(self, probabilities: torch.Tensor) -> torch.Tensor:
+        """Take note of how sure the teacher is, and tell which of its pixels to believe.
+
+        Args:
+            probabilities: (B, N+1, H, W).
+
+        Returns:
+            (B, 1, H, W), boolean.
+        """
+        highest, winner = probabilities.max(1, keepdim=True)
+        masks = winner == torch.arange(len(self.certainty), device=winner.device).view(1, -1, 1, 1)
+        total, sizes = sum_over_processes(torch.stack([(highest * masks).sum((0, 2, 3)), masks.sum((0, 2, 3))]))
+        mean = total / sizes.clamp(min=1)
+        self.certainty = self._remember(self.certainty, mean, sizes >= MIN_PIXELS)
+        relative = (self.certainty / self.certainty.max()).clamp(min=self.least_confidence)
+        return highest > (self.confidence * relative)[winner]
+
+    def has_started(self, iteration: int) -> bool:
+        """Decide whether unlabeled slices are learned from.
+
+        Args:
+            iteration: number of the step, from 1.
+        """
+        if self.start is None and iteration % CHECK_INTERVAL == 0:
+            late = iteration > self.latest_start * self.num_iterations
+            if late or bool((self.dice > self.start_dice).all()):
+                self.start = iteration
+        return self.start is not None
+
+    def state_dict(self) -> dict[str, Any]:
+        """All figures."""
+        return {name: getattr(self, name) for name in ("dice", "certainty", "start", "num_iterations")}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        self.dice, self.certainty = (state[name].to(self.dice.device) for name in ("dice", "certainty"))
+        self.start, self.num_iterations = state["start"], state["num_iterations"]
+
+    @staticmethod
+    def _remember(mean: torch.Tensor, new: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+        """Update running means where there is something new."""
+        return torch.where(seen, MEMORY * mean + (1 - MEMORY) * new, mean)
