@@ -84,7 +84,7 @@ def segment_command(
         typer.Option(
             "--format",
             metavar="nifti|seg_nrrd|dicom_seg",
-            help="Of the masks; may be given several times. Default: nifti.",
+            help="Of the masks; several may be given.",
         ),
     ] = None,
     device: Device = None,
