@@ -38,7 +38,7 @@ class ScanProblem:
     def from_text(cls, scan: str, file: str, text: str) -> ScanProblem:
         """Part an error's text, ``FILE: is wrong; do this``, into what is wrong and what to do."""
         text = text.removeprefix(f"{file}: ").strip()
-        parts = re.match(r"((?:\([^()]*\)|[^(])*?)(?:; |\. )(.+)", text, re.DOTALL)
+        parts = re.match(r"((?:\([^()]*\)|[^(])*?(?:; expected [^.]*)?)(?:; (?!expected )|\. )(.+)", text, re.DOTALL)
         if parts is None:
             return cls(scan, file, text)
         remedy = parts[2][:1].upper() + parts[2][1:]

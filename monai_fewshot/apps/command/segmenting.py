@@ -237,6 +237,9 @@ class _Job:
         usable: Sequence[Scan],
         say: Callable[[str], None],
     ) -> None:
+        if not self.method.training:
+            origin.when_trained().write(self.model_folder)
+            return
         learned = self._scans_to_learn(usable, say)
         dataset = write_scan_list(self.model_folder / "training_scans", learned, origin.classes)
         origin.write(self.model_folder)

@@ -14,6 +14,7 @@ import pytest
 
 from monai_fewshot.apps.command import segment
 from monai_fewshot.apps.command.segmenting import default_minutes
+from monai_fewshot.handlers import ScanResults
 
 SETTINGS = {"formats": "nifti", "device": "cpu", "say": lambda text: None}
 
@@ -26,19 +27,30 @@ def _rows(file):
 @pytest.mark.slow
 @pytest.mark.default_dtype
 def test_from_an_example_to_masks_and_with_the_model_to_masks_of_new_scans(
-    scans, example, quick_bundle, steps, tmp_path
+    scans, example, quick_bundle, steps, monkeypatch, tmp_path
 ):
+    """One scan is damaged, one fails while its results are written, one comes later."""
+    write = ScanResults.write
+
+    def write_some(results, name, label):
+        if name == "phantom_001":
+            raise RuntimeError("no memory")
+        write(results, name, label)
+
     broken = scans / "broken.nii.gz"
     broken.write_bytes(example[0].read_bytes()[:2000])
     new = scans / "study1" / "phantom_002.nii.gz"
     os.rename(new, tmp_path / "new.nii.gz")
     said = []
     request = (scans, [example], tmp_path / "masks", str(quick_bundle))
-    done = segment(*request, **{**SETTINGS, "say": said.append})
+    with monkeypatch.context() as patch:
+        patch.setattr(ScanResults, "write", write_some)
+        done = segment(*request, **{**SETTINGS, "say": said.append})
     assert steps == ["train", "inference"]
-    assert sorted(done.masks) == ["phantom_001", "phantom_003"]
-    assert [problem.scan for problem in done.problems] == ["broken"]
-    (row,) = _rows(tmp_path / "masks" / "problems.csv")
+    assert sorted(done.masks) == ["phantom_003"]
+    assert [problem.scan for problem in done.problems] == ["broken", "phantom_001"]
+    row, failed = _rows(tmp_path / "masks" / "problems.csv")
+    assert failed["what is wrong"] == "cannot be segmented (RuntimeError: no memory)"
     assert row["file"] == str(broken)
     assert "is truncated or damaged" in row["what is wrong"]
     assert row["what to do"] == "Copy or download the file again."
@@ -52,7 +64,7 @@ def test_from_an_example_to_masks_and_with_the_model_to_masks_of_new_scans(
     assert (origin["method"], origin["trained"]) == ("quick", True)
     assert origin["classes"] == {"1": "liver", "2": "right kidney", "3": "left kidney", "4": "spleen"}
 
-    first = done.masks["phantom_001"].stat().st_mtime_ns
+    first = done.masks["phantom_003"].stat().st_mtime_ns
     os.rename(tmp_path / "new.nii.gz", new)
     broken.unlink()
     del steps[:]
@@ -61,7 +73,7 @@ def test_from_an_example_to_masks_and_with_the_model_to_masks_of_new_scans(
     assert sorted(again.masks) == ["phantom_001", "phantom_002", "phantom_003"]
     assert again.problems == ()
     assert _rows(again.problem_table) == []
-    assert again.masks["phantom_001"].stat().st_mtime_ns == first
+    assert again.masks["phantom_003"].stat().st_mtime_ns == first
     assert again.model.is_file()
 
     del steps[:]

@@ -108,6 +108,7 @@ def test_a_label_with_the_numbers_of_an_image_is_refused(tmp_path):
     [
         ("a.nii: is missing; correct its path.", "is missing", "Correct its path."),
         ("a.nii: is cut (see gzip; RFC 1952). Copy it again.", "is cut (see gzip; RFC 1952)", "Copy it again."),
+        ("a.nii: has 2 channels; expected 1. Save one.", "has 2 channels; expected 1", "Save one."),
         ("a.nii: is odd", "is odd", "Look at the scan; export it again, or leave it out."),
     ],
 )
