@@ -109,3 +109,17 @@ def test_another_number_stands_for_what_does_not_count():
     torch.testing.assert_close(
         PresentClassesLoss(-1)(logits, torch.where(target == 255, -1, target)), PresentClassesLoss()(logits, target)
     )
+
+
+@pytest.mark.parametrize("ignored_share", [0.0, 0.4])
+def test_weights_are_those_of_cross_entropy(ignored_share):
+    logits, target = batch()
+    target[:, :, : round(9 * ignored_share)] = 255
+    weights = torch.tensor([0.3, 1.0, 2.0, 7.0])
+    loss, counted = PresentClassesLoss(), (target != 255).float().mean()
+    plain, weighted = (
+        F.cross_entropy(logits, target[:, 0].long(), weight, ignore_index=255) for weight in (None, weights)
+    )
+    found = loss(logits, target, weights) - loss(logits, target)
+    torch.testing.assert_close(found, (weighted - plain) * counted, rtol=1e-4, atol=1e-5)
+    assert abs(found) > 0.01
