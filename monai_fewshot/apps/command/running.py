@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -50,6 +51,16 @@ class StepRunner:
         command = [sys.executable, "-m", "monai_fewshot.apps.bundles.step_process", *step.words()]
         log = self.folder / f"{name}.log"
         run_logged(step, command, log, self.processes, step.environment(), self.lock, show_progress=True)
+
+    def warnings(self, name: str) -> list[str]:
+        """What the project warned of in a step; of warnings that begin alike up to a colon the last one.
+
+        Args:
+            name: of the step.
+        """
+        text = (self.folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")
+        found = re.findall(r" - monai_fewshot\S* - WARNING - (.*)", text)
+        return list({warning.partition(":")[0]: warning for warning in found}.values())
 
 
 @contextmanager

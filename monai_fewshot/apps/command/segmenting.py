@@ -263,6 +263,8 @@ class _Job:
             part = f" ({number} of {len(self.method.training)})" if len(self.method.training) > 1 else ""
             say(f"Training {self.method.title}{length}{part}. Ctrl+C interrupts; the same command goes on.")
             runner.run(step, settings)
+            for warning in runner.warnings(step):
+                say(f"WARNING: {warning}")
         origin.when_trained().write(self.model_folder)
 
     def _scans_to_learn(self, usable: Sequence[Scan], say: Callable[[str], None]) -> list[Scan]:

@@ -21,7 +21,7 @@ MOST_CLASSES = 255
 NAMES_LISTED = 5
 SECONDS_OF_START = 15.0
 SECONDS_PER_MILLION_VOXELS = {"cpu": 1.5, "cuda": 0.4}
-"""Rough, of reading, segmenting, measuring and drawing; measured with the U-Net of the supervised bundle."""
+"""Rough, of reading, segmenting, measuring and drawing; a guess, which is to be measured."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,13 @@ from monai_fewshot.apps.phantom import make_phantom_dataset
 QUICK = {"epoch_length": 2, "max_epochs": 1, "batch_size": 2, "image_size": [32, 32]}
 
 
+LOG = """2026-01-01 00:00:00,000 - monai.data - WARNING - not ours
+2026-01-01 00:00:01,000 - monai_fewshot.handlers.class_progress - WARNING - Hardly found: liver (Dice 0.10).
+2026-01-01 00:00:02,000 - monai_fewshot.handlers.class_progress - WARNING - Hardly found: liver (Dice 0.40).
+2026-01-01 00:00:03,000 - monai_fewshot.workflows - INFO - 300 steps
+"""
+
+
 @pytest.fixture(scope="session")
 def phantom(tmp_path_factory):
     """Three small scans with labels, in the layout of the Decathlon."""
@@ -75,6 +82,7 @@ def pretended_steps(monkeypatch):
 
     def pretend(runner, name, settings):
         told.append((name, settings))
+        (runner.folder / f"{name}.log").write_text(LOG)
         if name == "inference":
             listed = json.loads((settings["dataset_dir"] / "dataset.json").read_text())["training"]
             Path(settings["segmentation#failures"]).write_text(json.dumps({scan["name"]: "no" for scan in listed}))

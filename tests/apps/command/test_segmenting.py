@@ -137,6 +137,13 @@ def test_the_example_is_known_by_its_content(scans, example, pretended_steps, tm
     assert [name for name, _ in pretended_steps] == ["train", "inference", "inference"]
 
 
+def test_what_training_warned_of_is_said_once(scans, example, pretended_steps, tmp_path):
+    said = []
+    segment(scans, [example], tmp_path / "masks", "supervised", **{**SETTINGS, "say": said.append})
+    warnings = [text for text in said if "Hardly" in text or "not ours" in text]
+    assert warnings == ["WARNING: Hardly found: liver (Dice 0.40)."]
+
+
 def test_an_interrupted_training_goes_on_with_the_scans_that_it_began_with(
     scans, example, pretended_steps, monkeypatch, tmp_path
 ):
