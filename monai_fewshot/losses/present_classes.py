@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch.nn.modules.loss import _Loss
 
 from monai_fewshot.networks.blocks import class_masks
-from monai_fewshot.utils import IGNORED, sum_over_processes
+from monai_fewshot.utils import IGNORED, num_processes, sum_over_processes
 
 __all__ = ["PresentClassesLoss"]
 
@@ -22,8 +22,8 @@ class PresentClassesLoss(_Loss):
     out. MONAI's ``DiceCELoss`` has neither.
 
     Args:
-        weights: (N+1,), of the classes' pixels in the cross-entropy, background first, on the device of the logits;
-            None for equal ones.
+        weights: (N+1,), of the classes' pixels in the cross-entropy, a mean by these weights, background first, on the
+            device of the logits; None for equal ones.
         ignore_index: label of pixels that do not count.
 
     Example:
@@ -49,12 +49,12 @@ class PresentClassesLoss(_Loss):
         """
         logits, label = input.float(), target[:, 0].long()
         counted = (label != self.ignore_index).unsqueeze(1)
-        sums = F.cross_entropy(logits, label, self.weights, ignore_index=self.ignore_index, reduction="sum")
-        if self.weights is None:
-            entropy = sums / label.numel()
-        else:
-            weight = self.weights[label[counted[:, 0]]].sum().clamp(min=1e-6)
-            entropy = sums / weight * counted.float().mean()
+        entropy = F.cross_entropy(logits, label, self.weights, ignore_index=self.ignore_index, reduction="sum")
+        entropy = entropy / label.numel()
+        if self.weights is not None:
+            weight = self.weights[label.masked_fill(~counted[:, 0], 0)].unsqueeze(1) * counted
+            entropy, weight, share = sum_over_processes(torch.stack([entropy, weight.mean(), counted.float().mean()]))
+            entropy = entropy / weight.clamp(min=1e-6) * share / num_processes()
         axes = [axis for axis in range(logits.ndim) if axis != 1]
         predicted = (logits.softmax(1) * counted)[:, 1:]
         masks = class_masks(target.masked_fill(~counted, -1), logits.shape[1] - 1)[:, 1:]
