@@ -6,7 +6,10 @@
 from __future__ import annotations
 
 import importlib
-from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from monai_fewshot.apps.command import segment as segment
 
 __version__ = "0.1.0"
 
@@ -27,8 +30,13 @@ SUB_PACKAGES = [
 ]
 
 
-def __getattr__(name: str) -> ModuleType:
-    """Import a sub-package when it is first asked for, so that a bundle needs no more than ``import monai_fewshot``."""
+COMMAND = "segment"
+
+
+def __getattr__(name: str) -> Any:
+    """Import a sub-package, or ``segment``, when it is first asked for; a bundle just imports the package."""
     if name in SUB_PACKAGES:
         return importlib.import_module(f"{__name__}.{name}")
+    if name == COMMAND:
+        return importlib.import_module(f"{__name__}.apps.command").segment
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

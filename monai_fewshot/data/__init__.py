@@ -40,6 +40,7 @@ from .scans.folds import Fold, cross_validation_folds, load_folds
 from .scans.inference_scans import pending_scans, support_scans
 from .scans.load_scan import LoadScanD, LoadScand, LoadScanDict
 from .scans.mask_writer import ImageMaskWriter, MaskWriter
+from .scans.scan_facts import ScanFacts, read_scan_facts
 from .scans.scan_folder import Scan, fingerprint_scans, load_class_names, load_scans
 from .scans.scan_reading import prepare_scans, read_scans
 from .scans.slices import SliceStack, training_stacks
@@ -79,6 +80,7 @@ __all__ = [
     "PseudoLabelEpisodes",
     "Scan",
     "ScanEpisodes",
+    "ScanFacts",
     "SegmentCode",
     "SeriesReader",
     "SliceStack",
@@ -118,6 +120,7 @@ __all__ = [
     "pending_scans",
     "prepare_scans",
     "random_support_folds",
+    "read_scan_facts",
     "read_scans",
     "read_segmentation",
     "read_series",

@@ -49,10 +49,13 @@ class SelfTrainer(Trainer):
         network: from images (B, C, H, W) to logits (B, N+1, H, W).
         teacher: its moving average; attach it, for it is a handler.
         optimizer: of the network's parameters.
-        loss_function: of logits and labels of annotated slices.
-        unlabeled_loss_function: of logits and the teacher's labels.
+        loss_function: of logits, labels and weights of the classes, such as
+            :class:`~monai_fewshot.losses.PresentClassesLoss`.
         progress: when to begin, and which pixels count.
         inferer: runs the networks; default MONAI's ``SimpleInferer``.
+        class_weights: (N+1,), of the classes in annotated slices, background first, such as
+            :meth:`~monai_fewshot.data.AnnotatedSlices.class_weights`: whole until every class is found, then more and
+            more alike, for what helps to find a small class makes it too large in the end. None for equal ones.
         weight: of the unlabeled slices.
         ramp: share of the training over which the weight rises.
         doubt: probability of a class above which background does not count.
@@ -69,10 +72,10 @@ class SelfTrainer(Trainer):
         network: torch.nn.Module,
         teacher: Teacher,
         optimizer: Optimizer,
-        loss_function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
-        unlabeled_loss_function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+        loss_function: Callable[..., torch.Tensor],
         progress: ClassProgress,
         inferer: Inferer | None = None,
+        class_weights: torch.Tensor | None = None,
         weight: float = 1.0,
         ramp: float = 0.1,
         doubt: float = 0.1,
@@ -90,9 +93,9 @@ class SelfTrainer(Trainer):
         self.teacher = teacher
         self.optimizer = optimizer
         self.loss_function = loss_function
-        self.unlabeled_loss_function = unlabeled_loss_function
         self.progress = progress
         self.inferer = inferer or SimpleInferer()
+        self.class_weights = class_weights
         self.weight = weight
         self.ramp = ramp
         self.doubt = doubt
@@ -124,10 +127,10 @@ class SelfTrainer(Trainer):
         own, others = logits[: len(image)], logits[len(image) :]
         engine.state.output[CommonKeys.PRED] = own
         engine.fire_event(IterationEvents.FORWARD_COMPLETED)
-        annotated = loss = self.loss_function(own, label)
+        annotated = loss = self.loss_function(own, label, self._class_weights())
         unlabeled = believed = torch.zeros_like(loss)
         if target is not None:
-            unlabeled = self.unlabeled_loss_function(others, target)
+            unlabeled = self.loss_function(others, target)
             believed = (target != IGNORED).float().mean()
             loss = annotated + self._current_weight() * unlabeled
         figures = {
@@ -149,6 +152,12 @@ class SelfTrainer(Trainer):
     def _current_weight(self) -> float:
         since = self.state.iteration - (self.progress.start or 0)
         return self.weight * min(1.0, 0.1 + since / max(1.0, self.ramp * self.progress.num_iterations))
+
+    def _class_weights(self) -> torch.Tensor | None:
+        if self.class_weights is None or self.progress.start is None:
+            return self.class_weights
+        left = self.progress.num_iterations - self.state.iteration
+        return self.class_weights ** (left / max(1, self.progress.num_iterations - self.progress.start))
 
     @torch.no_grad()
     def _mix(

@@ -55,7 +55,7 @@ class ClassProgress:
         num_iterations: int,
         device: torch.device | str = "cpu",
         start_dice: float = 0.7,
-        latest_start: float = 0.25,
+        latest_start: float = 0.4,
         confidence: float = 0.9,
         least_confidence: float = 0.5,
     ) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from monai_fewshot.utils import resize_slices
 
+from .protocol import SegmentationProtocol
 from .support_encoding import SupportScan
 from .volume_inferer import QueryScan, VolumeInferer, winning_margins
 
@@ -32,6 +33,11 @@ class ClassVolumeInferer(VolumeInferer):
         image_size: that the network works at.
         batch_size: of slices.
         dtype: of convolutions and matrix products.
+        neighbor_weight: share that the probabilities of each neighboring slice have in a slice's own, from 0 to below
+            0.5: a mask then changes less from slice to slice.
+
+    Raises:
+        ValueError: where an argument is out of its range.
 
     Example:
         >>> inferer = ClassVolumeInferer("whole_volume", num_classes=2)
@@ -40,6 +46,20 @@ class ClassVolumeInferer(VolumeInferer):
     """
 
     needs_support = False
+
+    def __init__(
+        self,
+        protocol: SegmentationProtocol | str | Sequence[SegmentationProtocol | str],
+        num_classes: int | None = None,
+        image_size: Sequence[int] | None = None,
+        batch_size: int = 16,
+        dtype: torch.dtype = torch.float32,
+        neighbor_weight: float = 0.0,
+    ) -> None:
+        super().__init__(protocol, num_classes, image_size, batch_size, dtype)
+        if not 0 <= neighbor_weight < 0.5:
+            raise ValueError(f"neighbor_weight is {neighbor_weight}, must lie from 0 to below 0.5.")
+        self.neighbor_weight = neighbor_weight
 
     def segment(self, query: QueryScan, network: Any, scans: Sequence[SupportScan]) -> Sequence[torch.Tensor]:
         """Segment one volume; see :class:`~monai_fewshot.inferers.VolumeInferer`.
@@ -57,5 +77,15 @@ class ClassVolumeInferer(VolumeInferer):
                     f"The network gave {logits.shape[1]} channels, not {self.num_classes + 1}: background and "
                     f"{self.num_classes} classes."
                 )
-            parts.append(winning_margins(resize_slices(logits, own)))
-        return [torch.cat(parts).permute(1, 2, 3, 0)]
+            parts.append(logits)
+        if self.neighbor_weight:
+            parts = list(self._smoothed(torch.cat(parts)).split(self.batch_size))
+        margins = [winning_margins(resize_slices(logits, own)) for logits in parts]
+        return [torch.cat(margins).permute(1, 2, 3, 0)]
+
+    def _smoothed(self, logits: torch.Tensor) -> torch.Tensor:
+        """Mix each slice's probabilities with those of its neighbors; the first and the last stay as they are."""
+        probabilities = logits.softmax(1)
+        around = probabilities[:-2] + probabilities[2:]
+        probabilities[1:-1] = torch.lerp(probabilities[1:-1], around / 2, 2 * self.neighbor_weight)
+        return probabilities.clamp_(min=torch.finfo(probabilities.dtype).tiny).log_()

@@ -22,8 +22,6 @@ class PresentClassesLoss(_Loss):
     out. MONAI's ``DiceCELoss`` has neither.
 
     Args:
-        weights: (N+1,), of the classes' pixels in the cross-entropy, a mean by these weights, background first, on the
-            device of the logits; None for equal ones.
         ignore_index: label of pixels that do not count.
 
     Example:
@@ -32,27 +30,28 @@ class PresentClassesLoss(_Loss):
         0.0003
     """
 
-    def __init__(self, weights: torch.Tensor | None = None, ignore_index: int = IGNORED) -> None:
+    def __init__(self, ignore_index: int = IGNORED) -> None:
         super().__init__()
-        self.weights = weights
         self.ignore_index = ignore_index
 
-    def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def forward(self, input: torch.Tensor, target: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
         """Compare logits with labels.
 
         Args:
             input: (B, N+1, *S), background first.
             target: (B, 1, *S), 0 background, 1..N the classes.
+            weights: (N+1,), of the classes' pixels in the cross-entropy, a mean by these weights, background first;
+                None for equal ones.
 
         Returns:
             A scalar; 0 with a graph where no pixel counts.
         """
         logits, label = input.float(), target[:, 0].long()
         counted = (label != self.ignore_index).unsqueeze(1)
-        entropy = F.cross_entropy(logits, label, self.weights, ignore_index=self.ignore_index, reduction="sum")
+        entropy = F.cross_entropy(logits, label, weights, ignore_index=self.ignore_index, reduction="sum")
         entropy = entropy / label.numel()
-        if self.weights is not None:
-            weight = self.weights[label.masked_fill(~counted[:, 0], 0)].unsqueeze(1) * counted
+        if weights is not None:
+            weight = weights[label.masked_fill(~counted[:, 0], 0)].unsqueeze(1) * counted
             entropy, weight, share = sum_over_processes(torch.stack([entropy, weight.mean(), counted.float().mean()]))
             entropy = entropy / weight.clamp(min=1e-6) * share / num_processes()
         axes = [axis for axis in range(logits.ndim) if axis != 1]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -27,7 +28,9 @@ from monai_fewshot.data import (
     without_labels,
 )
 from monai_fewshot.handlers import OutputFiles, ScanResults, write_index
+from monai_fewshot.utils import write_atomically
 
+from .failing_scans import run_past_failures
 from .segmentation import Segmentation
 from .trained_model import GivenModel, TrainedModel
 
@@ -65,6 +68,8 @@ class FolderSegmentation(Segmentation):
         keep_largest: whether each class of a mask keeps its largest connected components alone, as many as the support
             shows; one where there is no support.
         dtype: the precision, which the index page states.
+        failures: file for what goes wrong with single scans, which then does not stop the others: a JSON object,
+            reason by name of the scan. None: the first scan that cannot be segmented ends the run.
     """
 
     def __init__(
@@ -90,6 +95,7 @@ class FolderSegmentation(Segmentation):
         overwrite: bool = False,
         keep_largest: bool = True,
         dtype: torch.dtype | None = None,
+        failures: PathLike | None = None,
     ) -> None:
         super().__init__(model, inferer, output_dir, overwrite, keep_largest, dtype)
         self.dataset_dir = dataset_dir
@@ -99,6 +105,7 @@ class FolderSegmentation(Segmentation):
         self.class_names = class_names
         self.segment_codes = segment_codes
         self.own_preparation = preparation
+        self.failures = failures
         self.files = OutputFiles(output_dir, postfix, outputs, measurements, previews)
 
     @cached_property
@@ -168,6 +175,10 @@ class FolderSegmentation(Segmentation):
 
     def run(self) -> None:
         """Segment the scans that lack results, and write the index page of all."""
-        super().run()
+        if self.failures is None:
+            super().run()
+        else:
+            failed = run_past_failures(self.make_evaluator, self.dataset, [scan["name"] for scan in self.pending])
+            write_atomically(self.failures, json.dumps(failed, indent=1))
         precision = {} if self.dtype is None else {"dtype": str(self.dtype)}
         write_index(self.files, {"name": self.name, "version": monai_fewshot.__version__, **precision})

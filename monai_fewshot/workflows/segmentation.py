@@ -128,6 +128,14 @@ class Segmentation(ABC):
     @cached_property
     def evaluator(self) -> SupervisedEvaluator:
         """Runs over the dataset and writes."""
+        return self.make_evaluator(self.dataset)
+
+    def make_evaluator(self, dataset: Any) -> SupervisedEvaluator:
+        """Make what runs over a dataset, or a part of it, and writes.
+
+        Args:
+            dataset: episodes, one an item.
+        """
         numbers = list(self.classes) if isinstance(self.classes, Mapping) else []
         steps: list[Callable[[Any], Any]] = [AsDiscreted(CommonKeys.PRED, argmax=True)]
         if self.keep_largest:
@@ -138,7 +146,7 @@ class Segmentation(ABC):
         loaders = [NetworkLoader(self.model.network, path) for path in self.model.checkpoints]
         return SupervisedEvaluator(
             device=torch.device(self.model.device),
-            val_data_loader=DataLoader(self.dataset, batch_size=1, num_workers=0),
+            val_data_loader=DataLoader(dataset, batch_size=1, num_workers=0),
             network=self.model.network,
             inferer=self.inferer,
             prepare_batch=PrepareBatchExtraInput(SUPPORT if self.supports else {}),

@@ -173,7 +173,7 @@ def _seconds_per_step(trainer: SelfTrainer) -> float:
     device = trainer.state.device
     probe = SelfTrainer(
         device, 1, trainer.data_loader, trainer.unlabeled, network, trainer.teacher, optimizer, trainer.loss_function,
-        trainer.unlabeled_loss_function, progress, trainer.inferer,
+        progress, trainer.inferer,
     )  # fmt: skip
     batches = _endless(trainer.data_loader)
     if trainer.unlabeled is not None:

@@ -48,10 +48,12 @@ def started(num_iterations=20, start=0, **options):
     return progress
 
 
-def entropy_of_known(logits, target):
+def entropy_of_known(logits, target, weights=None):
     """A loss that is written otherwise than the one that is trained with."""
     known = target[:, 0] != 255
     chosen = -logits.log_softmax(1).gather(1, target.long() * known[:, None])[:, 0]
+    if weights is not None:
+        chosen = chosen * weights[target[:, 0].long() * known]
     return (chosen * known).mean()
 
 
@@ -87,13 +89,18 @@ def mixed(batch, images, target, given, label):
     return out, out_target
 
 
-def reference(network, annotated, unlabeled, num_iterations=20, confidence=0.9, doubt=0.1, ramp=0.1, max_norm=5.0):
+def reference(network, annotated, unlabeled, confidence=0.9, doubt=0.1, ramp=0.1, max_norm=5.0, class_weights=None):
     """Weights after all steps, those of the teacher, and what each step reports."""
+    num_iterations = 20
     network, teacher, certainty, reports = copy.deepcopy(network), copy.deepcopy(network), [0.9] * 3, []
     for step, (own, others) in enumerate(zip(annotated, unlabeled, strict=True), 1):
         target = labeled(teacher, others["image"], certainty, confidence, doubt)
         images, target = mixed(others, others["strong_image"], target, own["image"], own["label"])
-        parts = entropy_of_known(network(own["image"]), own["label"]), entropy_of_known(network(images), target)
+        weights = None if class_weights is None else class_weights ** (1 - step / num_iterations)
+        parts = (
+            entropy_of_known(network(own["image"]), own["label"], weights),
+            entropy_of_known(network(images), target),
+        )
         weight = min(1.0, 0.1 + step / max(1, ramp * num_iterations))
         loss = parts[0] + weight * parts[1]
         gradients = torch.autograd.grad(loss, list(network.parameters()))
@@ -119,6 +126,7 @@ def assert_close(one, other):
         ({}, {"confidence": 0.4}),
         ({"doubt": 0.5, "ramp": 0.9}, {"confidence": 0.8}),
         ({"max_norm": 0.05}, {"confidence": 0.4}),
+        ({"class_weights": torch.tensor([0.5, 1.0, 2.0])}, {"confidence": 0.4}),
     ],
 )
 def test_steps_are_those_of_a_plain_computation(settings, progress):
@@ -150,11 +158,11 @@ class Recorder(PresentClassesLoss):
         super().__init__()
         self.calls = []
 
-    def forward(self, input, target):
+    def forward(self, input, target, weights=None):
         if input.requires_grad:
             input.retain_grad()
         self.calls.append((input, target))
-        return super().forward(input, target)
+        return super().forward(input, target, weights)
 
 
 class GivenLogits(nn.Module):

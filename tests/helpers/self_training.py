@@ -35,7 +35,6 @@ def small_network(seed=0):
 def self_trainer(network, annotated, unlabeled, progress=None, optimizer=None, **options):
     """A trainer whose teacher is attached."""
     options = {"device": torch.device("cpu"), "max_epochs": 1, "loss_function": PresentClassesLoss(), **options}
-    options.setdefault("unlabeled_loss_function", options["loss_function"])
     teacher = options.pop("teacher", None) or Teacher(getattr(network, "module", network), 0.1)
     trainer = SelfTrainer(
         train_data_loader=annotated,

@@ -71,3 +71,22 @@ def test_bad_input_is_refused(volume):
     volume[0, 0, 0, 0, 0] = torch.nan
     with pytest.raises(ValueError, match="inputs"):
         ClassVolumeInferer("whole_volume", 3)(volume, network())
+
+
+def test_neighboring_slices_are_mixed_in(volume):
+    inferer = ClassVolumeInferer("whole_volume", 3, batch_size=2, neighbor_weight=0.2)
+    margins = inferer(volume[:1], network())[0]
+    probabilities = network()(volume[0].movedim(3, 0)).softmax(1)
+    for place in range(5):
+        mean = probabilities[place]
+        if 0 < place < 4:
+            mean = 0.6 * mean + 0.2 * (probabilities[place - 1] + probabilities[place + 1])
+        for c in (1, 2, 3):
+            others = torch.stack([mean[k] for k in range(4) if k != c]).amax(0)
+            torch.testing.assert_close(margins[c, ..., place], mean[c].log() - others.log(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("weight", [-0.1, 0.5])
+def test_the_share_of_neighbors_is_checked(weight):
+    with pytest.raises(ValueError, match=rf"neighbor_weight is {weight}, must lie from 0 to below 0\.5"):
+        ClassVolumeInferer("whole_volume", neighbor_weight=weight)

@@ -94,7 +94,7 @@ def test_from_one_scan_and_a_folder_runs(tmp_path, monkeypatch):
     settings = {"max_epochs": 3, "epoch_length": 20, "num_volumes": 6, "volume_size": [32, 32, 12]}
     printed, pictures = execute("from_one_scan_and_a_folder.ipynb", settings, tmp_path, monkeypatch)
     assert pictures == 3
-    assert "unlabeled slices from iteration 20 on" in printed
+    assert "unlabeled slices from iteration 30 on" in printed
     assert printed.count("epoch 3: liver") == 2
     assert (tmp_path / "data" / "evaluation" / "self-training" / "report.html").is_file()
 

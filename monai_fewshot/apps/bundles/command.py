@@ -37,12 +37,12 @@ def list_bundles() -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def copy_bundle(bundle: str, output_dir: PathLike) -> Path:
+def copy_bundle(bundle: str, output_dir: PathLike | None = None) -> Path:
     """Copy a bundle, to change it or to run it in a folder that you may write to.
 
     Args:
         bundle: its name; ``list`` has all of them.
-        output_dir: where to put it; must not exist yet.
+        output_dir: where to put it; must not exist yet. Defaults to a folder of its name in the current one.
 
     Returns:
         The new folder.
@@ -51,7 +51,8 @@ def copy_bundle(bundle: str, output_dir: PathLike) -> Path:
         FileNotFoundError: where there is no such bundle.
         FileExistsError: where the new folder is there already.
     """
-    source, target = bundle_folder(bundle), Path(output_dir).expanduser()
+    source = bundle_folder(bundle)
+    target = Path(source.name if output_dir is None else output_dir).expanduser()
     if target.exists():
         raise FileExistsError(f"{target} is there already: remove it, or name another output_dir.")
     shutil.copytree(source, target, ignore=shutil.ignore_patterns(*MADE_BY_RUNS))

@@ -27,7 +27,7 @@ from .check_scan import AFFINE_TOLERANCE, CheckScand
 from .load_scan import load_image, load_label
 from .scan_folder import Scan
 
-__all__ = ["check_output_dir", "check_scans"]
+__all__ = ["ScanReader", "check_output_dir", "check_scans", "read_and_check"]
 
 
 def check_scans(
@@ -55,11 +55,10 @@ def check_scans(
     Raises:
         ValueError: if there are problems: one line each, naming the file.
     """
-    absolute = [{key: _absolute(scan[key]) for key in ("image", "label") if key in scan} for scan in scans]
     check = CheckScand("image", "label", classes, num_channels, affine_tolerance, allow_missing_keys=True)
-    read = _Reader()
+    read = ScanReader()
     with ThreadPoolExecutor(num_workers) as pool:
-        results = pool.map(lambda scan: _scan_problems(scan, read, check), absolute)
+        results = pool.map(lambda scan: read_and_check(scan, read, check)[1], scans)
         found = list(tqdm(results, "checking scans", total=len(scans), disable=None))
     problems = list(itertools.chain.from_iterable(found))
     if problems:
@@ -93,7 +92,7 @@ def check_output_dir(path: PathLike) -> Path:
     return folder
 
 
-class _Reader(threading.local):
+class ScanReader(threading.local):
     """Read files in threads.
 
     Each thread has its own ``LoadImage``, as its readers keep the name of the file they are at. ITK changes the working
@@ -104,6 +103,7 @@ class _Reader(threading.local):
         self.load = LoadImage(image_only=True, ensure_channel_first=True)
 
     def __call__(self, path: Path) -> MetaTensor:
+        """Read a file as (C, H, W, D); a ValueError says why it cannot be read, and what to do."""
         if not path.exists():
             raise ValueError("is missing; correct its path in the list of scans, or restore the file.")
         is_nifti = path.name.lower().endswith((".nii", ".nii.gz"))
@@ -116,7 +116,18 @@ class _Reader(threading.local):
             raise ValueError(unreadable(path, error)) from error
 
 
-def _scan_problems(scan: Scan, read: _Reader, check: CheckScand) -> list[str]:
+def read_and_check(scan: Scan, read: ScanReader, check: CheckScand) -> tuple[dict[Hashable, MetaTensor], list[str]]:
+    """Read image and label of a scan, whatever is there, and list its problems.
+
+    Args:
+        scan: as :func:`monai_fewshot.data.load_scans` returns it.
+        read: reads files.
+        check: what a sound scan must pass.
+
+    Returns:
+        What could be read, by key, and the problems, one line each, which name the file.
+    """
+    scan = {key: _absolute(scan[key]) for key in ("image", "label") if key in scan}
     loaded: dict[Hashable, MetaTensor] = {}
     problems: list[str] = []
     try:
@@ -134,7 +145,7 @@ def _scan_problems(scan: Scan, read: _Reader, check: CheckScand) -> list[str]:
         check(loaded)
     except ValueError as error:
         problems += str(error).splitlines()
-    return problems
+    return loaded, problems
 
 
 def _absolute(path: str | tuple[str, ...]) -> str | tuple[str, ...]:

@@ -15,8 +15,17 @@ from monai.config import PathLike
 
 from monai_fewshot.data.dicom.header import is_dicom
 from monai_fewshot.data.dicom.scans import dicom_scans
+from monai_fewshot.data.dicom.series import SeriesFiles
 
-__all__ = ["Scan", "fingerprint_scans", "load_class_names", "load_scans", "read_dataset_json"]
+__all__ = [
+    "Scan",
+    "fingerprint_scans",
+    "is_image",
+    "load_class_names",
+    "load_scans",
+    "read_dataset_json",
+    "volume_suffix",
+]
 
 Scan = dict[str, Any]
 """A scan before it is loaded: ``name``, path of the ``image`` and, where there is one, path of the ``label``.
@@ -43,8 +52,9 @@ def load_scans(
     A data set is one of
 
     - a folder in the layout of the Medical Segmentation Decathlon: the list ``training`` of its ``dataset.json`` names
-      image and label files of any format that ``monai.transforms.LoadImage`` opens, relative to the folder. A scan
-      takes the key ``name`` of its entry, or the name of its image file without suffix;
+      image and label files of any format that ``monai.transforms.LoadImage`` opens, relative to the folder. The image
+      may be a list, the files of one DICOM series in spatial order. A scan takes the key ``name`` of its entry, or the
+      name of its image file without suffix;
     - a folder of images without labels: NIfTI, NRRD or MetaImage files directly in it, and DICOM series, at any depth,
       several to a folder or in several folders (:func:`monai_fewshot.data.find_series`). Files take their name without
       suffix. Series are called ``series_`` and 12 digits of their UID's hash, never after a folder or a patient; what
@@ -178,6 +188,10 @@ def _listed_scans(folder: Path) -> list[Scan]:
 
 def _listed_scan(folder: Path, index: int, entry: Any) -> Scan:
     paths = {key: entry[key] for key in ("image", "label") if key in entry} if isinstance(entry, dict) else {}
+    image = paths.get("image")
+    if isinstance(image, list) and image and all(isinstance(file, str) for file in image) and entry.get("name"):
+        files = SeriesFiles(os.path.normpath(folder / file) for file in image)
+        return {"name": str(entry["name"]), "image": files}
     if "image" not in paths or not all(isinstance(path, str) for path in paths.values()):
         raise ValueError(
             f'{folder / DATASET_JSON}: entry {index} of "training" is {entry!r}; expected a dictionary '
@@ -190,7 +204,7 @@ def _listed_scan(folder: Path, index: int, entry: Any) -> Scan:
 def _scans_of_folder(folder: Path, choice: Mapping[str, str | Sequence[str]]) -> list[Scan]:
     if folder.is_file() and not is_dicom(folder) and not choice:
         return [{"name": _stem(folder), "image": str(folder)}]
-    files = [] if choice else [file for file in _files(folder) if _is_image(file)]
+    files = [] if choice else [file for file in _files(folder) if is_image(file)]
     scans: list[Scan] = [{"name": _stem(file), "image": str(file)} for file in files]
     scans += dicom_scans(folder, required=not files, **choice)
     if not scans:
@@ -211,16 +225,18 @@ def _files(path: PathLike | tuple[str, ...]) -> list[Path]:
     return [file for file in inner if not file.name.startswith(".") and not file.is_dir()]
 
 
-def _is_image(path: Path) -> bool:
-    return bool(_volume_suffix(path)) and not path.name.lower().endswith(SEGMENTATION_SUFFIXES)
+def is_image(path: Path) -> bool:
+    """Whether a file is a volume by its suffix, and no segmentation of 3D Slicer."""
+    return bool(volume_suffix(path)) and not path.name.lower().endswith(SEGMENTATION_SUFFIXES)
 
 
-def _volume_suffix(path: Path) -> str:
+def volume_suffix(path: Path) -> str:
+    """The suffix of a file of a volume, such as ``.nii.gz``; empty for other files."""
     return next((suffix for suffix in VOLUME_SUFFIXES if path.name.lower().endswith(suffix)), "")
 
 
 def _stem(path: Path) -> str:
-    suffix = "" if path.is_dir() else _volume_suffix(path) or path.suffix
+    suffix = "" if path.is_dir() else volume_suffix(path) or path.suffix
     return path.name[: len(path.name) - len(suffix)]
 
 

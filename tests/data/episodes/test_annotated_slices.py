@@ -175,3 +175,15 @@ class TestChooseAnnotated:
             choose_annotated(stack(), [])
         with pytest.raises(ValueError, match="annotated_slices is 'labeled', which leaves no slice"):
             choose_annotated(stack({}), "labeled")
+
+
+def test_rare_classes_weigh_more():
+    slices = stack()
+    label = torch.zeros_like(slices.label)
+    label[0, 0, 0, :4], label[1, 0, 0, 0] = 1, 2
+    samples = AnnotatedSlices(SliceStack(slices.image, label, slices.scan), 4, 2)
+    counts = torch.tensor([label.numel() - 5, 4, 1])
+    weights = samples.class_weights(0.5)
+    torch.testing.assert_close((weights * counts).sum() / counts.sum(), torch.tensor(1.0))
+    assert weights[2] / weights[1] == pytest.approx(2)
+    assert samples.class_weights(0).tolist() == pytest.approx([1, 1, 1])

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from monai_fewshot.apps.bundles import LearnsFrom
+from monai_fewshot.apps.bundles.bundle_step import Step, setting_names
 
-from .bundle_step import Step, setting_names
 from .description import DataSet, Matrix, Row
 
 __all__ = ["MatrixCell", "planned_cells"]

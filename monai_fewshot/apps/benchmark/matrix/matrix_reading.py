@@ -10,10 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from monai_fewshot.apps.bundles import BundleMethod, LearnsFrom, WorksOn, read_method
+from monai_fewshot.apps.bundles.bundle_step import unknown_settings
 from monai_fewshot.apps.entries import Entry, did_you_mean, read_entries
 from monai_fewshot.data import class_numbers, fingerprint_scans, load_class_names, load_folds, load_scans
 
-from .bundle_step import first_part, setting_names
 from .description import Budget, DataSet, Matrix, MatrixMethod
 
 __all__ = ["read_matrix"]
@@ -131,12 +131,8 @@ def _method(name: str, entry: Entry, default: Budget) -> MatrixMethod | None:
 
 def _check_settings(entry: Entry, step: str, method: BundleMethod, names: Iterable[str]) -> None:
     """Note settings that no configuration file of a step has."""
-    known = setting_names(method.bundle, method.steps[step])
-    for name in names:
-        first = first_part(str(name))
-        if first not in known:
-            files = ", ".join(f"{config}.json" for config in method.steps[step])
-            entry.note(step, f"{method.bundle.name} has no setting {first!r} in {files}{did_you_mean(first, known)}")
+    for problem in unknown_settings(method.bundle, method.steps[step], names):
+        entry.note(step, problem)
 
 
 def _dataset(name: str, entry: Entry) -> DataSet:

@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import json
-import re
-import subprocess
 import sys
 import threading
 import time
@@ -17,13 +15,14 @@ from pathlib import Path
 from queue import Queue
 from typing import Any
 
-from monai_fewshot.apps.benchmark.matrix.bundle_step import Step
 from monai_fewshot.apps.benchmark.matrix.cells import MatrixCell, read_json
 from monai_fewshot.apps.benchmark.matrix.description import Matrix
+from monai_fewshot.apps.bundles.bundle_step import Step
+from monai_fewshot.apps.bundles.child_processes import ChildProcesses
+from monai_fewshot.apps.bundles.run_folder import locked_folder, run_logged
 from monai_fewshot.utils import Provenance, write_atomically
 
-from .child_processes import ChildProcesses
-from .run_folder import code_version, locked_folder, machine
+from .run_folder import code_version, machine
 
 __all__ = ["CellRunner"]
 
@@ -48,13 +47,7 @@ class _Work:
         if self.device is not None:
             environment["CUDA_VISIBLE_DEVICES"] = str(self.device)
         usage, log_path = folder / f"{name}_usage.json", folder / f"{name}.log"
-        command = measured_command(step, usage)
-        options: dict[str, Any] = {"stderr": subprocess.STDOUT, "env": environment, "cwd": step.folder}
-        before = log_path.stat().st_size if log_path.exists() else 0
-        with open(log_path, "a") as log:
-            code = self.processes.run(command, stdout=log, stdin=subprocess.DEVNULL, pass_fds=[self.lock], **options)
-        if code:
-            raise RuntimeError(f"{name} ended with code {code}, see {log_path}: {_reason(log_path, before)}")
+        run_logged(step, measured_command(step, usage), log_path, self.processes, environment, self.lock)
         return json.loads(usage.read_text())
 
 
@@ -177,13 +170,6 @@ class CellRunner:
         speed = {"seconds_per_iteration": each, "seconds": seconds, "machine": machine()}
         write_atomically(folder / "speed.json", json.dumps(speed, indent=1))
         return speed
-
-
-def _reason(log_path: Path, before: int) -> str:
-    """First error that a log tells of from a place on, which is the cause of those after it, or its last line."""
-    text = log_path.read_bytes()[before:].decode(errors="replace").strip()
-    errors = re.findall(r"^[\w.]*(?:Error|Exception)\b.*$", text, re.MULTILINE)
-    return errors[0] if errors else text.rpartition("\n")[2]
 
 
 def _noted(cell: MatrixCell, error: Exception, processes: ChildProcesses) -> str:

@@ -6,42 +6,13 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from monai.utils import optional_import
 
 import monai_fewshot
 
-__all__ = ["code_version", "locked_folder", "machine"]
-
-fcntl, can_lock = optional_import("fcntl")
-
-
-@contextmanager
-def locked_folder(folder: Path) -> Iterator[int]:
-    """Hold a folder's lock, which a child that inherits the descriptor holds on to, should it survive.
-
-    Where the system lacks such locks, nothing is locked.
-
-    Args:
-        folder: that exists.
-
-    Yields:
-        The descriptor, for ``pass_fds``.
-
-    Raises:
-        RuntimeError: where another process works in the folder.
-    """
-    with open(folder / ".lock", "a") as file:
-        if can_lock:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise RuntimeError(f"another process works in {folder}") from error
-        yield file.fileno()
+__all__ = ["code_version", "machine"]
 
 
 def code_version() -> str:

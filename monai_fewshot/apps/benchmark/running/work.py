@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TypeVar
 
-from .child_processes import ChildProcesses, signals_interrupt
+from monai_fewshot.apps.bundles.child_processes import ChildProcesses, signals_interrupt
 
 __all__ = ["run_jobs"]
 

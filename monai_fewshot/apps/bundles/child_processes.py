@@ -43,6 +43,7 @@ class ChildProcesses:
 
         Raises:
             RuntimeError: when the processes have been ended.
+            KeyboardInterrupt: on Ctrl-C in the thread that waits, when the process has ended.
         """
         with self._lock:
             if self._ended:
@@ -51,6 +52,9 @@ class ChildProcesses:
             self._running.add(process)
         try:
             return process.wait()
+        except BaseException:
+            _end([process])
+            raise
         finally:
             with self._lock:
                 self._running.discard(process)
@@ -60,13 +64,7 @@ class ChildProcesses:
         with self._lock:
             self._ended = True
             running = list(self._running)
-        for process in running:
-            _signal_group(process, signal.SIGTERM)
-        for process in running:
-            try:
-                process.wait(PATIENCE)
-            except subprocess.TimeoutExpired:
-                _signal_group(process, signal.SIGKILL)
+        _end(running)
 
 
 @contextmanager
@@ -78,6 +76,16 @@ def signals_interrupt() -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _end(running: Sequence[subprocess.Popen]) -> None:
+    for process in running:
+        _signal_group(process, signal.SIGTERM)
+    for process in running:
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            _signal_group(process, signal.SIGKILL)
 
 
 def _signal_group(process: subprocess.Popen, number: signal.Signals) -> None:

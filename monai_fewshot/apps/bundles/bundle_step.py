@@ -7,16 +7,18 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from monai.config import PathLike
 
-from monai_fewshot.apps.bundles import bundle_folder
+from monai_fewshot.apps.entries import did_you_mean
 
-__all__ = ["KEEP_MEMORY", "Step", "first_part", "setting_names"]
+from .bundle_folders import bundle_folder
+
+__all__ = ["KEEP_MEMORY", "Step", "first_part", "setting_names", "unknown_settings"]
 
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 31)}
 """Lets glibc keep freed memory for the next step: giving it back and fetching it anew took 44 % of all time here."""
@@ -42,9 +44,10 @@ class Step:
         return bundle_folder(self.bundle)
 
     @staticmethod
-    def environment(threads: int) -> dict[str, str]:
-        """Variables that the command is run with."""
-        return {**os.environ, **KEEP_MEMORY, "OMP_NUM_THREADS": str(threads), "PYTHONWARNINGS": "ignore"}
+    def environment(threads: int | None = None) -> dict[str, str]:
+        """Variables that the command is run with; None leaves the number of threads as it is."""
+        chosen = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
+        return {**os.environ, **KEEP_MEMORY, **chosen, "PYTHONWARNINGS": "ignore"}
 
     def words(self) -> list[str]:
         """What ``python -m monai.bundle`` is told."""
@@ -76,3 +79,20 @@ def setting_names(bundle: Path, configs: Iterable[str]) -> set[str]:
     """
     files = (bundle / "configs" / f"{config}.json" for config in configs)
     return {first_part(name) for file in files for name in json.loads(file.read_text(encoding="utf-8"))}
+
+
+def unknown_settings(bundle: Path, configs: Sequence[str], names: Iterable[str]) -> list[str]:
+    """Find settings that no configuration file of a step has.
+
+    Args:
+        bundle: folder of the bundle.
+        configs: names of the files of the step.
+        names: of the settings, which may be paths such as ``train#trainer#max_epochs``.
+
+    Returns:
+        A sentence for each unknown one, with the nearest known one.
+    """
+    known = setting_names(bundle, configs)
+    files = ", ".join(f"{config}.json" for config in configs)
+    unknown = (first for name in names if (first := first_part(str(name))) not in known)
+    return [f"{bundle.name} has no setting {first!r} in {files}{did_you_mean(first, known)}" for first in unknown]

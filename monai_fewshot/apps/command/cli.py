@@ -1,0 +1,197 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+import monai_fewshot
+
+from .handed_over import add_commands
+from .pair_option import CommandWithExamples
+
+__all__ = ["app", "main"]
+
+FAILURE, BAD_INPUT, SOME_SCANS, INTERRUPTED = 1, 2, 3, 130
+EXIT_CODES = (
+    "Exit codes: 0 all is well; 1 a failure; 2 bad usage or bad input, before work starts; 3 some scans could not be "
+    "read or segmented; 130 interrupted."
+)
+PAIR = "IMAGE LABEL"
+
+app = typer.Typer(
+    name="monai-fewshot",
+    help="Few-shot segmentation of medical scans: from one annotated scan to masks of all others.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+
+Scans = Annotated[
+    Path,
+    typer.Argument(metavar="SCANS", help="Folder of NIfTI, NRRD, MetaImage or DICOM scans, at any depth; or one scan."),
+]
+ClassNames = Annotated[
+    str | None,
+    typer.Option(
+        "--class-names",
+        metavar="NAME,NAME,...",
+        help="Names of the classes 1, 2, ...; of a DICOM annotation, the regions to take. Default: those of the label.",
+    ),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(metavar="cpu|cuda|cuda:N", help="What to compute on. Default: a GPU where there is one."),
+]
+
+
+def _complete_method(beginning: str) -> list[str]:
+    from .methods import serving_methods
+
+    return [name for name in serving_methods() if name.startswith(beginning)]
+
+
+@app.command(name="segment", cls=CommandWithExamples, epilog=EXIT_CODES)
+def segment_command(
+    scans: Scans,
+    example: Annotated[
+        list[Path],
+        typer.Option("--example", metavar=PAIR, help="An annotated scan and its label. May be given several times."),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option("--output", metavar="MASKS", help="Folder for masks, index.html, measurements.csv, problems.csv."),
+    ],
+    method: Annotated[
+        str,
+        typer.Option(help="What segments; 'bundle list' has all.", autocompletion=_complete_method),
+    ] = "self_training",
+    minutes: Annotated[
+        float | None,
+        typer.Option(help="Minutes of training, for methods that take them. Default: 20 on a CPU, 5 on a GPU."),
+    ] = None,
+    class_names: ClassNames = None,
+    output_format: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format",
+            metavar="nifti|seg_nrrd|dicom_seg",
+            help="Of the masks; several may be given.",
+        ),
+    ] = None,
+    device: Device = None,
+    seed: Annotated[int | None, typer.Option(help="Of the training. Default: 0.")] = None,
+) -> None:
+    """Segment every scan in a folder, using one annotated scan as the example.
+
+    A model is trained where the method needs one, and kept in MASKS/model. The same command goes on where it was
+    interrupted. With the model there, it segments new scans at once.
+    """
+    with _errors_shown():
+        from .segmenting import segment
+        from .tables import print_problems
+
+        done = segment(
+            scans,
+            _pairs(example),
+            output,
+            method,
+            minutes,
+            class_names=_names(class_names),
+            formats=output_format or ("nifti",),
+            device=device,
+            seed=seed,
+            say=lambda text: typer.echo(text, err=True),
+        )
+        print_problems(done.problems, Console(stderr=True))
+        typer.echo(f"Masks: {len(done.masks)} in {output}\nPictures: {done.index}\nMeasurements: {done.measurements}")
+        if done.problems:
+            typer.echo(f"Problems: {done.problem_table}")
+            raise typer.Exit(SOME_SCANS)
+
+
+@app.command(name="inspect", cls=CommandWithExamples, epilog=EXIT_CODES)
+def inspect_command(
+    scans: Scans,
+    example: Annotated[
+        list[Path] | None,
+        typer.Option("--example", metavar=PAIR, help="An annotated scan and its label. May be given several times."),
+    ] = None,
+    class_names: ClassNames = None,
+    device: Device = None,
+) -> None:
+    """Tell what a folder of scans holds, what is wrong with it, and how long its segmentation would take.
+
+    Nothing is written.
+    """
+    with _errors_shown():
+        from .scan_sources import list_examples, list_scans
+        from .segmenting import default_minutes
+        from .survey import survey_scans
+        from .tables import print_survey
+
+        pairs, names = _pairs(example or []), _names(class_names)
+        examples = list_examples(pairs, names) if pairs else []
+        found, problems = list_scans(scans, [label for _, label in pairs])
+        survey = survey_scans(found, examples, problems, names, device)
+        print_survey(survey, str(scans), default_minutes(device), Console())
+        if survey.problems:
+            raise typer.Exit(SOME_SCANS)
+
+
+add_commands(app)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+def _version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(monai_fewshot.__version__)
+        raise typer.Exit
+
+
+@app.callback(epilog=EXIT_CODES)
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _pairs(words: list[Path]) -> list[tuple[Path, Path]]:
+    return list(zip(words[::2], words[1::2], strict=True))
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+@contextmanager
+def _errors_shown() -> Iterator[None]:
+    """Turn errors into a text on standard error and an exit code, and keep MONAI's notices of absent codecs away."""
+    logging.getLogger("monai").setLevel(logging.ERROR)
+    try:
+        yield
+    except (ValueError, OSError, ImportError) as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(BAD_INPUT) from error
+    except RuntimeError as error:
+        if isinstance(error, typer.Exit):
+            raise
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(FAILURE) from error
+    except KeyboardInterrupt:
+        typer.echo("\nInterrupted. The same command goes on from here.", err=True)
+        sys.exit(INTERRUPTED)

@@ -1,0 +1,132 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from monai.config import PathLike
+
+from monai_fewshot.data import Scan, find_series, load_scans, support_scans
+from monai_fewshot.data.dicom.scans import dicom_scans, has_pydicom
+from monai_fewshot.data.scans.scan_folder import is_image, volume_suffix
+from monai_fewshot.utils import write_atomically
+
+from .problems import ScanProblem
+
+__all__ = ["Example", "list_examples", "list_scans", "write_scan_list"]
+
+Example = tuple[PathLike, PathLike]
+"""An annotated scan: image and label."""
+
+
+def list_scans(source: PathLike, leave_out: Collection[PathLike] = ()) -> tuple[list[Scan], list[ScanProblem]]:
+    """List the scans of a folder at any depth, without labels.
+
+    A folder with a ``dataset.json`` has the scans that this lists. In another one, all NIfTI, NRRD and MetaImage files
+    and all DICOM series are scans; hidden files and segmentations of 3D Slicer (``.seg.nrrd``) are passed over, and
+    files with the name of a series, which are its label or mask. Files that share a name are called after their folders
+    too.
+
+    Args:
+        source: the folder, or one scan.
+        leave_out: files that are no scans, such as labels, and folders not to look into.
+
+    Returns:
+        The scans by name, and problems of files that belong to none.
+
+    Raises:
+        FileNotFoundError: where the folder does not exist or has no scan.
+        ValueError: where it cannot be read as a data set.
+    """
+    folder = Path(os.path.abspath(Path(source).expanduser()))
+    if not folder.exists():
+        raise FileNotFoundError(f"{folder} does not exist: give a folder of scans, or one scan.")
+    if folder.is_file() or (folder / "dataset.json").is_file():
+        return [{key: scan[key] for key in ("name", "image")} for scan in load_scans(folder)], []
+    ignored = {Path(os.path.abspath(Path(path).expanduser())) for path in leave_out}
+    files = sorted(_volume_files(folder, ignored))
+    tree = find_series(folder)
+    if not has_pydicom and (tree.series or tree.unreadable):
+        dicom_scans(folder)
+    scans: list[Scan] = [{"name": series.name, "image": series.files} for series in tree.series if series.is_volume]
+    of_series = {scan["name"] for scan in scans}
+    named = _named(files, folder)
+    scans += [{"name": name, "image": str(file)} for name, file in named if name.removesuffix("_seg") not in of_series]
+    if not scans:
+        load_scans(folder)
+        raise FileNotFoundError(f"{folder} holds no scan: give a folder of NIfTI, NRRD, MetaImage or DICOM files.")
+    problems = []
+    if tree.unreadable:
+        problems.append(
+            ScanProblem(
+                "",
+                str(folder),
+                f"{len(tree.unreadable)} DICOM file(s) cannot be read: truncated, encrypted or no DICOM inside",
+                "Copy them again, or take them away; monai_fewshot.data.find_series(...).unreadable lists them.",
+            )
+        )
+    return sorted(scans, key=lambda scan: scan["name"]), problems
+
+
+def list_examples(examples: Sequence[Example], class_names: Sequence[str] | None = None) -> list[Scan]:
+    """List annotated scans.
+
+    Args:
+        examples: image and label of each.
+        class_names: see :func:`monai_fewshot.data.support_scans`.
+
+    Returns:
+        Dictionaries with ``name``, ``image`` and ``label``.
+
+    Raises:
+        FileNotFoundError: where a file does not exist.
+        ValueError: where none is given, or one cannot be read as an example.
+    """
+    if not examples:
+        raise ValueError("No example is given: name the image and the label of at least one annotated scan.")
+    for kind, path in ((kind, path) for pair in examples for kind, path in zip(("image", "label"), pair, strict=True)):
+        if not Path(path).expanduser().exists():
+            raise FileNotFoundError(f"The {kind} of an example, {path}, does not exist: correct its path.")
+    images, labels = zip(*examples, strict=True)
+    return support_scans(list(images), list(labels), class_names=class_names)
+
+
+def write_scan_list(folder: Path, scans: Sequence[Scan], class_names: Mapping[int, str]) -> Path:
+    """Write a ``dataset.json`` that lists scans where they lie, for a bundle to read.
+
+    Args:
+        folder: where to write it.
+        scans: the scans.
+        class_names: names by number.
+
+    Returns:
+        The folder.
+    """
+    entries = [
+        {"name": scan["name"], "image": scan["image"] if isinstance(scan["image"], str) else list(scan["image"])}
+        for scan in scans
+    ]
+    labels = {"0": "background", **{str(number): name for number, name in class_names.items()}}
+    write_atomically(folder / "dataset.json", json.dumps({"labels": labels, "training": entries}, indent=1))
+    return folder
+
+
+def _volume_files(folder: Path, ignored: Collection[Path]) -> Iterator[Path]:
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".") and Path(place, name) not in ignored]
+        for name in files:
+            file = Path(place, name)
+            if is_image(file) and not name.startswith(".") and file not in ignored:
+                yield file
+
+
+def _named(files: Sequence[Path], folder: Path) -> Iterator[tuple[str, Path]]:
+    stems = {file: file.name[: len(file.name) - len(volume_suffix(file))] for file in files}
+    counts = Counter(stems.values())
+    for file, stem in stems.items():
+        yield stem if counts[stem] == 1 else "_".join((*file.relative_to(folder).parts[:-1], stem)), file

@@ -1,0 +1,344 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.config import PathLike
+
+from monai_fewshot.apps.bundles import BundleMethod, LearnsFrom
+from monai_fewshot.apps.bundles.bundle_step import setting_names
+from monai_fewshot.data import Scan, check_output_dir, load_scans
+from monai_fewshot.handlers import OutputFiles
+from monai_fewshot.utils import check_device_settings
+
+from .methods import check_extras, serving_method
+from .model_origin import ModelOrigin, origin_of_example
+from .problems import ScanProblem, write_problems
+from .running import StepRunner, step_runner
+from .scan_sources import Example, list_examples, list_scans, write_scan_list
+from .survey import Survey, survey_scans
+
+__all__ = ["DEFAULT_METHOD", "SegmentedFolder", "default_minutes", "segment"]
+
+DEFAULT_METHOD = "self_training"
+MINUTES = {"cpu": 20.0, "cuda": 5.0}
+SHORT_MINUTES = 2.0
+
+
+@dataclass(frozen=True)
+class SegmentedFolder:
+    """What :func:`segment` made.
+
+    Attributes:
+        masks: file of the mask by name of the scan, of all scans that have one.
+        problems: of the scans that have none.
+        warnings: what may be wrong with the scans or the examples.
+        model: the trained network; None where the method trains none.
+        index: page with a picture of every scan.
+        measurements: table of volumes and intensities.
+        problem_table: table of the problems.
+    """
+
+    masks: Mapping[str, Path]
+    problems: tuple[ScanProblem, ...]
+    warnings: tuple[str, ...]
+    model: Path | None
+    index: Path
+    measurements: Path
+    problem_table: Path
+
+
+def segment(
+    scans: PathLike,
+    examples: Sequence[Example],
+    output: PathLike,
+    method: str = DEFAULT_METHOD,
+    minutes: float | None = None,
+    *,
+    class_names: Sequence[str] | None = None,
+    formats: str | Sequence[str] = ("nifti",),
+    device: str | None = None,
+    seed: int | None = None,
+    say: Callable[[str], None] = print,
+) -> SegmentedFolder:
+    """Segment every scan in a folder, using one annotated scan as the example, or a few.
+
+    A model is trained where the method needs one, and kept in ``output/model``. The same call goes on where it was
+    interrupted. With the model there, it segments the scans that have no mask yet, at once. A scan that cannot be read
+    or segmented does not stop the others.
+
+    Args:
+        scans: folder of scans (NIfTI, NRRD, MetaImage, DICOM, at any depth), or one scan.
+        examples: image and label of each annotated scan.
+        output: folder for masks, ``index.html``, ``measurements.csv`` and ``problems.csv``.
+        method: a bundle that can serve; ``monai-fewshot bundle list`` has all.
+        minutes: of training. Defaults to None: 20 on a CPU, 5 on a GPU, for a method whose training has no length of
+            its own.
+        class_names: names of the classes 1, 2, ...; of DICOM annotations, the regions to take.
+        formats: of the masks: ``"nifti"``, ``"seg_nrrd"``, ``"dicom_seg"``, or several.
+        device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``. Defaults to None: a GPU where there is one.
+        seed: of the training. Defaults to None, 0.
+        say: is told what happens, in sentences.
+
+    Returns:
+        Masks and problems.
+
+    Raises:
+        FileNotFoundError: where a file or folder is not there.
+        ValueError: for bad input, before anything is computed.
+        RuntimeError: where training or segmentation fails.
+        KeyboardInterrupt: on Ctrl+C; the same call goes on from there.
+
+    Example:
+        >>> segment("scans", [("scans/a.nii.gz", "a_label.nii.gz")], "masks", method="registrations")
+        Traceback (most recent call last):
+        ...
+        ValueError: There is no method 'registrations'; did you mean registration?
+    """
+    job = _Job(scans, examples, output, serving_method(method), minutes, class_names, formats, device, seed)
+    return job.run(say)
+
+
+def default_minutes(device: str | None = None) -> float:
+    """Minutes of training where none are given."""
+    kind = torch.device(device).type if device else ("cuda" if torch.cuda.is_available() else "cpu")
+    return MINUTES.get(kind, MINUTES["cpu"])
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is asked for, and the steps to it."""
+
+    source: PathLike
+    pairs: Sequence[Example]
+    output: PathLike
+    method: BundleMethod
+    minutes: float | None
+    class_names: Sequence[str] | None
+    formats: str | Sequence[str]
+    device: str | None
+    seed: int | None
+
+    @cached_property
+    def folder(self) -> Path:
+        return Path(self.output).expanduser().absolute()
+
+    @cached_property
+    def model_folder(self) -> Path:
+        return self.folder / "model"
+
+    @cached_property
+    def files(self) -> OutputFiles:
+        return OutputFiles(self.folder, formats=self.formats, measurements=True, previews=True)
+
+    @cached_property
+    def known(self) -> set[str]:
+        """Settings of all steps of the method."""
+        steps = self.method.steps
+        return {
+            name
+            for step in (*self.method.training, "inference")
+            for name in setting_names(self.method.bundle, steps[step])
+        }
+
+    def run(self, say: Callable[[str], None]) -> SegmentedFolder:
+        """Do it."""
+        self._check_settings()
+        examples = list_examples(self.pairs, self.class_names)
+        found, problems = list_scans(self.source, [self.folder, *(label for _, label in self.pairs)])
+        check_output_dir(self.folder)
+        before = ModelOrigin.read(self.model_folder)
+        is_trained = before is not None and before.trained
+        pending = self.files.pending(found)
+        self.files.check(pending)
+        survey = survey_scans(pending if is_trained else found, examples, problems, self.class_names, self.device)
+        origin = self._origin(examples, survey, before)
+        say(f"{len(found)} scans, {len(found) - len(pending)} of them segmented already.")
+        for warning in [*survey.warnings, *self._time_warnings(origin)]:
+            say(f"WARNING: {warning}")
+        for problem in survey.problems:
+            say(f"LEFT OUT: {problem.file}: {problem.problem}. {problem.remedy}")
+        write_problems(self.folder / "problems.csv", survey.problems)
+        usable = {scan.name for scan in survey.usable}
+        if not usable and not (is_trained and len(pending) < len(found)):
+            raise ValueError(
+                f"None of the scans in {self.source} can be used; {self.folder / 'problems.csv'} tells why."
+            )
+        learned = [scan for scan in found if scan["name"] in usable]
+        left = [scan for scan in pending if scan["name"] in usable]
+        try:
+            self.model_folder.mkdir(exist_ok=True)
+            with step_runner(self.method, self.model_folder) as runner:
+                if not origin.trained:
+                    self._train(runner, origin, learned, say)
+                failures = self._segment(runner, origin, left, say)
+            return self._result(found, (*survey.problems, *failures), survey.warnings)
+        except (ValueError, OSError) as error:
+            raise RuntimeError(str(error)) from error
+
+    def _check_settings(self) -> None:
+        if self.minutes is not None and not self.minutes > 0:
+            raise ValueError(f"--minutes is {self.minutes:g}: give more than 0.")
+        if self.minutes is not None and "minutes" not in self.known:
+            training = "its training has a length of its own" if self.method.training else "it trains nothing"
+            raise ValueError(f"The method {self.method.name} takes no --minutes, {training}: leave --minutes out.")
+        if self.device is not None:
+            check_device_settings(self.device)
+        check_extras(self.method)
+        source = Path(self.source).expanduser().absolute()
+        if source == self.folder:
+            raise ValueError(
+                f"{self.folder} holds the scans: name another --output, so that masks are not taken for scans."
+            )
+        for path in (source, self.folder, *(Path(p).expanduser().absolute() for pair in self.pairs for p in pair)):
+            if "#" in str(path):
+                raise ValueError(f"{path} has a # in its name, which MONAI's configurations cannot hold: rename it.")
+
+    def _origin(self, examples: Sequence[Scan], survey: Survey, before: ModelOrigin | None) -> ModelOrigin:
+        """What makes the model; an existing one must have been made so."""
+        takes_minutes = "minutes" in self.known
+        minutes = (self.minutes or default_minutes(self.device)) if takes_minutes else None
+        made_of = tuple(origin_of_example(scan) for scan in examples)
+        origin = ModelOrigin(self.method.name, made_of, survey.classes, minutes, self.seed or 0)
+        if before is None:
+            if masks := self.files.masks():
+                raise ValueError(
+                    f"{self.folder} holds {len(masks)} mask(s), but no model that made them: name another --output, or "
+                    "remove them."
+                )
+            return origin
+        if contradictions := before.contradictions(origin, self.minutes, self.seed):
+            lines = "\n".join(f"  {line}" for line in contradictions)
+            raise ValueError(
+                f"{self.model_folder} holds a model that does not fit:\n{lines}\n"
+                "Name another --output for another model, or give what the model has, to use it. Or remove "
+                f"{self.folder}, to make model and masks anew."
+            )
+        return before
+
+    def _time_warnings(self, origin: ModelOrigin) -> list[str]:
+        if origin.trained or origin.minutes is None or origin.minutes >= SHORT_MINUTES:
+            return []
+        default = default_minutes(self.device)
+        return [f"{origin.minutes:g} minute(s) of training are too short to be of use; the default is {default:g}."]
+
+    def _train(
+        self,
+        runner: StepRunner,
+        origin: ModelOrigin,
+        usable: Sequence[Scan],
+        say: Callable[[str], None],
+    ) -> None:
+        if not self.method.training:
+            origin.when_trained().write(self.model_folder)
+            return
+        learned = self._scans_to_learn(usable, say)
+        dataset = write_scan_list(self.model_folder / "training_scans", learned, origin.classes)
+        origin.write(self.model_folder)
+        settings = {
+            **self._common(dataset),
+            "ckpt_dir": self.model_folder,
+            "cache_dir": self.model_folder / "cache",
+            "resume": True,
+            "seed": origin.seed,
+            "minutes": origin.minutes,
+        }
+        if self.method.learns_from == LearnsFrom.IMAGES and len(learned) == 1:
+            settings["num_val_scans"] = 0
+        if (
+            self.method.learns_from in (LearnsFrom.SUPPORT, LearnsFrom.SUPPORT_AND_IMAGES)
+            and self.class_names is not None
+        ):
+            settings["classes"] = list(self.class_names)
+        for number, step in enumerate(self.method.training, 1):
+            length = "" if origin.minutes is None else f" for {origin.minutes:g} minutes"
+            part = f" ({number} of {len(self.method.training)})" if len(self.method.training) > 1 else ""
+            say(f"Training {self.method.title}{length}{part}. Ctrl+C interrupts; the same command goes on.")
+            runner.run(step, settings)
+        origin.when_trained().write(self.model_folder)
+
+    def _scans_to_learn(self, usable: Sequence[Scan], say: Callable[[str], None]) -> list[Scan]:
+        """The usable scans; where training was interrupted, those of them that it began with."""
+        folder = self.model_folder / "training_scans"
+        if not (folder / "dataset.json").is_file() or not any(self.model_folder.glob("*.pt")):
+            return list(usable)
+        began_with = {scan["name"] for scan in load_scans(folder)}
+        kept = [scan for scan in usable if scan["name"] in began_with]
+        gone, new = len(began_with) - len(kept), len(usable) - len(kept)
+        if gone or new:
+            say(
+                f"WARNING: The folder has changed since training began: {new} scan(s) are new and will be segmented, "
+                f"but not learned from; {gone} are gone, or cannot be used any more."
+            )
+        return kept or list(usable)
+
+    def _segment(
+        self,
+        runner: StepRunner,
+        origin: ModelOrigin,
+        left: Sequence[Scan],
+        say: Callable[[str], None],
+    ) -> list[ScanProblem]:
+        if not left:
+            say("No scan is left to segment.")
+            return []
+        say(f"Segmenting {len(left)} scan(s).")
+        failures = self.model_folder / "failures.json"
+        settings: dict[str, Any] = {
+            **self._common(write_scan_list(self.model_folder / "scans", left, origin.classes)),
+            "checkpoint": self.model_folder / "model.pt",
+            "output_dir": self.folder,
+            "outputs": list(self.files.formats),
+            "measurements": True,
+            "previews": True,
+            "segmentation#failures": failures,
+        }
+        inference = setting_names(self.method.bundle, self.method.steps["inference"])
+        if self.class_names is not None and "support_image" in inference:
+            settings["class_names"] = list(self.class_names)
+        runner.run("inference", settings)
+        reasons = json.loads(failures.read_text(encoding="utf-8"))
+        names = {scan["name"]: scan for scan in left}
+        found = []
+        for name, reason in reasons.items():
+            image = names[name]["image"]
+            file = image if isinstance(image, str) else name
+            found.append(ScanProblem(name, file, f"cannot be segmented ({reason})"))
+            say(f"FAILED: {file}: {reason}")
+        return found
+
+    def _common(self, dataset: Path) -> dict[str, Any]:
+        """Settings of training and segmentation."""
+        images, labels = (
+            [str(Path(path).expanduser().absolute()) for path in paths] for paths in zip(*self.pairs, strict=True)
+        )
+        settings: dict[str, Any] = {
+            "dataset_dir": dataset,
+            "support_image": images[0] if len(images) == 1 else images,
+            "support_label": labels[0] if len(labels) == 1 else labels,
+        }
+        return settings if self.device is None else {**settings, "device": self.device}
+
+    def _result(
+        self, found: Sequence[Scan], problems: Sequence[ScanProblem], warnings: Sequence[str]
+    ) -> SegmentedFolder:
+        table = write_problems(self.folder / "problems.csv", problems)
+        masks = self.files.masks()
+        model = self.model_folder / "model.pt"
+        return SegmentedFolder(
+            masks={scan["name"]: masks[scan["name"]][0] for scan in found if scan["name"] in masks},
+            problems=tuple(problems),
+            warnings=tuple(warnings),
+            model=model if self.method.training else None,
+            index=self.files.index,
+            measurements=self.files.table,
+            problem_table=table,
+        )

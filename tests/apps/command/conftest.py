@@ -1,0 +1,83 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from monai_fewshot.apps.bundles.command import copy_bundle
+from monai_fewshot.apps.bundles.step_process import run_step
+from monai_fewshot.apps.command import running
+from monai_fewshot.apps.phantom import make_phantom_dataset
+
+QUICK = {"epoch_length": 2, "max_epochs": 1, "batch_size": 2, "image_size": [32, 32]}
+
+
+@pytest.fixture(scope="session")
+def phantom(tmp_path_factory):
+    """Three small scans with labels, in the layout of the Decathlon."""
+    return make_phantom_dataset(tmp_path_factory.mktemp("phantom") / "data", 3, (32, 32, 8), num_folds=2)
+
+
+@pytest.fixture
+def scans(phantom, tmp_path):
+    """A nested folder of the scans, without labels."""
+    for number, file in enumerate(sorted((phantom / "imagesTr").iterdir())):
+        target = tmp_path / "scans" / f"study{number % 2}" / file.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.link(file, target)
+    return tmp_path / "scans"
+
+
+@pytest.fixture
+def example(phantom):
+    """Image and label of the annotated scan."""
+    return phantom / "imagesTr" / "phantom_001.nii.gz", phantom / "labelsTr" / "phantom_001.nii.gz"
+
+
+@pytest.fixture(scope="session")
+def quick_bundle(tmp_path_factory):
+    """The supervised bundle with a training of two steps."""
+    bundle = copy_bundle("supervised", tmp_path_factory.mktemp("bundles") / "quick")
+    config = bundle / "configs" / "train.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), **QUICK}))
+    return bundle
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """Steps run in this process, which takes less time; the list gets their names."""
+    names = []
+
+    def run_here(step, command, log_path, *rest, **options):
+        names.append(log_path.stem)
+        before = Path.cwd()
+        os.chdir(step.folder)
+        try:
+            run_step(command[3:])
+        except SystemExit as error:
+            raise RuntimeError(f"{log_path.stem} ended with code {error.code}") from error
+        finally:
+            os.chdir(before)
+
+    monkeypatch.setattr(running, "run_logged", run_here)
+    return names
+
+
+@pytest.fixture
+def pretended_steps(monkeypatch):
+    """Nothing is run; the list gets name and settings of each step, and every scan is said to have failed."""
+    told = []
+
+    def pretend(runner, name, settings):
+        told.append((name, settings))
+        if name == "inference":
+            listed = json.loads((settings["dataset_dir"] / "dataset.json").read_text())["training"]
+            Path(settings["segmentation#failures"]).write_text(json.dumps({scan["name"]: "no" for scan in listed}))
+
+    monkeypatch.setattr(running.StepRunner, "run", pretend)
+    return told

@@ -1,0 +1,222 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+
+import nibabel
+import numpy as np
+import pytest
+
+from monai_fewshot.apps.command import segment
+from monai_fewshot.apps.command.segmenting import default_minutes
+from monai_fewshot.handlers import ScanResults
+
+SETTINGS = {"formats": "nifti", "device": "cpu", "say": lambda text: None}
+
+
+def _rows(file):
+    with open(file, newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.mark.slow
+@pytest.mark.default_dtype
+def test_from_an_example_to_masks_and_with_the_model_to_masks_of_new_scans(
+    scans, example, quick_bundle, steps, monkeypatch, tmp_path
+):
+    """One scan is damaged, one fails while its results are written, one comes later."""
+    write = ScanResults.write
+
+    def write_some(results, name, label):
+        if name == "phantom_001":
+            raise RuntimeError("no memory")
+        write(results, name, label)
+
+    broken = scans / "broken.nii.gz"
+    broken.write_bytes(example[0].read_bytes()[:2000])
+    new = scans / "study1" / "phantom_002.nii.gz"
+    os.rename(new, tmp_path / "new.nii.gz")
+    said = []
+    request = (scans, [example], tmp_path / "masks", str(quick_bundle))
+    with monkeypatch.context() as patch:
+        patch.setattr(ScanResults, "write", write_some)
+        done = segment(*request, **{**SETTINGS, "say": said.append})
+    assert steps == ["train", "inference"]
+    assert sorted(done.masks) == ["phantom_003"]
+    assert [problem.scan for problem in done.problems] == ["broken", "phantom_001"]
+    row, failed = _rows(tmp_path / "masks" / "problems.csv")
+    assert failed["what is wrong"] == "cannot be segmented (RuntimeError: no memory)"
+    assert row["file"] == str(broken)
+    assert "is truncated or damaged" in row["what is wrong"]
+    assert row["what to do"] == "Copy or download the file again."
+    assert any(line.startswith(f"LEFT OUT: {broken}: is truncated") for line in said)
+    mask, image = nibabel.load(done.masks["phantom_003"]), nibabel.load(scans / "study0" / "phantom_003.nii.gz")
+    assert mask.shape == image.shape
+    np.testing.assert_allclose(mask.affine, image.affine, atol=1e-4)
+    assert "phantom_003" in done.index.read_text()
+    assert {row["name"] for row in _rows(done.measurements)} == {"liver", "right kidney", "left kidney", "spleen"}
+    origin = json.loads((tmp_path / "masks" / "model" / "segment.json").read_text())
+    assert (origin["method"], origin["trained"]) == ("quick", True)
+    assert origin["classes"] == {"1": "liver", "2": "right kidney", "3": "left kidney", "4": "spleen"}
+
+    first = done.masks["phantom_003"].stat().st_mtime_ns
+    os.rename(tmp_path / "new.nii.gz", new)
+    broken.unlink()
+    del steps[:]
+    again = segment(*request, **SETTINGS)
+    assert steps == ["inference"]
+    assert sorted(again.masks) == ["phantom_001", "phantom_002", "phantom_003"]
+    assert again.problems == ()
+    assert _rows(again.problem_table) == []
+    assert again.masks["phantom_003"].stat().st_mtime_ns == first
+    assert again.model.is_file()
+
+    del steps[:]
+    assert segment(*request, **SETTINGS).masks == again.masks
+    assert steps == []
+
+
+def test_settings_of_training_are_those_that_are_asked_for(scans, example, pretended_steps, tmp_path):
+    segment(scans, [example], tmp_path / "masks", "supervised", **{**SETTINGS, "seed": 3})
+    (name, settings), (last, inference) = pretended_steps
+    assert (name, last) == ("train", "inference")
+    assert settings["support_image"] == str(example[0])
+    assert settings["support_label"] == str(example[1])
+    assert (settings["seed"], settings["resume"], settings["device"]) == (3, True, "cpu")
+    assert settings["ckpt_dir"] == tmp_path / "masks" / "model"
+    assert inference["checkpoint"] == tmp_path / "masks" / "model" / "model.pt"
+    listed = json.loads((settings["dataset_dir"] / "dataset.json").read_text())
+    assert [scan["name"] for scan in listed["training"]] == ["phantom_001", "phantom_002", "phantom_003"]
+    assert listed["labels"]["2"] == "right kidney"
+
+
+def test_scans_that_fail_are_problems(scans, example, pretended_steps, tmp_path):
+    done = segment(scans, [example], tmp_path / "masks", "registration", **SETTINGS)
+    assert [name for name, _ in pretended_steps] == ["inference"]
+    assert done.model is None
+    assert [problem.problem for problem in done.problems] == ["cannot be segmented (no)"] * 3
+    assert len(_rows(done.problem_table)) == 3
+
+
+@pytest.mark.parametrize("change", ["method", "example", "classes", "seed"])
+def test_a_model_that_does_not_fit_is_refused(change, scans, example, phantom, pretended_steps, tmp_path):
+    masks = tmp_path / "masks"
+    segment(scans, [example], masks, "supervised", **SETTINGS)
+    request = {"method": "supervised", "examples": [example], **SETTINGS}
+    expected = {"method": "method: the model has supervised, now it is registration"}
+    if change == "method":
+        request["method"] = "registration"
+    elif change == "example":
+        request["examples"] = [tuple(path.with_name("phantom_002.nii.gz") for path in example)]
+        expected["example"] = r"example: the model has phantom_001 \(\w{8}\), now it is phantom_002 \(\w{8}\)"
+    elif change == "classes":
+        request["class_names"] = ["liver", "a", "b", "c"]
+        expected["classes"] = "classes: the model has 1 liver, 2 right kidney.*now it is 1 liver, 2 a, 3 b, 4 c"
+    else:
+        request["seed"] = 7
+        expected["seed"] = "seed: the model has 0, now it is 7"
+    examples = request.pop("examples")
+    with pytest.raises(ValueError, match=expected[change]) as raised:
+        segment(scans, examples, masks, **request)
+    assert "Name another --output" in str(raised.value)
+
+
+def test_the_example_is_known_by_its_content(scans, example, pretended_steps, tmp_path):
+    segment(scans, [example], tmp_path / "masks", "supervised", **SETTINGS)
+    copies = []
+    for kind, file in zip(("image", "label"), example, strict=True):
+        copies.append(tmp_path / f"{kind}.nii.gz")
+        copies[-1].write_bytes(file.read_bytes())
+    (tmp_path / "dataset.json").write_text((example[0].parents[1] / "dataset.json").read_text())
+    segment(scans, [tuple(copies)], tmp_path / "masks", "supervised", **SETTINGS)
+    assert [name for name, _ in pretended_steps] == ["train", "inference", "inference"]
+
+
+def test_an_interrupted_training_goes_on_with_the_scans_that_it_began_with(
+    scans, example, pretended_steps, monkeypatch, tmp_path
+):
+    request = (scans, [example], tmp_path / "masks", "supervised")
+    later = scans / "study1" / "phantom_002.nii.gz"
+    os.rename(later, tmp_path / "later.nii.gz")
+    with monkeypatch.context() as patch:
+        patch.setattr("monai_fewshot.apps.command.running.StepRunner.run", _interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            segment(*request, **SETTINGS)
+    (tmp_path / "masks" / "model" / "checkpoint_epoch=1.pt").touch()
+    os.rename(tmp_path / "later.nii.gz", later)
+    said = []
+    segment(*request, **{**SETTINGS, "say": said.append})
+    (_, training), (_, inference) = pretended_steps
+    learned, segmented = (
+        [scan["name"] for scan in json.loads((step["dataset_dir"] / "dataset.json").read_text())["training"]]
+        for step in (training, inference)
+    )
+    assert learned == ["phantom_001", "phantom_003"]
+    assert segmented == ["phantom_001", "phantom_002", "phantom_003"]
+    assert any("1 scan(s) are new and will be segmented, but not learned from; 0 are gone" in line for line in said)
+
+
+def _interrupt(*_):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"method": "supervisd"}, "There is no method 'supervisd'; did you mean supervised?"),
+        (
+            {"method": "se_net"},
+            "se_net cannot segment scans from an example alone: it learns from scans in which other",
+        ),
+        ({"method": "masksplit"}, "masksplit cannot segment scans from an example alone: it works on 2D images"),
+        ({"minutes": 5}, "The method supervised takes no --minutes, its training has a length of its own"),
+        ({"minutes": 5, "method": "registration"}, "takes no --minutes, it trains nothing"),
+        ({"minutes": 0}, "--minutes is 0: give more than 0."),
+        ({"examples": []}, "No example is given"),
+        ({"examples": [("nowhere.nii", "label.nii")]}, "The image of an example, nowhere.nii, does not exist"),
+        ({"scans": "nowhere"}, "nowhere does not exist: give a folder of scans, or one scan."),
+        ({"output": "a#b"}, "a#b has a # in its name"),
+        ({"device": "tpu"}, "--device is 'tpu', which is not here"),
+        ({"formats": "dicom_seg"}, "scans are no DICOM series"),
+    ],
+)
+def test_bad_input_is_told_before_anything_is_done(changes, message, scans, example, pretended_steps, tmp_path):
+    request = {"scans": scans, "examples": [example], "output": tmp_path / "masks", "method": "supervised"}
+    request |= SETTINGS | changes
+    with pytest.raises((ValueError, OSError), match=re.escape(message)):
+        segment(**request)
+    assert pretended_steps == []
+
+
+def test_image_and_label_that_are_swapped_are_told(scans, example, pretended_steps, tmp_path):
+    with pytest.raises(ValueError, match=r"The example cannot be used|Are image and label swapped"):
+        segment(scans, [example[::-1]], tmp_path / "masks", "supervised", **SETTINGS)
+
+
+def test_masks_do_not_go_among_the_scans_nor_beside_those_of_another_model(scans, example, pretended_steps, tmp_path):
+    with pytest.raises(ValueError, match="holds the scans: name another --output"):
+        segment(scans, [example], scans, "supervised", **SETTINGS)
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / "phantom_001_seg.nii.gz").touch()
+    with pytest.raises(ValueError, match=r"holds 1 mask\(s\), but no model that made them"):
+        segment(scans, [example], tmp_path / "masks", "supervised", **SETTINGS)
+    assert pretended_steps == []
+
+
+def test_a_folder_of_broken_scans_is_refused(example, pretended_steps, tmp_path):
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "scans" / "a.nii.gz").write_bytes(b"no scan")
+    with pytest.raises(ValueError, match=r"None of the scans in .* can be used; .*problems.csv tells why"):
+        segment(tmp_path / "scans", [example], tmp_path / "masks", "supervised", **SETTINGS)
+    assert len(_rows(tmp_path / "masks" / "problems.csv")) == 1
+
+
+def test_the_default_time_of_training_follows_the_device(monkeypatch):
+    assert (default_minutes("cpu"), default_minutes("cuda:1")) == (20, 5)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert default_minutes() == 5
