@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch.nn.modules.loss import _Loss
 
 from monai_fewshot.networks.blocks import class_masks
-from monai_fewshot.utils import IGNORED, sum_over_processes
+from monai_fewshot.utils import IGNORED, num_processes, sum_over_processes
 
 __all__ = ["PresentClassesLoss"]
 
@@ -40,19 +40,20 @@ class PresentClassesLoss(_Loss):
         Args:
             input: (B, N+1, *S), background first.
             target: (B, 1, *S), 0 background, 1..N the classes.
-            weights: (N+1,), of the classes' pixels in the cross-entropy, background first; None for equal ones.
+            weights: (N+1,), of the classes' pixels in the cross-entropy, a mean by these weights, background first;
+                None for equal ones.
 
         Returns:
             A scalar; 0 with a graph where no pixel counts.
         """
         logits, label = input.float(), target[:, 0].long()
         counted = (label != self.ignore_index).unsqueeze(1)
-        sums = F.cross_entropy(logits, label, weights, ignore_index=self.ignore_index, reduction="sum")
-        if weights is None:
-            entropy = sums / label.numel()
-        else:
-            weight = weights[label[counted[:, 0]]].sum().clamp(min=1e-6)
-            entropy = sums / weight * counted.float().mean()
+        entropy = F.cross_entropy(logits, label, weights, ignore_index=self.ignore_index, reduction="sum")
+        entropy = entropy / label.numel()
+        if weights is not None:
+            weight = weights[label.masked_fill(~counted[:, 0], 0)].unsqueeze(1) * counted
+            entropy, weight, share = sum_over_processes(torch.stack([entropy, weight.mean(), counted.float().mean()]))
+            entropy = entropy / weight.clamp(min=1e-6) * share / num_processes()
         axes = [axis for axis in range(logits.ndim) if axis != 1]
         predicted = (logits.softmax(1) * counted)[:, 1:]
         masks = class_masks(target.masked_fill(~counted, -1), logits.shape[1] - 1)[:, 1:]

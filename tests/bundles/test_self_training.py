@@ -178,7 +178,7 @@ def test_masks_have_grid_and_class_numbers_of_their_scans_and_of_the_example(sca
     query = scans.save(tmp_path / "queries" / "a.nii.gz", scan)
     scans.save(tmp_path / "queries" / "b.nii.gz", scans.make(1)[0])
     model, options = tmp_path / "model", {"dataset_dir": str(query.parent)}
-    training = {"ckpt_dir": str(model), **SHORT, "epoch_length": 100, "max_epochs": 1, "optimizer#lr": 0.01}
+    training = {"ckpt_dir": str(model), **SHORT, "epoch_length": 50, "max_epochs": 1, "optimizer#lr": 0.01}
     run(BUNDLE, "train", **options, **paths, **training, **{"teacher#momentum": 0.1})
     options |= {"checkpoint": str(model / "model.pt"), "output_dir": str(tmp_path / "masks")}
     made = workflow(BUNDLE, "inference", **options)

@@ -20,6 +20,7 @@ from monai_fewshot.workflows import episode_loader
 
 pytestmark = pytest.mark.slow
 EPOCH_LENGTH = 15
+WEIGHTS = torch.tensor([0.2, 3.0, 1.5, 0.7])
 
 
 def train():
@@ -31,7 +32,7 @@ def train():
     parts = [episode_loader(annotated, 4), episode_loader(unlabeled, 6)]
     progress = ClassProgress(["bright", "dark"], 2 * EPOCH_LENGTH, latest_start=0.5, confidence=0.5)
     shared = average_gradients(network, torch.device("cpu"))
-    trainer = self_trainer(shared, *parts, progress, doubt=0.6, max_epochs=2)
+    trainer = self_trainer(shared, *parts, progress, doubt=0.6, max_epochs=2, class_weights=WEIGHTS[:3])
     losses = []
     MeanLossOverProcesses().attach(trainer)
     trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: losses.append(trainer.state.output["loss"].item()))
@@ -49,7 +50,7 @@ def loss_of_share(rank):
     """The loss of unequal shares, and its gradient."""
     logits, target = (tensor[rank::2].clone() for tensor in unequal_batch())
     logits.requires_grad_()
-    loss = PresentClassesLoss()(logits, target)
+    loss = PresentClassesLoss()(logits, target, WEIGHTS)
     loss.backward()
     return loss.item(), logits.grad
 
@@ -91,7 +92,7 @@ def test_two_processes_learn_what_one_does(both):
 def test_the_loss_is_that_of_the_whole_batch(both):
     logits, target = unequal_batch()
     logits.requires_grad_()
-    whole = PresentClassesLoss()(logits, target)
+    whole = PresentClassesLoss()(logits, target, WEIGHTS)
     whole.backward()
     (first, grad), (second, other_grad) = (found["loss"] for found in both)
     assert (first + second) / 2 == pytest.approx(whole.item(), rel=1e-6)

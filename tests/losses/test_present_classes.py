@@ -18,23 +18,26 @@ def batch(size=4, classes=3, seed=0):
     return logits, torch.randint(0, classes + 1, (size, 1, 9, 7), generator=generator).float()
 
 
-def by_hand(logits, target, ignored=255):
+def by_hand(logits, target, ignored=255, weights=None):
     """The loss, pixel by pixel and class by class, in numpy."""
     logits, target = logits.double().numpy(), target.numpy()
     probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    entropy = 0.0
+    entropy, weight, number = 0.0, 0.0, 0
     both, found, sizes = np.zeros((3, logits.shape[1]))
     for b, row, column in np.ndindex(target.shape[0], *target.shape[2:]):
         true = int(target[b, 0, row, column])
         if true == ignored:
             continue
         p = probabilities[b, :, row, column]
-        entropy -= np.log(p[true])
+        entropy -= np.log(p[true]) * (1 if weights is None else weights[true])
+        weight += 1 if weights is None else weights[true]
+        number += 1
         found += p
         sizes[true] += 1
         both[true] += p[true]
     losses = [1 - (2 * both[c] + 1) / (found[c] + sizes[c] + 1) for c in range(1, len(sizes)) if sizes[c]]
-    return entropy / target.size + (np.mean(losses) if losses else 0.0)
+    mean = entropy / weight if number else 0.0
+    return mean * number / target.size + (np.mean(losses) if losses else 0.0)
 
 
 def test_it_is_monais_where_all_classes_show_and_all_pixels_count():
@@ -53,6 +56,18 @@ def test_by_hand_with_absent_classes_and_pixels_that_do_not_count(absent):
     target[:, :, 2:5, 1:4] = 255
     target[1] = 255
     assert PresentClassesLoss()(logits, target).item() == pytest.approx(by_hand(logits, target), rel=1e-6)
+
+
+@pytest.mark.parametrize("absent", [(), (2,), (1, 2, 3)])
+def test_by_hand_with_weights_of_the_classes(absent):
+    logits, target = batch()
+    for value in absent:
+        target[target == value] = 0
+    target[:, :, 2:5, 1:4] = 255
+    target[1] = 255
+    weights = [0.2, 3.0, 1.5, 0.7]
+    found = PresentClassesLoss()(logits, target, torch.tensor(weights))
+    assert found.item() == pytest.approx(by_hand(logits, target, weights=weights), rel=1e-6)
 
 
 def test_pixels_that_do_not_count_get_no_gradient_and_the_others_do():
@@ -75,10 +90,11 @@ def test_what_a_class_that_does_not_show_gets_is_cross_entropy_alone():
     assert (grad[:, 2] > 0).all()
 
 
-def test_where_no_pixel_counts_the_loss_is_0_with_a_graph():
+@pytest.mark.parametrize("weights", [None, torch.tensor([0.2, 3.0, 1.5, 0.7])])
+def test_where_no_pixel_counts_the_loss_is_0_with_a_graph(weights):
     logits, target = batch()
     logits.requires_grad_()
-    loss = PresentClassesLoss()(logits, torch.full_like(target, 255))
+    loss = PresentClassesLoss()(logits, torch.full_like(target, 255), weights)
     loss.backward()
     assert loss.item() == 0
     assert not logits.grad.any()

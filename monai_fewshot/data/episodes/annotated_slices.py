@@ -78,11 +78,12 @@ class AnnotatedSlices(NumberedSamples):
             power: weights are shares of the pixels to the power of minus this; 0 for equal weights.
 
         Returns:
-            (N+1,), background first, with a mean of 1 over the pixels.
+            (N+1,), background first, with a mean of 1 over the pixels; on the device where samples are made.
         """
         counts = torch.stack([(self.stack.label == value).sum() for value in range(self.num_classes + 1)]).float()
-        weights = counts.pow(-power)
-        return weights * counts.sum() / (weights * counts).sum()
+        weights = counts.clamp(min=1).pow(-power)
+        weights = weights * counts.sum() / (weights * counts).sum()
+        return weights if self.stack.device is None else weights.to(self.stack.device)
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, torch.Tensor]]:
         """Make the samples of a batch.

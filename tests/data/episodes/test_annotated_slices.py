@@ -103,6 +103,26 @@ class TestBalanced:
         assert {place(sample) for number, sample in enumerate(samples) if number % 3 == 2} == {0, 1}
 
 
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
+def test_weights_of_classes_are_powers_of_their_shares_with_a_mean_of_1_over_the_pixels(power):
+    slices = stack()
+    slices.label[0, 0, 0, :3] = 255
+    found = AnnotatedSlices(slices, 4, num_classes=2).class_weights(power).tolist()
+    shares = [(slices.label == value).float().mean().item() for value in range(3)]
+    scale = sum(shares) / sum(share ** (1 - power) for share in shares)
+    assert found == pytest.approx([scale * share**-power for share in shares], rel=1e-5)
+    if power == 0:
+        assert found == pytest.approx([1, 1, 1])
+
+
+def test_weights_where_there_is_no_background():
+    slices = stack()
+    slices.label[:4], slices.label[4:] = 1, 2
+    found = AnnotatedSlices(slices, 4, num_classes=2).class_weights()
+    assert found[1:].tolist() == pytest.approx([1, 1])
+    assert found.isfinite().all()
+
+
 def two_scans():
     """Scans of six and four slices, of which some show a class."""
     made = stack({2: 1, 3: 2, 8: 1}, 10)
