@@ -8,6 +8,8 @@ from .network_loader import NetworkLoader
 from .output_files import OutputFiles, write_index
 from .scan_results import ScanResults
 from .teacher import Teacher
+from .teacher_picture import TeacherPicture
+from .total_progress import TotalProgress
 from .training_checkpoints import BestModelSaver, FinalModelSaver, TrainingCheckpoints
 from .volume_scores import VolumeScores, overall_metrics
 
@@ -21,6 +23,8 @@ __all__ = [
     "OutputFiles",
     "ScanResults",
     "Teacher",
+    "TeacherPicture",
+    "TotalProgress",
     "TrainingCheckpoints",
     "VolumeScores",
     "overall_metrics",

@@ -53,6 +53,11 @@ class Streams(NamedTuple):
     annotated: DataLoader
     unlabeled: DataLoader | None
 
+    @property
+    def unlabeled_stack(self) -> SliceStack | None:
+        """All unlabeled slices."""
+        return None if self.unlabeled is None else self.unlabeled.dataset.stack
+
 
 def self_training_streams(
     annotated: Sequence[Mapping[Hashable, Any]],

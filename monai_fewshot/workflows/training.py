@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ignite.handlers import ProgressBar
 from monai.config import PathLike
 from monai.data import DataLoader, DistributedSampler
 from monai.engines import PrepareBatch, PrepareBatchExtraInput, SupervisedEvaluator, SupervisedTrainer, Trainer
@@ -27,7 +26,13 @@ from monai.utils import CommonKeys, set_determinism
 
 from monai_fewshot.data import EpisodeSampler, NumberedSamples, check_output_dir, collate_episodes
 from monai_fewshot.engines import PrepareBatchEpisode
-from monai_fewshot.handlers import BestModelSaver, FinalModelSaver, MeanLossOverProcesses, TrainingCheckpoints
+from monai_fewshot.handlers import (
+    BestModelSaver,
+    FinalModelSaver,
+    MeanLossOverProcesses,
+    TotalProgress,
+    TrainingCheckpoints,
+)
 from monai_fewshot.inferers import AutocastInferer
 from monai_fewshot.networks import average_gradients
 from monai_fewshot.utils import (
@@ -229,7 +234,7 @@ def training_handlers(
         handlers.append(ValidationHandler(val_interval, validator, epoch_level=True))
     if first:
         handlers += [
-            ProgressBar(desc="training"),
+            TotalProgress(),
             StatsHandler(iteration_log=False, tag_name="train_loss", output_transform=_loss),
             TensorBoardStatsHandler(log_dir=log_dir, iteration_log=log_interval, output_transform=_scalars),
         ]
