@@ -79,6 +79,14 @@ def segment_command(
         typer.Option(help="Minutes of training, for methods that take them. Default: 20 on a CPU, 5 on a GPU."),
     ] = None,
     class_names: ClassNames = None,
+    annotated_slices: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|labeled|N,N,...",
+            help="Slices of the example that are annotated: every N-th, those that show a class, or numbers from 0. "
+            "Default: all.",
+        ),
+    ] = None,
     output_format: Annotated[
         list[str] | None,
         typer.Option(
@@ -106,6 +114,7 @@ def segment_command(
             method,
             minutes,
             class_names=_names(class_names),
+            annotated_slices=_slices(annotated_slices),
             formats=output_format or ("nifti",),
             device=device,
             seed=seed,
@@ -176,6 +185,18 @@ def _pairs(words: list[Path]) -> list[tuple[Path, Path]]:
 
 def _names(text: str | None) -> list[str] | None:
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _slices(text: str | None) -> int | str | list[int] | None:
+    if text is None or text == "labeled":
+        return text
+    try:
+        numbers = [int(word) for word in text.split(",") if word.strip()]
+    except ValueError:
+        numbers = []
+    if not numbers:
+        raise ValueError(f"--annotated-slices is {text!r}: give 5 for every fifth slice, 'labeled', or 3,9,14.")
+    return numbers if "," in text else numbers[0]
 
 
 @contextmanager

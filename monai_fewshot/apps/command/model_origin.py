@@ -48,6 +48,7 @@ class ModelOrigin:
         classes: name by number.
         minutes: of the training; None where the method has a length of its own.
         seed: of the training.
+        annotated_slices: which slices of the examples are annotated; None for all.
         trained: whether the training has come to its end.
     """
 
@@ -56,6 +57,7 @@ class ModelOrigin:
     classes: Mapping[int, str]
     minutes: float | None
     seed: int
+    annotated_slices: int | str | Sequence[int] | None = None
     trained: bool = False
 
     def write(self, folder: Path) -> None:
@@ -85,6 +87,7 @@ class ModelOrigin:
                 classes={int(number): str(name) for number, name in content["classes"].items()},
                 minutes=content["minutes"],
                 seed=int(content["seed"]),
+                annotated_slices=content["annotated_slices"],
                 trained=bool(content["trained"]),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -108,6 +111,7 @@ class ModelOrigin:
             ("method", self.method, wanted.method),
             ("example", _listed(self.examples), _listed(wanted.examples)),
             ("classes", _named(self.classes), _named(wanted.classes)),
+            ("annotated slices", self.annotated_slices or "all", wanted.annotated_slices or "all"),
         ]
         if minutes is not None:
             pairs.append(("minutes", self.minutes, minutes))

@@ -64,6 +64,7 @@ def segment(
     minutes: float | None = None,
     *,
     class_names: Sequence[str] | None = None,
+    annotated_slices: int | str | Sequence[int] | None = None,
     formats: str | Sequence[str] = ("nifti",),
     device: str | None = None,
     seed: int | None = None,
@@ -83,6 +84,8 @@ def segment(
         minutes: of training. Defaults to None: 20 on a CPU, 5 on a GPU, for a method whose training has no length of
             its own.
         class_names: names of the classes 1, 2, ...; of DICOM annotations, the regions to take.
+        annotated_slices: which slices of the examples are annotated, for methods that take it: n for every n-th,
+            ``"labeled"`` for those that show a class, or their numbers, from 0. Defaults to None, all.
         formats: of the masks: ``"nifti"``, ``"seg_nrrd"``, ``"dicom_seg"``, or several.
         device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``. Defaults to None: a GPU where there is one.
         seed: of the training. Defaults to None, 0.
@@ -103,7 +106,9 @@ def segment(
         ...
         ValueError: There is no method 'registrations'; did you mean registration?
     """
-    job = _Job(scans, examples, output, serving_method(method), minutes, class_names, formats, device, seed)
+    job = _Job(
+        scans, examples, output, serving_method(method), minutes, class_names, annotated_slices, formats, device, seed
+    )
     return job.run(say)
 
 
@@ -123,6 +128,7 @@ class _Job:
     method: BundleMethod
     minutes: float | None
     class_names: Sequence[str] | None
+    annotated_slices: int | str | Sequence[int] | None
     formats: str | Sequence[str]
     device: str | None
     seed: int | None
@@ -190,6 +196,11 @@ class _Job:
         if self.minutes is not None and "minutes" not in self.known:
             training = "its training has a length of its own" if self.method.training else "it trains nothing"
             raise ValueError(f"The method {self.method.name} takes no --minutes, {training}: leave --minutes out.")
+        if self.annotated_slices is not None and "annotated_slices" not in self.known:
+            raise ValueError(
+                f"The method {self.method.name} takes no --annotated-slices, it needs all slices of the example: take "
+                f"{DEFAULT_METHOD}, or annotate them all."
+            )
         if self.device is not None:
             check_device_settings(self.device)
         check_extras(self.method)
@@ -207,7 +218,7 @@ class _Job:
         takes_minutes = "minutes" in self.known
         minutes = (self.minutes or default_minutes(self.device)) if takes_minutes else None
         made_of = tuple(origin_of_example(scan) for scan in examples)
-        origin = ModelOrigin(self.method.name, made_of, survey.classes, minutes, self.seed or 0)
+        origin = ModelOrigin(self.method.name, made_of, survey.classes, minutes, self.seed or 0, self.annotated_slices)
         if before is None:
             if masks := self.files.masks():
                 raise ValueError(
@@ -250,6 +261,7 @@ class _Job:
             "resume": True,
             "seed": origin.seed,
             "minutes": origin.minutes,
+            "annotated_slices": origin.annotated_slices,
         }
         if self.method.learns_from == LearnsFrom.IMAGES and len(learned) == 1:
             settings["num_val_scans"] = 0

@@ -51,10 +51,19 @@ def test_examples_come_in_pairs_and_may_be_repeated(run, called):
 
 
 @pytest.mark.parametrize(
+    ("text", "slices"), [("5", 5), ("labeled", "labeled"), ("3,9,14", [3, 9, 14]), ("3,", [3]), (None, None)]
+)
+def test_which_slices_are_annotated(text, slices, run, called):
+    assert run(*SEGMENT, *([] if text is None else ["--annotated-slices", text]))[0] == 0
+    assert called[0][1]["annotated_slices"] == slices
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
         ([*SEGMENT, "--minuts", "3"], r"No such option: --minuts .*--minutes"),
         ([*SEGMENT, "--minutes", "few"], r"--minutes"),
+        ([*SEGMENT, "--annotated-slices", "some"], r"--annotated-slices is 'some': give 5 for every fifth slice"),
         (["segment", "scans", "--example", "a.nii.gz", "--output", "masks"], r"needs two files: --example IMAGE LABEL"),
         (["segment", "scans", "--output", "masks"], r"--example"),
         (["segmnt"], r"No such command 'segmnt'.*segment"),

@@ -95,6 +95,15 @@ def test_settings_of_training_are_those_that_are_asked_for(scans, example, prete
     assert listed["labels"]["2"] == "right kidney"
 
 
+def test_slices_that_are_not_annotated_are_told_and_make_another_model(scans, example, pretended_steps, tmp_path):
+    request = (scans, [example], tmp_path / "masks", "self_training")
+    segment(*request, minutes=1, annotated_slices=[2, 5], **SETTINGS)
+    assert pretended_steps[0][1]["annotated_slices"] == [2, 5]
+    segment(*request, annotated_slices=[2, 5], **SETTINGS)
+    with pytest.raises(ValueError, match=r"annotated slices: the model has \[2, 5\], now it is all"):
+        segment(*request, **SETTINGS)
+
+
 def test_scans_that_fail_are_problems(scans, example, pretended_steps, tmp_path):
     done = segment(scans, [example], tmp_path / "masks", "registration", **SETTINGS)
     assert [name for name, _ in pretended_steps] == ["inference"]
@@ -184,6 +193,7 @@ def _interrupt(*_):
         ({"minutes": 5}, "The method supervised takes no --minutes, its training has a length of its own"),
         ({"minutes": 5, "method": "registration"}, "takes no --minutes, it trains nothing"),
         ({"minutes": 0}, "--minutes is 0: give more than 0."),
+        ({"annotated_slices": 5}, "The method supervised takes no --annotated-slices, it needs all slices"),
         ({"examples": []}, "No example is given"),
         ({"examples": [("nowhere.nii", "label.nii")]}, "The image of an example, nowhere.nii, does not exist"),
         ({"scans": "nowhere"}, "nowhere does not exist: give a folder of scans, or one scan."),
