@@ -20,7 +20,7 @@ pytestmark = pytest.mark.default_dtype
 BUNDLE = "self_training"
 FOLD = {"num_folds": 3, "fold": 0}
 QUERIES, SUPPORT, OTHERS = ("scan_0", "scan_1"), "scan_2", ("scan_3", "scan_4", "scan_5")
-SHORT = {"batch_size": 2, "unlabeled_batch_size": 2, "epoch_length": 10, "max_epochs": 3}
+SHORT = {"batch_size": 2, "unlabeled_batch_size": 2, "epoch_length": 10, "max_epochs": 2}
 EARLY = {"progress#latest_start": 0.0, "progress#confidence": 0.4, "train#trainer#doubt": 0.9}
 
 
@@ -64,14 +64,14 @@ def names(scans):
 
 class TestTrain:
     def test_the_teacher_is_what_is_kept_and_says_what_made_it(self, trained):
-        model, last = load(trained / "model.pt"), load(trained / "checkpoint_epoch=3.pt")
+        model, last = load(trained / "model.pt"), load(trained / "checkpoint_epoch=2.pt")
         assert_equal(model["model"], last["teacher"])
         assert any(not torch.equal(model["model"][name], last["model"][name]) for name in model["model"])
         assert model["settings"]["preparation"]["classes"] == {1: "liver", 2: "spleen"}
         settings = model["provenance"]["settings"]
         assert (settings["annotated_scans"], settings["unlabeled_scans"], settings["inductive"]) == (1, 3, True)
         assert last["progress"]["start"] == 10
-        assert last["trainer"]["iteration"] == 30
+        assert last["trainer"]["iteration"] == 20
 
     @pytest.mark.parametrize(("inductive", "unlabeled"), [(True, OTHERS), (False, (*QUERIES, *OTHERS))])
     def test_queries_are_learned_from_only_where_that_is_asked_for(self, inductive, unlabeled, dataset_dir):
@@ -106,10 +106,10 @@ class TestTrain:
 
     def test_an_interrupted_training_ends_like_an_uninterrupted_one(self, dataset_dir, trained, tmp_path):
         options = {"dataset_dir": str(dataset_dir), "ckpt_dir": str(tmp_path), **SHORT, **FOLD, **EARLY}
-        interrupt(25, **options)
+        interrupt(15, **options)
         assert not (tmp_path / "model.pt").exists()
         run(BUNDLE, "train", resume=True, **options)
-        one, other = load(tmp_path / "checkpoint_epoch=3.pt"), load(trained / "checkpoint_epoch=3.pt")
+        one, other = load(tmp_path / "checkpoint_epoch=2.pt"), load(trained / "checkpoint_epoch=2.pt")
         for part in ("model", "teacher"):
             assert_equal(one[part], other[part])
         for figure in ("dice", "certainty"):
@@ -119,24 +119,24 @@ class TestTrain:
         assert "holds checkpoints of an earlier training" in refusal(BUNDLE, "train", **options)
 
     def test_a_resumed_training_of_some_minutes_keeps_its_length(self, dataset_dir, tmp_path, monkeypatch, caplog):
-        monkeypatch.setattr(self_training, "_seconds_per_step", lambda trainer: 2.0)
+        monkeypatch.setattr(self_training, "_seconds_per_step", lambda trainer: 3.0)
         options = {"dataset_dir": str(dataset_dir), "minutes": 1, **SHORT, **FOLD, **EARLY}
         with caplog.at_level(logging.INFO):
             run(BUNDLE, "train", **options, ckpt_dir=str(tmp_path / "whole"))
-        assert "A step takes 2.00 s: 30 steps in 1 minutes." in caplog.text
-        assert "1 minutes are 30 steps, too few to find much here: take 10 minutes or more." in caplog.text
-        interrupt(25, **options, ckpt_dir=str(tmp_path / "parts"))
+        assert "A step takes 3.00 s: 20 steps in 1 minutes." in caplog.text
+        assert "1 minutes are 20 steps, too few to find much here: take 15 minutes or more." in caplog.text
+        interrupt(15, **options, ckpt_dir=str(tmp_path / "parts"))
         monkeypatch.setattr(self_training, "_seconds_per_step", lambda trainer: 0.001)
         run(BUNDLE, "train", resume=True, **options, ckpt_dir=str(tmp_path / "parts"))
-        one, other = (load(tmp_path / part / "checkpoint_epoch=3.pt") for part in ("whole", "parts"))
+        one, other = (load(tmp_path / part / "checkpoint_epoch=2.pt") for part in ("whole", "parts"))
         assert_equal(one["model"], other["model"])
         assert_equal(one["teacher"], other["teacher"])
-        assert one["lr_scheduler"]["total_iters"] == other["lr_scheduler"]["total_iters"] == 30
-        assert one["trainer"]["iteration"] == other["trainer"]["iteration"] == 30
+        assert one["lr_scheduler"]["total_iters"] == other["lr_scheduler"]["total_iters"] == 20
+        assert one["trainer"]["iteration"] == other["trainer"]["iteration"] == 20
 
     def test_timing_changes_nothing(self, dataset_dir, trained, tmp_path, monkeypatch):
         timed = self_training._seconds_per_step
-        monkeypatch.setattr(self_training, "_seconds_per_step", lambda trainer: 2.0 + 0 * timed(trainer))
+        monkeypatch.setattr(self_training, "_seconds_per_step", lambda trainer: 3.0 + 0 * timed(trainer))
         options = {"dataset_dir": str(dataset_dir), "ckpt_dir": str(tmp_path), "minutes": 1}
         run(BUNDLE, "train", **options, **{**SHORT, "max_epochs": 7}, **FOLD, **EARLY)
         assert_equal(load(tmp_path / "model.pt")["model"], load(trained / "model.pt")["model"])
