@@ -91,7 +91,7 @@ def test_from_one_annotated_slice_runs(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_from_one_scan_and_a_folder_runs(tmp_path, monkeypatch):
-    settings = {"max_epochs": 3, "epoch_length": 20, "num_volumes": 6, "volume_size": [32, 32, 12]}
+    settings = {"max_epochs": 3, "epoch_length": 20, "num_volumes": 6, "volume_size": [64, 64, 12]}
     printed, pictures = execute("from_one_scan_and_a_folder.ipynb", settings, tmp_path, monkeypatch)
     assert pictures == 3
     assert "unlabeled slices from iteration 30 on" in printed
