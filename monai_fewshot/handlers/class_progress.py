@@ -73,14 +73,21 @@ class ClassProgress:
         self.start: int | None = None
 
     def attach(self, engine: Engine) -> None:
-        """Tell of classes that are not found, after every epoch from the start on."""
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+        """Tell of classes that are not found: after every epoch from the start on, and, as a warning, at the end."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self, logging.INFO)
+        engine.add_event_handler(Events.COMPLETED, self, logging.WARNING)
 
-    def __call__(self, engine: Engine) -> None:
-        """Name the classes that are not found."""
+    def __call__(self, engine: Engine, level: int = logging.WARNING) -> None:
+        """Name the classes that are not found.
+
+        Args:
+            engine: the trainer.
+            level: of the message; what is not found yet may still be found.
+        """
         lost = self.lost()
         if lost and self.start is not None and process_rank() == 0:
-            logger.warning(
+            logger.log(
+                level,
                 "Hardly found even in the annotated slices: %s. Masks will lack what is not found; more annotated "
                 "slices of it, or a longer training, help.",
                 ", ".join(f"{name} (Dice {dice:.2f})" for name, dice in lost.items()),

@@ -133,7 +133,8 @@ def fit_schedule(
 ) -> None:
     """Make a training as long as can be done in some minutes, at the speed of its first steps.
 
-    A few steps with both streams are timed on copies that are thrown away. A training that is resumed keeps its length.
+    A few steps with both streams are timed on copies that are thrown away. A training that is resumed keeps its length,
+    whatever minutes or epochs are given: the learning rate and the weights of its losses follow that.
 
     Args:
         trainer: about to run.
@@ -145,14 +146,16 @@ def fit_schedule(
     Raises:
         ValueError: where minutes is not above 0.
     """
-    if minutes is None:
-        return
-    if not minutes > 0:
+    if minutes is not None and not minutes > 0:
         raise ValueError(f"minutes is {minutes}, must be above 0; 20 is a good choice for a CPU.")
     epoch_length = len(trainer.data_loader)
     checkpoint = run_together(checkpoint_to_resume, folder, resume)
     if checkpoint is not None:
         iterations = read_checkpoint(checkpoint)["progress"]["num_iterations"]
+        if process_rank() == 0:
+            logger.info("The resumed training keeps its length of %d steps.", iterations)
+    elif minutes is None:
+        return
     else:
         seconds = mean_over_processes(torch.tensor(_seconds_per_step(trainer), device=trainer.state.device)).item()
         iterations = max(1, round(60 * minutes / seconds / epoch_length)) * epoch_length

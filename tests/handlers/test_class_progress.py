@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 from monai.metrics import DiceHelper
 
 from monai_fewshot.handlers import ClassProgress
@@ -128,22 +128,35 @@ class TestBelieve:
 
 
 class TestReports:
-    def test_classes_that_are_not_found_are_named_after_every_epoch_once_it_has_begun(self, caplog):
+    def test_classes_that_are_not_found_are_named_after_every_epoch_once_it_has_begun_and_at_the_end(self, caplog):
         found, engine = progress(), Engine(lambda *_: None)
         found.attach(engine)
         found.dice = torch.tensor([0.8, 0.123])
-        with caplog.at_level(logging.WARNING, "monai_fewshot"):
+        with caplog.at_level(logging.INFO, "monai_fewshot"):
             engine.run([0], max_epochs=1)
             assert not caplog.records, "not before the start"
             found.start = 10
             engine.run([0], max_epochs=3)
-        assert len(caplog.records) == 2
+        assert [record.levelname for record in caplog.records] == ["INFO", "INFO", "WARNING"]
         assert "Hardly found even in the annotated slices: spleen (Dice 0.12). Masks will lack" in caplog.text
         assert "liver" not in caplog.text
         caplog.clear()
         found.dice = torch.tensor([0.8, 0.51])
         engine.run([0], max_epochs=5)
         assert not caplog.records
+
+    def test_a_class_that_is_found_in_the_end_is_no_warning(self, caplog):
+        found, engine = progress(), Engine(lambda *_: None)
+        found.attach(engine)
+        found.start, found.dice = 10, torch.tensor([0.8, 0.123])
+
+        @engine.on(Events.EPOCH_STARTED(once=2))
+        def _find():
+            found.dice = torch.tensor([0.8, 0.7])
+
+        with caplog.at_level(logging.INFO, "monai_fewshot"):
+            engine.run([0], max_epochs=2)
+        assert [record.levelname for record in caplog.records] == ["INFO"]
 
     def test_a_state_goes_on(self):
         found, other = progress(), ClassProgress(NAMES, 7)

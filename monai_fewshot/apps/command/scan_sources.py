@@ -13,7 +13,7 @@ from monai.config import PathLike
 
 from monai_fewshot.data import Scan, find_series, load_scans, support_scans
 from monai_fewshot.data.dicom.scans import dicom_scans, has_pydicom
-from monai_fewshot.data.scans.scan_folder import is_image, volume_suffix
+from monai_fewshot.data.scans.scan_folder import check_names, is_image, volume_suffix
 from monai_fewshot.utils import write_atomically
 
 from .problems import ScanProblem
@@ -41,14 +41,14 @@ def list_scans(source: PathLike, leave_out: Collection[PathLike] = ()) -> tuple[
 
     Raises:
         FileNotFoundError: where the folder does not exist or has no scan.
-        ValueError: where it cannot be read as a data set.
+        ValueError: where it cannot be read as a data set, or scans share a name.
     """
     folder = Path(os.path.abspath(Path(source).expanduser()))
     if not folder.exists():
         raise FileNotFoundError(f"{folder} does not exist: give a folder of scans, or one scan.")
     if folder.is_file() or (folder / "dataset.json").is_file():
         return [{key: scan[key] for key in ("name", "image")} for scan in load_scans(folder)], []
-    ignored = {Path(os.path.abspath(Path(path).expanduser())) for path in leave_out}
+    ignored = {Path(path).expanduser().resolve() for path in leave_out}
     files = sorted(_volume_files(folder, ignored))
     tree = find_series(folder)
     if not has_pydicom and (tree.series or tree.unreadable):
@@ -60,6 +60,7 @@ def list_scans(source: PathLike, leave_out: Collection[PathLike] = ()) -> tuple[
     if not scans:
         load_scans(folder)
         raise FileNotFoundError(f"{folder} holds no scan: give a folder of NIfTI, NRRD, MetaImage or DICOM files.")
+    check_names(scans, folder)
     problems = []
     if tree.unreadable:
         problems.append(
@@ -118,10 +119,10 @@ def write_scan_list(folder: Path, scans: Sequence[Scan], class_names: Mapping[in
 
 def _volume_files(folder: Path, ignored: Collection[Path]) -> Iterator[Path]:
     for place, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".") and Path(place, name) not in ignored]
+        folders[:] = [name for name in folders if not name.startswith(".") and Path(place, name).resolve() not in ignored]
         for name in files:
             file = Path(place, name)
-            if is_image(file) and not name.startswith(".") and file not in ignored:
+            if is_image(file) and not name.startswith(".") and file.resolve() not in ignored:
                 yield file
 
 

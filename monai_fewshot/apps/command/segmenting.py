@@ -265,11 +265,6 @@ class _Job:
         }
         if self.method.learns_from == LearnsFrom.IMAGES and len(learned) == 1:
             settings["num_val_scans"] = 0
-        if (
-            self.method.learns_from in (LearnsFrom.SUPPORT, LearnsFrom.SUPPORT_AND_IMAGES)
-            and self.class_names is not None
-        ):
-            settings["classes"] = list(self.class_names)
         for number, step in enumerate(self.method.training, 1):
             length = "" if origin.minutes is None else f" for {origin.minutes:g} minutes"
             part = f" ({number} of {len(self.method.training)})" if len(self.method.training) > 1 else ""

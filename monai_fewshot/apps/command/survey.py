@@ -94,13 +94,15 @@ def classes_of_examples(
     Args:
         examples: with ``label``.
         facts: of each example.
-        class_names: names in the order of the numbers 1, 2, ..., or regions to take of DICOM annotations.
+        class_names: names in the order of the numbers 1, 2, ...; of annotations that name their regions (DICOM, 3D
+            Slicer), the regions to take.
 
     Returns:
-        Name by number.
+        Name by number in the labels.
 
     Raises:
-        ValueError: where an example cannot be used, one number has two names, or there are too many classes.
+        ValueError: where an example cannot be used, one number has two names, a region is not there, or there are too
+            many classes.
     """
     if problems := problems_of(facts):
         lines = "\n".join(f"  {problem.file}: {problem.problem}. {problem.remedy}" for problem in problems)
@@ -114,7 +116,7 @@ def classes_of_examples(
             )
         regions = segmentation_names(scan["label"])
         if regions and class_names is not None:
-            names = dict(enumerate(class_names, 1))
+            names = _chosen_regions(regions, class_names, scan["label"])
         else:
             names = name_classes(sorted(fact.class_voxels), class_names, [scan])
         for number, name in names.items():
@@ -137,16 +139,16 @@ def example_warnings(examples: Sequence[ScanFacts], classes: Mapping[int, str]) 
     """Tell what may be wrong with annotated scans: classes of a few voxels, or that not all of them show."""
     warnings = []
     for scan in examples:
-        small = {number: count for number, count in scan.class_voxels.items() if count < FEW_VOXELS}
-        for number, count in small.items():
+        small = {number: scan.class_voxels.get(number, FEW_VOXELS) for number in classes}
+        for number, count in ((number, count) for number, count in small.items() if count < FEW_VOXELS):
             warnings.append(
-                f"{scan.name}: class {number} ({classes.get(number, '')}) has only {count} voxel(s), too few to learn "
+                f"{scan.name}: class {number} ({classes[number]}) has only {count} voxel(s), too few to learn "
                 "from. Annotate more of it, or is it a slip of the brush?"
             )
-    every = {number for scan in examples for number in scan.class_voxels}
     for scan in examples:
-        if lacking := sorted(every - set(scan.class_voxels)):
-            listed = ", ".join(f"{number} ({classes.get(number, '')})" for number in lacking)
+        shown = {classes.get(number) for number in scan.class_voxels}
+        if lacking := [number for number, name in classes.items() if name not in shown]:
+            listed = ", ".join(f"{number} ({classes[number]})" for number in lacking)
             warnings.append(
                 f"The examples show different classes: {scan.name} lacks {listed}. Where the organ is there but not "
                 "annotated, it is learned as background: annotate it, or leave the example out."
@@ -176,6 +178,17 @@ def seconds_of_segmentation(scans: Sequence[ScanFacts], device: str | None = Non
     kind = torch.device(device).type if device else ("cuda" if torch.cuda.is_available() else "cpu")
     voxels = sum(torch.Size(scan.size).numel() for scan in scans if scan.size)
     return SECONDS_OF_START + voxels / 1e6 * SECONDS_PER_MILLION_VOXELS.get(kind, 1.0) if scans else 0.0
+
+
+def _chosen_regions(regions: Mapping[int, str], wanted: Sequence[str], label: str) -> dict[int, str]:
+    """Regions of the wanted names, in upper or lower case, by their own numbers."""
+    numbers = {name.lower(): number for number, name in regions.items()}
+    if unknown := [name for name in wanted if name.lower() not in numbers]:
+        raise ValueError(
+            f"{label} has no region called {', '.join(unknown)}; it has {', '.join(regions.values())}. Correct "
+            "--class-names."
+        )
+    return {numbers[name.lower()]: name for name in wanted}
 
 
 def _differing(scans: Sequence[ScanFacts], examples: Sequence[ScanFacts]) -> list[str]:

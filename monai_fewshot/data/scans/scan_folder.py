@@ -19,6 +19,7 @@ from monai_fewshot.data.dicom.series import SeriesFiles
 
 __all__ = [
     "Scan",
+    "check_names",
     "fingerprint_scans",
     "is_image",
     "load_class_names",
@@ -95,7 +96,7 @@ def load_scans(
         scans = _listed_scans(folder)
     else:
         scans = _scans_of_folder(folder, choice)
-    _check_names(scans, folder)
+    check_names(scans, folder)
     return _selected(sorted(scans, key=lambda scan: scan["name"]), folder, names, require_labels)
 
 
@@ -247,7 +248,8 @@ def _both_ends(file: Path) -> bytes:
         return head + stream.read(_SAMPLED_BYTES)
 
 
-def _check_names(scans: Sequence[Scan], folder: Path) -> None:
+def check_names(scans: Sequence[Scan], folder: Path) -> None:
+    """Raise a ValueError where scans share a name, which lists them."""
     counts = Counter(scan["name"] for scan in scans)
     doubled = sorted((scan["name"], str(scan["image"])) for scan in scans if counts[scan["name"]] > 1)
     if doubled:

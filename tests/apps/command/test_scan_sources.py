@@ -24,6 +24,27 @@ def test_scans_are_found_at_any_depth_and_what_is_none_is_passed_over(phantom, t
     assert problems == []
 
 
+def test_what_is_left_out_is_known_by_any_path(phantom, tmp_path):
+    """The current folder is told without symbolic links, and the label with them, or the other way round."""
+    file = phantom / "imagesTr" / "phantom_001.nii.gz"
+    for place in ("disk/scans/a.nii.gz", "disk/scans/a_label.nii.gz", "disk/scans/masks/a_seg.nii.gz"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        os.link(file, tmp_path / place)
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    for here, there in (("link", "disk"), ("disk", "link")):
+        left_out = [tmp_path / there / "scans" / name for name in ("a_label.nii.gz", "masks")]
+        assert [scan["name"] for scan in list_scans(tmp_path / here / "scans", left_out)[0]] == ["a"]
+
+
+@pytest.mark.parametrize("places", [("a.nii.gz", "a.nii"), ("x/b.nii.gz", "y/b.nii.gz", "x_b.nii.gz")])
+def test_scans_that_would_share_a_mask_are_refused(places, phantom, tmp_path):
+    for place in places:
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        os.link(phantom / "imagesTr" / "phantom_001.nii.gz", tmp_path / place)
+    with pytest.raises(ValueError, match=r"scans share a name: .*Rename or remove files"):
+        list_scans(tmp_path)
+
+
 def test_a_data_set_lists_its_scans_without_labels(phantom):
     scans, _ = list_scans(phantom)
     assert [sorted(scan) for scan in scans] == [["image", "name"]] * 3

@@ -14,7 +14,9 @@ import pytest
 
 from monai_fewshot.apps.command import segment
 from monai_fewshot.apps.command.segmenting import default_minutes
+from monai_fewshot.data import annotated_classes
 from monai_fewshot.handlers import ScanResults
+from tests.helpers.slicer_files import write_seg_nrrd_by_hand
 
 SETTINGS = {"formats": "nifti", "device": "cpu", "say": lambda text: None}
 
@@ -93,6 +95,17 @@ def test_settings_of_training_are_those_that_are_asked_for(scans, example, prete
     listed = json.loads((settings["dataset_dir"] / "dataset.json").read_text())
     assert [scan["name"] for scan in listed["training"]] == ["phantom_001", "phantom_002", "phantom_003"]
     assert listed["labels"]["2"] == "right kidney"
+
+
+def test_regions_that_are_chosen_are_learned_by_the_numbers_of_the_label(scans, example, pretended_steps, tmp_path):
+    """Training reads the label by its own numbers: spleen is 4 in it, whatever is asked for first."""
+    image, label = nibabel.load(example[0]), nibabel.load(example[1])
+    segments = [("liver", 0, 1), ("right kidney", 0, 2), ("left kidney", 0, 3), ("spleen", 0, 4)]
+    file = write_seg_nrrd_by_hand(tmp_path / "a.seg.nrrd", label.get_fdata().astype(np.uint8), segments, image.affine)
+    segment(scans, [(example[0], file)], tmp_path / "masks", minutes=1, class_names=["spleen"], **SETTINGS)
+    settings = pretended_steps[0][1]
+    learned = [{"name": "a", "image": str(example[0]), "label": str(file)}]
+    assert annotated_classes(learned, settings["dataset_dir"], settings.get("classes")) == {4: "spleen"}
 
 
 def test_slices_that_are_not_annotated_are_told_and_make_another_model(scans, example, pretended_steps, tmp_path):

@@ -11,6 +11,7 @@ from monai_fewshot.apps.command import survey_scans
 from monai_fewshot.apps.command.problems import ScanProblem
 from monai_fewshot.apps.command.survey import scan_warnings
 from monai_fewshot.data import ScanFacts
+from tests.helpers.slicer_files import write_seg_nrrd_by_hand
 
 FACTS = {"format": "nii.gz", "channels": 1, "size": (8, 8, 4), "axes": "RAS"}
 
@@ -89,6 +90,19 @@ def test_examples_that_name_a_number_differently_are_refused(tmp_path):
         (tmp_path / name / "dataset.json").write_text(f'{{"labels": {{"1": "{organ}"}}}}')
     with pytest.raises(ValueError, match="The examples disagree on class 1: liver in a, spleen in b"):
         survey_scans([_scan(tmp_path, "c")], examples)
+
+
+def test_regions_that_are_chosen_keep_their_numbers(tmp_path):
+    example = _scan(tmp_path, "a")
+    label = tmp_path / "a.seg.nrrd"
+    segments = [("liver", 0, 1), ("kidney", 0, 2), ("Spleen", 0, 3)]
+    write_seg_nrrd_by_hand(label, _label(c1=100, c2=5, c3=50), segments, np.diag([1.0, 1, 3, 1]))
+    example["label"] = str(label)
+    survey = survey_scans([_scan(tmp_path, "b")], [example], class_names=["spleen", "liver"])
+    assert survey.classes == {1: "liver", 3: "spleen"}
+    assert survey.warnings == (), "the kidney, of five voxels, is not asked for"
+    with pytest.raises(ValueError, match=r"a.seg.nrrd has no region called lung; it has liver, kidney, Spleen"):
+        survey_scans([_scan(tmp_path, "b")], [example], class_names=["lung"])
 
 
 def test_a_folder_with_the_example_alone_is_told(tmp_path):
