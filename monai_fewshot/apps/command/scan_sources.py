@@ -119,7 +119,9 @@ def write_scan_list(folder: Path, scans: Sequence[Scan], class_names: Mapping[in
 
 def _volume_files(folder: Path, ignored: Collection[Path]) -> Iterator[Path]:
     for place, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".") and Path(place, name).resolve() not in ignored]
+        folders[:] = [
+            name for name in folders if not name.startswith(".") and Path(place, name).resolve() not in ignored
+        ]
         for name in files:
             file = Path(place, name)
             if is_image(file) and not name.startswith(".") and file.resolve() not in ignored:

@@ -7,16 +7,18 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 from monai.config import PathLike
 
+import monai_fewshot
 from monai_fewshot.apps.bundles import BundleMethod, LearnsFrom
 from monai_fewshot.apps.bundles.bundle_step import setting_names
 from monai_fewshot.data import Scan, check_output_dir, load_scans
-from monai_fewshot.handlers import OutputFiles
+from monai_fewshot.handlers import OutputFiles, write_index
 from monai_fewshot.utils import check_device_settings
 
 from .methods import check_extras, serving_method
@@ -24,6 +26,7 @@ from .model_origin import ModelOrigin, origin_of_example
 from .problems import ScanProblem, write_problems
 from .running import StepRunner, step_runner
 from .scan_sources import Example, list_examples, list_scans, write_scan_list
+from .segmented_scans import note_scans, problems_of_changed_scans
 from .survey import Survey, survey_scans
 
 __all__ = ["DEFAULT_METHOD", "SegmentedFolder", "default_minutes", "segment"]
@@ -106,6 +109,8 @@ def segment(
         ...
         ValueError: There is no method 'registrations'; did you mean registration?
     """
+    if isinstance(annotated_slices, Sequence) and not isinstance(annotated_slices, str):
+        annotated_slices = list(annotated_slices)
     job = _Job(
         scans, examples, output, serving_method(method), minutes, class_names, annotated_slices, formats, device, seed
     )
@@ -164,8 +169,13 @@ class _Job:
         before = ModelOrigin.read(self.model_folder)
         is_trained = before is not None and before.trained
         pending = self.files.pending(found)
+        names = {scan["name"] for scan in pending}
+        done = [scan for scan in found if scan["name"] not in names]
+        changed = problems_of_changed_scans(self.model_folder, done, self.files.masks())
         self.files.check(pending)
-        survey = survey_scans(pending if is_trained else found, examples, problems, self.class_names, self.device)
+        found = [scan for scan in found if scan["name"] not in {problem.scan for problem in changed}]
+        listed = pending if is_trained else found
+        survey = survey_scans(listed, examples, [*problems, *changed], self.class_names, self.device)
         origin = self._origin(examples, survey, before)
         say(f"{len(found)} scans, {len(found) - len(pending)} of them segmented already.")
         for warning in [*survey.warnings, *self._time_warnings(origin)]:
@@ -298,9 +308,11 @@ class _Job:
     ) -> list[ScanProblem]:
         if not left:
             say("No scan is left to segment.")
+            self._complete_index()
             return []
         say(f"Segmenting {len(left)} scan(s).")
         failures = self.model_folder / "failures.json"
+        note_scans(self.model_folder, left)
         settings: dict[str, Any] = {
             **self._common(write_scan_list(self.model_folder / "scans", left, origin.classes)),
             "checkpoint": self.model_folder / "model.pt",
@@ -323,6 +335,12 @@ class _Job:
             found.append(ScanProblem(name, file, f"cannot be segmented ({reason})"))
             say(f"FAILED: {file}: {reason}")
         return found
+
+    def _complete_index(self) -> None:
+        """Write the page where an interruption came between the last mask and the page."""
+        index, masks = self.files.index, chain.from_iterable(self.files.masks().values())
+        if not index.is_file() or any(mask.stat().st_mtime > index.stat().st_mtime for mask in masks):
+            write_index(self.files, {"name": self.method.name, "version": monai_fewshot.__version__})
 
     def _common(self, dataset: Path) -> dict[str, Any]:
         """Settings of training and segmentation."""

@@ -62,6 +62,7 @@ def steps(monkeypatch):
 
     def run_here(step, command, log_path, *rest, **options):
         names.append(log_path.stem)
+        log_path.touch()
         before = Path.cwd()
         os.chdir(step.folder)
         try:

@@ -11,11 +11,15 @@ import re
 import nibabel
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from monai_fewshot.apps.command import segment
 from monai_fewshot.apps.command.segmenting import default_minutes
 from monai_fewshot.data import annotated_classes
-from monai_fewshot.handlers import ScanResults
+from monai_fewshot.handlers import OutputFiles, ScanResults
+from monai_fewshot.metrics import measure, write_measurements
+from monai_fewshot.utils import write_atomically
+from monai_fewshot.visualize import figure_to_png
 from tests.helpers.slicer_files import write_seg_nrrd_by_hand
 
 SETTINGS = {"formats": "nifti", "device": "cpu", "say": lambda text: None}
@@ -112,7 +116,7 @@ def test_slices_that_are_not_annotated_are_told_and_make_another_model(scans, ex
     request = (scans, [example], tmp_path / "masks", "self_training")
     segment(*request, minutes=1, annotated_slices=[2, 5], **SETTINGS)
     assert pretended_steps[0][1]["annotated_slices"] == [2, 5]
-    segment(*request, annotated_slices=[2, 5], **SETTINGS)
+    segment(*request, annotated_slices=(2, 5), **SETTINGS)
     with pytest.raises(ValueError, match=r"annotated slices: the model has \[2, 5\], now it is all"):
         segment(*request, **SETTINGS)
 
@@ -123,6 +127,48 @@ def test_scans_that_fail_are_problems(scans, example, pretended_steps, tmp_path)
     assert done.model is None
     assert [problem.problem for problem in done.problems] == ["cannot be segmented (no)"] * 3
     assert len(_rows(done.problem_table)) == 3
+
+
+def _pretend_results(folder, names):
+    """Masks, pictures and measurements, as a segmentation that was interrupted before its page leaves them."""
+    files, label = OutputFiles(folder, measurements=True, previews=True), np.ones((4, 4, 2), np.uint8)
+    for name in names:
+        nibabel.save(nibabel.Nifti1Image(label, np.eye(4)), files.mask(name, "nifti"))
+        write_atomically(files.preview(name), figure_to_png(Figure()))
+    rows = [row for name in names for row in measure(name, label.astype(float), label, {1: "liver"}, np.eye(4))]
+    write_measurements(files.table, rows)
+    return files
+
+
+def test_a_page_that_an_interruption_has_left_out_is_written(scans, example, pretended_steps, tmp_path):
+    request = (scans, [example], tmp_path / "masks", "registration")
+    segment(*request, **SETTINGS)
+    _pretend_results(tmp_path / "masks", ["phantom_001", "phantom_002", "phantom_003"])
+    del pretended_steps[:]
+    done = segment(*request, **SETTINGS)
+    assert pretended_steps == []
+    assert "phantom_002" in done.index.read_text()
+    before = done.index.stat().st_mtime_ns
+    segment(*request, **SETTINGS)
+    assert done.index.stat().st_mtime_ns == before
+
+
+def test_the_mask_of_another_scan_of_the_same_name_is_not_taken_for_that_of_a_scan(
+    scans, example, pretended_steps, tmp_path
+):
+    """Such as of another folder, or of a scan that was exported again."""
+    segment(scans, [example], tmp_path / "masks", "registration", **SETTINGS)
+    _pretend_results(tmp_path / "masks", ["phantom_001", "phantom_002", "phantom_003"])
+    other = scans / "study1" / "phantom_002.nii.gz"
+    other.unlink()
+    other.write_bytes((scans / "study0" / "phantom_003.nii.gz").read_bytes())
+    done = segment(scans, [example], tmp_path / "masks", "registration", **SETTINGS)
+    assert sorted(done.masks) == ["phantom_001", "phantom_003"]
+    (problem,) = done.problems
+    assert (problem.scan, problem.file) == ("phantom_002", str(other))
+    assert "its mask is of another scan of the same name" in problem.problem
+    assert problem.remedy.startswith("Name another --output, or remove ")
+    assert "phantom_002_seg.nii.gz" in problem.remedy
 
 
 @pytest.mark.parametrize("change", ["method", "example", "classes", "seed"])
