@@ -167,6 +167,8 @@ class _Job:
         found, problems = list_scans(self.source, [self.folder, *(label for _, label in self.pairs)])
         check_output_dir(self.folder)
         before = ModelOrigin.read(self.model_folder)
+        if before is not None and not before.trained and not any(self.model_folder.glob("*.pt")):
+            before = None  # interrupted before anything was learned
         is_trained = before is not None and before.trained
         pending = self.files.pending(found)
         names = {scan["name"] for scan in pending}

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -19,6 +19,7 @@ FEW_VOXELS = 20
 SPACING_FACTOR = 10.0
 MOST_CLASSES = 255
 NAMES_LISTED = 5
+LABEL_AMONG_SCANS = "holds a few whole numbers alone, as a label map does; keep labels in another folder than scans."
 SECONDS_OF_START = 15.0
 SECONDS_PER_MILLION_VOXELS = {"cpu": 1.5, "cuda": 0.4}
 """Rough, of reading, segmenting, measuring and drawing; a guess, which is to be measured."""
@@ -75,6 +76,8 @@ def survey_scans(
     shown = read_scan_facts(examples)
     classes = classes_of_examples(examples, shown, class_names)
     facts = read_scan_facts(scans)
+    if not any(scan.looks_like_label for scan in shown):
+        facts = [_without_labels(scan) for scan in facts]
     usable = [scan for scan in facts if not scan.problems]
     return Survey(
         scans=tuple(facts),
@@ -84,6 +87,11 @@ def survey_scans(
         warnings=(*example_warnings(shown, classes), *scan_warnings(usable, shown)),
         minutes=seconds_of_segmentation(usable, device) / 60,
     )
+
+
+def _without_labels(scan: ScanFacts) -> ScanFacts:
+    """Say of a label map among the scans that it is none of them."""
+    return replace(scan, problems=(LABEL_AMONG_SCANS,)) if scan.looks_like_label and not scan.problems else scan
 
 
 def classes_of_examples(

@@ -25,6 +25,8 @@ from .scan_folder import Scan, volume_suffix
 __all__ = ["ScanFacts", "read_scan_facts"]
 
 VALUES_SAMPLED = 1 << 20
+MOST_LABEL_VALUES = 32
+"""Values above which an image is taken for no label map."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class ScanFacts:
         axes: where the axes lead, such as "RAS".
         values: lowest and highest intensity, in between them the 1st and the 99th percentile.
         class_voxels: voxels by class number of the label, where there is one.
+        looks_like_label: whether the image holds a few whole numbers alone, as a label map does.
     """
 
     name: str
@@ -56,6 +59,7 @@ class ScanFacts:
     axes: str = ""
     values: tuple[float, float, float, float] | None = None
     class_voxels: dict[int, int] = field(default_factory=dict)
+    looks_like_label: bool = False
 
 
 def read_scan_facts(scans: Sequence[Scan], num_workers: int = 4) -> list[ScanFacts]:
@@ -100,6 +104,7 @@ def _of_image(facts: ScanFacts, image: MetaTensor) -> ScanFacts:
             "spacing": tuple(float(length) for length in np.linalg.norm(affine[:3, :3], axis=0))[: image.ndim - 1],
             "axes": "".join(code or "?" for code in nibabel.aff2axcodes(affine)) if affine.shape == (4, 4) else "",
             "values": _values(image),
+            "looks_like_label": _looks_like_label(convert_to_tensor(image, track_meta=False).flatten()),
         }
     )
 
@@ -111,6 +116,20 @@ def _values(image: MetaTensor) -> tuple[float, float, float, float] | None:
     sample = voxels[:: max(1, voxels.numel() // VALUES_SAMPLED)].numpy()
     low, high = np.nanpercentile(sample, [1, 99])
     return float(voxels.min()), float(low), float(high), float(voxels.max())
+
+
+def _looks_like_label(voxels: torch.Tensor) -> bool:
+    """Tell in a sample first, for listing the values of a whole scan takes long."""
+    for some in (voxels[:: max(1, len(voxels) // VALUES_SAMPLED)], voxels):
+        values = some.unique()
+        if (
+            not len(values)
+            or len(values) > MOST_LABEL_VALUES
+            or bool((values != values.round()).any())
+            or values[0] < 0
+        ):
+            return False
+    return True
 
 
 def _class_voxels(label: MetaTensor) -> dict[int, int]:

@@ -205,6 +205,18 @@ def test_the_example_is_known_by_its_content(scans, example, pretended_steps, tm
     assert [name for name, _ in pretended_steps] == ["train", "inference", "inference"]
 
 
+def test_an_interruption_before_anything_is_learned_settles_nothing(
+    scans, example, pretended_steps, monkeypatch, tmp_path
+):
+    request = (scans, [example], tmp_path / "masks", "supervised")
+    with monkeypatch.context() as patch:
+        patch.setattr("monai_fewshot.apps.command.running.StepRunner.run", _interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            segment(*request, **SETTINGS)
+    segment(*request, **{**SETTINGS, "seed": 7})
+    assert pretended_steps[0][1]["seed"] == 7
+
+
 def test_what_training_warned_of_is_said_once(scans, example, pretended_steps, tmp_path):
     said = []
     segment(scans, [example], tmp_path / "masks", "supervised", **{**SETTINGS, "say": said.append})

@@ -62,6 +62,16 @@ def test_a_scan_unlike_the_example_is_told(changes, warning, tmp_path):
     assert warning in told
 
 
+def test_labels_among_the_scans_are_left_out(tmp_path):
+    example, scan = _scan(tmp_path, "a", _label(c1=100, c2=40)), _scan(tmp_path, "b")
+    label = {"name": "b_label", "image": example["label"]}
+    survey = survey_scans([scan, label], [example])
+    assert [fact.name for fact in survey.usable] == ["b"]
+    (problem,) = survey.problems
+    assert (problem.scan, problem.problem) == ("b_label", "holds a few whole numbers alone, as a label map does")
+    assert problem.remedy == "Keep labels in another folder than scans."
+
+
 def test_a_scan_unlike_the_others_is_told_without_an_example(tmp_path):
     scans = [_scan(tmp_path, name, spacing=spacing) for name, spacing in (("a", 1), ("b", 1), ("c", 20))]
     (told,) = survey_scans(scans).warnings
