@@ -28,8 +28,7 @@ class SelfTrainer(Trainer):
     Then the teacher, the moving average of the network's weights, labels weakly transformed slices that nobody has
     annotated, and the network has to say the same of their strong form, into which a box of another slice is pasted:
     of an annotated one for one half of the batch, of the next unlabeled one for the other. Pixels that the teacher is
-    not sure of do not count; background counts only where no class is likely, for a class that is taken for background
-    once is lost.
+    not sure of do not count.
 
     MONAI's and ignite's events fire as in ``monai.engines.SupervisedTrainer``, so that their handlers work unchanged.
     ``state.output`` has ``loss``, and its parts ``annotated_loss`` and ``unlabeled_loss``, and ``believed``, the share
@@ -58,7 +57,6 @@ class SelfTrainer(Trainer):
             more alike, for what helps to find a small class makes it too large in the end. None for equal ones.
         weight: of the unlabeled slices.
         ramp: share of the training over which the weight rises.
-        doubt: probability of a class above which background does not count.
         max_norm: of the gradient, which is scaled down to it.
         train_handlers: as in MONAI.
     """
@@ -78,7 +76,6 @@ class SelfTrainer(Trainer):
         class_weights: torch.Tensor | None = None,
         weight: float = 1.0,
         ramp: float = 0.1,
-        doubt: float = 0.1,
         max_norm: float = 5.0,
         train_handlers: Sequence[Any] | None = None,
     ) -> None:
@@ -98,7 +95,6 @@ class SelfTrainer(Trainer):
         self.class_weights = class_weights
         self.weight = weight
         self.ramp = ramp
-        self.doubt = doubt
         self.max_norm = max_norm
         self.unlabeled = unlabeled_data_loader
         self._batches: Iterator[Mapping[str, torch.Tensor]] | None = None
@@ -180,8 +176,7 @@ class SelfTrainer(Trainer):
         probabilities = self.inferer(weak, self.teacher.network).float().softmax(1)
         believed = self.progress.believe(probabilities)
         found = probabilities.argmax(1, keepdim=True)
-        doubtful = (found == 0) & (probabilities[:, 1:].amax(1, keepdim=True) > self.doubt)
-        target = found.to(label.dtype).masked_fill(~believed | doubtful, IGNORED)
+        target = found.to(label.dtype).masked_fill(~believed, IGNORED)
         source, source_target = self._pasted(image, strong), self._pasted(label, target)
         return torch.where(pasted, source, strong), torch.where(pasted, source_target, target)
 

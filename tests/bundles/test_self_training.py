@@ -21,7 +21,7 @@ BUNDLE = "self_training"
 FOLD = {"num_folds": 3, "fold": 0}
 QUERIES, SUPPORT, OTHERS = ("scan_0", "scan_1"), "scan_2", ("scan_3", "scan_4", "scan_5")
 SHORT = {"batch_size": 2, "unlabeled_batch_size": 2, "epoch_length": 10, "max_epochs": 2}
-EARLY = {"progress#latest_start": 0.0, "progress#confidence": 0.4, "train#trainer#doubt": 0.9}
+EARLY = {"progress#latest_start": 0.0, "progress#confidence": 0.4}
 
 
 @pytest.fixture(scope="module")

@@ -57,7 +57,7 @@ def entropy_of_known(logits, target, weights=None):
     return (chosen * known).mean()
 
 
-def labeled(teacher, weak, certainty, confidence, doubt):
+def labeled(teacher, weak, certainty, confidence):
     """Pseudo-labels of a batch, pixel by pixel; certainties change in place."""
     probabilities = teacher(weak).softmax(1).detach()
     for value in range(3):
@@ -68,8 +68,7 @@ def labeled(teacher, weak, certainty, confidence, doubt):
     target = []
     for p in pixels(probabilities):
         found = p.index(max(p))
-        is_sure = max(p) > needed[found] and (found > 0 or max(p[1:]) <= doubt)
-        target.append(found if is_sure else 255)
+        target.append(found if max(p) > needed[found] else 255)
     return torch.tensor(target, dtype=torch.float32).view(len(weak), 1, *weak.shape[2:])
 
 
@@ -89,12 +88,12 @@ def mixed(batch, images, target, given, label):
     return out, out_target
 
 
-def reference(network, annotated, unlabeled, confidence=0.9, doubt=0.1, ramp=0.1, max_norm=5.0, class_weights=None):
+def reference(network, annotated, unlabeled, confidence=0.9, ramp=0.1, max_norm=5.0, class_weights=None):
     """Weights after all steps, those of the teacher, and what each step reports."""
     num_iterations = 20
     network, teacher, certainty, reports = copy.deepcopy(network), copy.deepcopy(network), [0.9] * 3, []
     for step, (own, others) in enumerate(zip(annotated, unlabeled, strict=True), 1):
-        target = labeled(teacher, others["image"], certainty, confidence, doubt)
+        target = labeled(teacher, others["image"], certainty, confidence)
         images, target = mixed(others, others["strong_image"], target, own["image"], own["label"])
         weights = None if class_weights is None else class_weights ** (1 - step / num_iterations)
         parts = (
@@ -123,8 +122,8 @@ def assert_close(one, other):
 @pytest.mark.parametrize(
     ("settings", "progress"),
     [
-        ({}, {"confidence": 0.4}),
-        ({"doubt": 0.5, "ramp": 0.9}, {"confidence": 0.8}),
+        ({}, {"confidence": 0.6}),
+        ({"ramp": 0.9}, {"confidence": 0.8}),
         ({"max_norm": 0.05}, {"confidence": 0.4}),
         ({"class_weights": torch.tensor([0.5, 1.0, 2.0])}, {"confidence": 0.4}),
     ],
@@ -132,9 +131,9 @@ def assert_close(one, other):
 def test_steps_are_those_of_a_plain_computation(settings, progress):
     network = small_network()
     start, parts = copy.deepcopy(network), loaders(*items())
-    expected, teacher, reports = reference(network, *parts, **{"doubt": 0.35, **settings}, **progress)
+    expected, teacher, reports = reference(network, *parts, **settings, **progress)
     options = {"teacher": Teacher(network, MOMENTUM), "optimizer": torch.optim.SGD(network.parameters(), LR)}
-    settings = {"doubt": 0.35, **settings, "loss_function": entropy_of_known}
+    settings = {**settings, "loss_function": entropy_of_known}
     trainer = self_trainer(network, *parts, started(**progress), **options, **settings)
     found = []
     names = ("loss", "annotated_loss", "unlabeled_loss", "believed")
@@ -183,7 +182,7 @@ def as_logits(*probabilities):
 
 def test_which_pixels_count():
     weak = as_logits(
-        (0.95, 0.04, 0.01), (0.91, 0.02, 0.07), (0.92, 0.075, 0.005),  # background: sure, sure, but in doubt
+        (0.95, 0.04, 0.01), (0.91, 0.02, 0.07), (0.92, 0.075, 0.005),  # background, sure
         (0.80, 0.10, 0.10),  # background, unsure
         (0.05, 0.92, 0.03), (0.05, 0.03, 0.92), (0.20, 0.70, 0.10), (0.40, 0.15, 0.45),  # classes
     )  # fmt: skip
@@ -193,13 +192,13 @@ def test_which_pixels_count():
     progress = started()
     progress.certainty = torch.tensor([1.0, 0.96, 0.70])
     annotated, unlabeled = loaders([given] * BATCH, [sample] * UNLABELED_BATCH)
-    self_trainer(GivenLogits(), annotated, unlabeled, progress, loss_function=loss, doubt=0.07).run()
+    self_trainer(GivenLogits(), annotated, unlabeled, progress, loss_function=loss).run()
     # Of class 2, which the teacher has been less sure of, less is asked: about 0.63 instead of 0.87 for class 1.
-    expected = [0, 0, 255, 255, 1, 2, 255, 255]
+    expected = [0, 0, 0, 255, 1, 2, 255, 255]
     assert loss.calls[1][1][:, 0].flatten(0, 1)[:8, 0].tolist() == expected
     progress.certainty = torch.tensor([1.0, 0.5, 0.4])
-    self_trainer(GivenLogits(), annotated, unlabeled, progress, loss_function=loss, doubt=0.07).run()
-    assert loss.calls[3][1][0, 0, :, 0].tolist() == [0, 0, 255, 255, 1, 2, 1, 255], "half of 0.9 at least: above 0.45"
+    self_trainer(GivenLogits(), annotated, unlabeled, progress, loss_function=loss).run()
+    assert loss.calls[3][1][0, 0, :, 0].tolist() == [0, 0, 0, 255, 1, 2, 1, 255], "half of 0.9 at least: above 0.45"
 
 
 def test_pixels_that_do_not_count_get_no_gradient():

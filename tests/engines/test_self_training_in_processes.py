@@ -32,7 +32,7 @@ def train():
     parts = [episode_loader(annotated, 4), episode_loader(unlabeled, 6)]
     progress = ClassProgress(["bright", "dark"], 2 * EPOCH_LENGTH, latest_start=0.5, confidence=0.5)
     shared = average_gradients(network, torch.device("cpu"))
-    trainer = self_trainer(shared, *parts, progress, doubt=0.6, max_epochs=2, class_weights=WEIGHTS[:3])
+    trainer = self_trainer(shared, *parts, progress, max_epochs=2, class_weights=WEIGHTS[:3])
     losses = []
     MeanLossOverProcesses().attach(trainer)
     trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: losses.append(trainer.state.output["loss"].item()))
