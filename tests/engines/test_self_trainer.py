@@ -43,7 +43,7 @@ def loaders(annotated, unlabeled):
 
 def started(num_iterations=20, start=0, **options):
     """Progress of a training that learns from unlabeled slices already."""
-    progress = ClassProgress(NAMES, num_iterations, **options)
+    progress = ClassProgress(NAMES, num_iterations, least_confidence=0.5, **options)
     progress.start = start
     return progress
 

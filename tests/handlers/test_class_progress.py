@@ -35,7 +35,7 @@ def sure(certainty, values):
 
 
 def progress(**options):
-    return ClassProgress(NAMES, 100, **options)
+    return ClassProgress(NAMES, 100, **{"least_confidence": 0.5, **options})
 
 
 class TestDice:
