@@ -13,7 +13,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from monai_fewshot.apps.benchmark import ChildProcesses, Step, run_jobs
+from monai_fewshot.apps.benchmark import run_jobs
+from monai_fewshot.apps.bundles import ChildProcesses, Step
 from monai_fewshot.utils import write_atomically
 
 OVERALL = "mean"

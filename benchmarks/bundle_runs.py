@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from monai_fewshot.apps.benchmark import ChildProcesses, code_version, locked_folder, machine
-from monai_fewshot.apps.bundles import bundle_folder
+from monai_fewshot.apps.benchmark import code_version, machine
+from monai_fewshot.apps.bundles import ChildProcesses, bundle_folder, locked_folder
 from monai_fewshot.utils import write_atomically
 
 BUNDLE = bundle_folder("ssl_alpnet")

@@ -33,7 +33,7 @@ from bundle_command import Cell
 from image_cells import mean_and_spread, run_and_report
 from monai.transforms import ResizeWithPadOrCrop
 
-from monai_fewshot.apps.benchmark import Step
+from monai_fewshot.apps.bundles import Step
 from monai_fewshot.data import load_class_names, load_folds, load_scans
 from monai_fewshot.utils import write_atomically
 

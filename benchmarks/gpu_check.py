@@ -37,8 +37,8 @@ from bundle_probe import TIMED
 from gpu_throughput import throughput
 from logged_command import run_logged
 
-from monai_fewshot.apps.benchmark import ChildProcesses, Step, code_version, machine, markdown_table, run_jobs
-from monai_fewshot.apps.bundles import bundle_folder, bundle_names, read_method
+from monai_fewshot.apps.benchmark import code_version, machine, markdown_table, run_jobs
+from monai_fewshot.apps.bundles import ChildProcesses, Step, bundle_folder, bundle_names, read_method
 from monai_fewshot.apps.bundles.bundle_step import first_part, setting_names
 from monai_fewshot.apps.phantom import make_phantom_dataset, make_phantom_lesions
 

@@ -21,7 +21,8 @@ from evaluation_speed import PROTOCOL, clock, load_episodes, make_network
 from logged_command import run_logged
 from throughput import in_own_process, peak_arithmetic, slice_stack, training_cell
 
-from monai_fewshot.apps.benchmark import ChildProcesses, Step, markdown_table
+from monai_fewshot.apps.benchmark import markdown_table
+from monai_fewshot.apps.bundles import ChildProcesses, Step
 from monai_fewshot.apps.phantom import make_phantom_dataset
 from monai_fewshot.data import load_class_names, load_folds
 from monai_fewshot.inferers import FewShotVolumeInferer

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from monai_fewshot.apps.benchmark import ChildProcesses, Step
+from monai_fewshot.apps.bundles import ChildProcesses, Step
 
 CAUSE_ENDS = "\n\nThe above exception was the direct cause"
 """What Python prints below an exception that led to another one."""

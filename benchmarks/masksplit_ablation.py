@@ -21,7 +21,7 @@ from typing import Any
 from bundle_command import Cell
 from image_cells import add_cell_arguments, copy_image, mean_and_spread, run_and_report
 
-from monai_fewshot.apps.benchmark import ChildProcesses, Step
+from monai_fewshot.apps.bundles import ChildProcesses, Step
 from monai_fewshot.data import load_image_set
 
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from bundle_command import Cell, overall
 from image_cells import add_cell_arguments, copy_image, mean_and_spread, run_and_report
 
-from monai_fewshot.apps.benchmark import Step
+from monai_fewshot.apps.bundles import Step
 from monai_fewshot.data import load_image_set
 
 SHOTS = (5, 10, 20)

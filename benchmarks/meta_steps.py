@@ -51,7 +51,8 @@ from torch import nn
 from torch.func import functional_call
 from torch.profiler import ProfilerActivity, profile
 
-from monai_fewshot.apps.benchmark import KEEP_MEMORY, replace_between
+from monai_fewshot.apps.benchmark import replace_between
+from monai_fewshot.apps.bundles import KEEP_MEMORY
 from monai_fewshot.losses import DiceBCELoss
 from monai_fewshot.meta import MAML, ImplicitMAML, InnerLoop, Parameters
 from monai_fewshot.networks.nets import MetaLearnedSegmenter

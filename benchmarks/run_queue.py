@@ -14,7 +14,8 @@ from typing import Any
 
 from bundle_runs import BundleRun, summary, train_and_evaluate
 
-from monai_fewshot.apps.benchmark import ChildProcesses, run_jobs
+from monai_fewshot.apps.benchmark import run_jobs
+from monai_fewshot.apps.bundles import ChildProcesses
 
 
 @dataclass

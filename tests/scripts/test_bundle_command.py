@@ -18,7 +18,8 @@ import pytest
 from interruptions import PATIENCE, interrupted_when, is_alive
 from monai.bundle import ConfigParser
 
-from monai_fewshot.apps.benchmark import ChildProcesses, Step, replace_between
+from monai_fewshot.apps.benchmark import replace_between
+from monai_fewshot.apps.bundles import ChildProcesses, Step
 
 ROOT = Path(__file__).parents[2]
 SUMMARY = [

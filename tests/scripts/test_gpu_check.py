@@ -19,8 +19,7 @@ import torch
 from monai.engines import SupervisedTrainer
 from monai.utils import set_determinism
 
-from monai_fewshot.apps.benchmark import ChildProcesses
-from monai_fewshot.apps.bundles import bundle_folder, bundle_names
+from monai_fewshot.apps.bundles import ChildProcesses, bundle_folder, bundle_names
 from monai_fewshot.apps.phantom import make_phantom_dataset
 from monai_fewshot.data import SliceStack
 

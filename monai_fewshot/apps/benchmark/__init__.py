@@ -1,10 +1,6 @@
 # Copyright (c) monai_fewshot contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from monai_fewshot.apps.bundles.bundle_step import KEEP_MEMORY, Step
-from monai_fewshot.apps.bundles.child_processes import ChildProcesses, signals_interrupt
-from monai_fewshot.apps.bundles.run_folder import locked_folder
-
 from .leaderboard.figures import deviation_of_defined, markdown_table, mean_of_defined
 from .leaderboard.marked_text import marked_text, replace_between
 from .leaderboard.published import PUBLISHED, SOURCES
@@ -12,19 +8,14 @@ from .running.run_folder import code_version, machine
 from .running.work import run_jobs
 
 __all__ = [
-    "KEEP_MEMORY",
     "PUBLISHED",
     "SOURCES",
-    "ChildProcesses",
-    "Step",
     "code_version",
     "deviation_of_defined",
-    "locked_folder",
     "machine",
     "markdown_table",
     "marked_text",
     "mean_of_defined",
     "replace_between",
     "run_jobs",
-    "signals_interrupt",
 ]
