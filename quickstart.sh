@@ -8,7 +8,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 usage() {
     cat <<'HELP'
 Segment a folder of phantom scans, which are made on the spot, after one annotated example, and compare the masks with
-the truth. Takes about four minutes on two CPU cores once the environment is made.
+the truth. Takes about seven minutes on two free CPU cores once the environment is made.
 
 usage: ./quickstart.sh [--clean] [--help]
 
@@ -23,7 +23,7 @@ HELP
 root=$PWD
 environment=${MONAI_FEWSHOT_VENV:-.venv}
 output=$root/quickstart_output
-minutes=3
+minutes=5
 case ${1:-} in
     "") ;;
     --clean) rm -rf "$output" ;;
