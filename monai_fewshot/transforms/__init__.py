@@ -20,7 +20,7 @@ from .augmentation.episode_augmentation import AugmentationDraw, EpisodeAugmenta
 from .augmentation.intensity_variation import IntensityDraw, IntensityVariation
 from .augmentation.noise import uniform_noise
 from .augmentation.warp import adjust_gamma, affine_matrices, elastic_displacement, warp
-from .preparation.align_axes import AlignAxes, AlignAxesD, AlignAxesd, AlignAxesDict
+from .preparation.align_axes import AlignAxes, AlignAxesD, AlignAxesd, AlignAxesDict, run_alike
 from .preparation.body_mask import BodyMask, BodyMaskD, BodyMaskd, BodyMaskDict
 from .preparation.normalize_channels import NormalizeChannels
 from .preparation.resize_in_plane import ResizeInPlane, ResizeInPlaneD, ResizeInPlaned, ResizeInPlaneDict
@@ -163,6 +163,7 @@ __all__ = [
     "elastic_displacement",
     "field_of_view",
     "mr_preparation",
+    "run_alike",
     "spectral_residual_saliency",
     "uniform_noise",
     "warp",

@@ -14,6 +14,7 @@ from monai.utils import ensure_tuple
 
 from monai_fewshot.data import PicturePreparation, VolumePreparation
 from monai_fewshot.networks import prepare_network
+from monai_fewshot.transforms import run_alike
 from monai_fewshot.utils import build, definition_of, read_checkpoint
 
 __all__ = ["GivenModel", "ModelRecord", "TrainedModel"]
@@ -101,7 +102,7 @@ class TrainedModel:
         first, *others = self.checkpoints
         settings = _settings(first)
         for path in others:
-            differing = _differences(settings, _settings(path))
+            differing = _differences(settings, _on_the_axes_of(settings, _settings(path)))
             if differing:
                 raise ValueError(f"{first} and {path} are of trainings with other settings: {differing}.")
         trained = settings["preparation"]["image_size"]
@@ -168,6 +169,14 @@ def _settings(path: str) -> dict[str, Any]:
     if not isinstance(settings, Mapping) or not {"network", "preparation"} <= settings.keys():
         raise ValueError(f"{path} does not tell its network and preparation: it is not of a training of this version.")
     return dict(settings)
+
+
+def _on_the_axes_of(settings: Mapping[str, Any], other: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Take axes that run alike for the same: those of each fold's first scan, which may be oblique, differ a little."""
+    ours, theirs = settings["preparation"].get("axes"), other["preparation"].get("axes")
+    if ours is None or theirs is None or not run_alike(ours, theirs):
+        return other
+    return {**other, "preparation": {**other["preparation"], "axes": ours}}
 
 
 def _differences(one: Mapping[str, Any], other: Mapping[str, Any], name: str = "") -> str:

@@ -22,9 +22,13 @@ def network(channels=(4, 8), window=8):
     return define("monai_fewshot.networks.nets.ALPNet", spatial_dims=2, encoder=encoder, train_window=window)
 
 
+LPS = [[-1.0, 0.0, 0.0], [0.0, -1.0, 0.0], [0.0, 0.0, 1.0]]
+RAS = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+
+
 def save(file, made=None, preparation=None):
     made = made or network()
-    record = ModelRecord(made, preparation or VolumePreparation([32, 24], "LPS", classes={4: "liver", 2: "spleen"}))
+    record = ModelRecord(made, preparation or VolumePreparation([32, 24], LPS, classes={4: "liver", 2: "spleen"}))
     torch.save({"model": made.state_dict(), "settings": record.state_dict()}, file)
     return str(file)
 
@@ -39,7 +43,7 @@ def test_network_and_preparation_are_those_of_the_training(tmp_path):
         torch.equal(one, other) for one, other in zip(model.network.parameters(), trained.parameters(), strict=True)
     )
     assert isinstance(model.preparation, VolumePreparation)
-    assert (model.preparation.axes, model.image_size) == ("LPS", [32, 24])
+    assert (model.preparation.axes, model.image_size) == (LPS, [32, 24])
     assert list(model.classes.items()) == [(4, "liver"), (2, "spleen")]
     inferer = model.inferer(lambda **given: given, 2)
     assert inferer == {"num_classes": 2, "image_size": [32, 24]}
@@ -76,10 +80,20 @@ def test_folds_share_a_network_and_differ_in_weights_alone(tmp_path):
     assert model.image_size == [32, 24]
 
 
+def test_axes_of_folds_may_differ_a_little(tmp_path):
+    """Those of oblique stacks: near enough that no scan is turned otherwise."""
+    oblique = [[-0.8, 0.6, 0.0], [-0.6, -0.8, 0.0], [0.0, 0.0, 1.0]]
+    paths = [
+        save(tmp_path / f"{n}.pt", network(), VolumePreparation([32, 24], axes))
+        for n, axes in enumerate((LPS, oblique))
+    ]
+    assert TrainedModel(paths, "cpu").preparation.axes == LPS
+
+
 def test_folds_of_other_settings_are_refused_with_what_differs(tmp_path):
     paths = [
         save(tmp_path / "0.pt"),
-        save(tmp_path / "1.pt", network((4, 12), 6), VolumePreparation([32, 24], "RAS", classes={4: "liver"})),
+        save(tmp_path / "1.pt", network((4, 12), 6), VolumePreparation([32, 24], RAS, classes={4: "liver"})),
     ]
     with pytest.raises(ValueError, match=r"0\.pt and .*1\.pt are of trainings with other settings: ") as failure:
         _ = TrainedModel(paths, "cpu").network
@@ -87,7 +101,7 @@ def test_folds_of_other_settings_are_refused_with_what_differs(tmp_path):
     for difference in (
         "network.encoder.channels is [4, 8] and [4, 12]",
         "network.train_window is 8 and 6",
-        "preparation.axes is 'LPS' and 'RAS'",
+        f"preparation.axes is {LPS} and {RAS}",
         "preparation.classes.2 is 'spleen' and None",
     ):
         assert difference in text

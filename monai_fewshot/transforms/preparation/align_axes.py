@@ -15,9 +15,21 @@ from monai.transforms import InvertibleTransform, MapTransform
 from monai.transforms.spatial.functional import orientation
 from monai.utils import TraceKeys, TransformBackends
 
-__all__ = ["AlignAxes", "AlignAxesD", "AlignAxesDict", "AlignAxesd"]
+__all__ = ["AlignAxes", "AlignAxesD", "AlignAxesDict", "AlignAxesd", "run_alike"]
 
 SAME = [[0, 1], [1, 1], [2, 1]]
+
+
+def run_alike(one: Sequence[Sequence[float]], other: Sequence[Sequence[float]]) -> bool:
+    """Tell whether axes that run along one set of directions need no change to run along another.
+
+    Args:
+        one: unit vectors along which rows, columns and slices increase.
+        other: likewise.
+    """
+    affine = np.eye(4)
+    affine[:3, :3] = np.transpose(other)
+    return AlignAxes(one).order(affine).tolist() == SAME
 
 
 class AlignAxes(InvertibleTransform):
@@ -48,18 +60,25 @@ class AlignAxes(InvertibleTransform):
             img: (C, H, W, D), with its affine in RAS.
         """
         affine = img.affine.numpy()
-        return orientation(img, affine, self._order(affine), lazy=False, transform_info=self.get_transform_info())
+        return orientation(img, affine, self.order(affine), lazy=False, transform_info=self.get_transform_info())
 
     def inverse(self, data: MetaTensor) -> torch.Tensor:
         """Bring an aligned volume, or a mask of it, back to the axes it had."""
         transform = self.pop_transform(data)
-        order = self._order(np.asarray(transform[TraceKeys.EXTRA_INFO]["original_affine"]))
+        order = self.order(np.asarray(transform[TraceKeys.EXTRA_INFO]["original_affine"]))
         back = nibabel.orientations.ornt_transform(SAME, order)
         with self.trace_transform(False):
             return orientation(data, data.affine.numpy(), back, lazy=False, transform_info={})
 
-    def _order(self, affine: np.ndarray) -> np.ndarray:
-        """Where each axis of an array goes, and whether it is flipped, as nibabel's orientations say it."""
+    def order(self, affine: np.ndarray) -> np.ndarray:
+        """Tell where each axis of an array goes, and whether it is flipped.
+
+        Args:
+            affine: (4, 4) of the array, to RAS.
+
+        Returns:
+            (3, 2), as nibabel's orientations are.
+        """
         relative = np.eye(4)
         relative[:3, :3] = self.directions @ affine[:3, :3]
         return nibabel.io_orientation(relative)
