@@ -38,7 +38,7 @@ __all__ = ["Streams", "fit_schedule", "self_training_streams"]
 logger = logging.getLogger(__name__)
 PROBED_STEPS = 4
 """Steps that are timed, after one that is not."""
-FEW_STEPS = 300
+FEW_STEPS = 200
 """Steps below which masks are hardly worth looking at."""
 
 

@@ -124,7 +124,7 @@ class TestTrain:
         with caplog.at_level(logging.INFO):
             run(BUNDLE, "train", **options, ckpt_dir=str(tmp_path / "whole"))
         assert "A step takes 3.00 s: 20 steps in 1 minutes." in caplog.text
-        assert "1 minutes are 20 steps, too few to find much here: take 15 minutes or more." in caplog.text
+        assert "1 minutes are 20 steps, too few to find much here: take 10 minutes or more." in caplog.text
         interrupt(15, **options, ckpt_dir=str(tmp_path / "parts"))
         monkeypatch.setattr(self_training, "_seconds_per_step", lambda trainer: 0.001)
         run(BUNDLE, "train", resume=True, **options, ckpt_dir=str(tmp_path / "parts"))

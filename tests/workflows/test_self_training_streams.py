@@ -112,7 +112,7 @@ class TestFitSchedule:
         assert trainer.state.max_epochs == iterations // 2
         assert trainer.progress.num_iterations == schedule.total_iters == iterations
         assert f"A step takes {seconds:.2f} s: {iterations} steps in 2.5 minutes." in caplog.text
-        assert ("too few to find much here" in caplog.text) == (iterations < 300)
+        assert ("too few to find much here" in caplog.text) == (iterations < 200)
 
     def test_none_leaves_the_length(self, tmp_path):
         trainer, schedule = small_trainer()
