@@ -8,12 +8,14 @@ from .dicom.segmentation_writer import write_dicom_seg
 from .dicom.series import DicomSeries, DicomTree, find_series, read_series, select_series, series_name
 from .dicom.series_checks import series_problems
 from .dicom.series_reader import SeriesReader
+from .episodes.annotated_episodes import AnnotatedEpisodes
 from .episodes.annotated_slices import AnnotatedSlices, choose_annotated
-from .episodes.episodes import AnnotatedEpisodes, Episodes, PseudoLabelEpisodes, collate_episodes
+from .episodes.episodes import Episodes, collate_episodes
 from .episodes.exemplar_samples import ExemplarSamples
 from .episodes.exemplars import BackgroundKind, background_images, choose_exemplars, organ_free_slices, take_slices
 from .episodes.mask_split_episodes import MaskSplitEpisodes
 from .episodes.numbered_samples import EpisodeSampler, NumberedSamples, numbered_random
+from .episodes.pseudo_label_episodes import PseudoLabelEpisodes
 from .episodes.scan_episodes import ScanEpisodes
 from .episodes.surrogate_episodes import SurrogateEpisodes
 from .episodes.task_episodes import TaskEpisodes, TaskPools

@@ -13,7 +13,7 @@ from monai_fewshot.data.scans.slices import SliceStack
 from monai_fewshot.transforms import EpisodeAugmentation, RandMaskSplit
 from monai_fewshot.utils import device_tensor
 
-from .episodes import PseudoLabelEpisodes
+from .pseudo_label_episodes import PseudoLabelEpisodes
 
 __all__ = ["MaskSplitEpisodes"]
 

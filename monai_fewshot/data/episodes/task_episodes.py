@@ -14,7 +14,8 @@ from monai_fewshot.data.scans.slices import SliceStack
 from monai_fewshot.transforms import EpisodeAugmentation
 from monai_fewshot.utils import IGNORED, EpisodeKeys, device_tensor
 
-from .episodes import Episodes, slices_by_class_and_scan
+from .annotated_episodes import slices_by_class_and_scan
+from .episodes import Episodes
 
 __all__ = ["TaskEpisodes", "TaskPools"]
 
