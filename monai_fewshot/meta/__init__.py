@@ -2,8 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 
 from .conjugate_gradients import ConjugateGradientResult, conjugate_gradients
+from .implicit_maml import ImplicitMAML
 from .inner_loop import Adaptation, InnerLoop, InnerOptimizer, Loss, Parameters
-from .meta_gradients import MAML, ImplicitMAML, MetaGradient, MetaStep, Reptile, TaskGradients
+from .maml import MAML
+from .meta_gradients import MetaGradient, MetaStep, TaskGradients
+from .reptile import Reptile
 
 __all__ = [
     "MAML",
