@@ -143,7 +143,7 @@ def inspect_command(
     """
     with _errors_shown():
         from .scan_sources import list_examples, list_scans
-        from .segmenting import default_minutes
+        from .segment_request import default_minutes
         from .survey import survey_scans
         from .tables import print_survey
 

@@ -6,34 +6,28 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import torch
 from monai.config import PathLike
 
 import monai_fewshot
-from monai_fewshot.apps.bundles import BundleMethod, LearnsFrom
+from monai_fewshot.apps.bundles import LearnsFrom
 from monai_fewshot.apps.bundles.bundle_step import setting_names
 from monai_fewshot.data import Scan, check_output_dir, load_scans
-from monai_fewshot.handlers import OutputFiles, write_index
-from monai_fewshot.utils import check_device_settings
+from monai_fewshot.handlers import write_index
 
-from .methods import check_extras, serving_method
-from .model_origin import ModelOrigin, origin_of_example
+from .methods import serving_method
+from .model_origin import ModelOrigin
 from .problems import ScanProblem, write_problems
 from .running import StepRunner, step_runner
 from .scan_sources import Example, list_examples, list_scans, write_scan_list
+from .segment_request import DEFAULT_METHOD, SegmentRequest
 from .segmented_scans import note_scans, problems_of_changed_scans
-from .survey import Survey, survey_scans
+from .survey import survey_scans
 
-__all__ = ["DEFAULT_METHOD", "SegmentedFolder", "default_minutes", "segment"]
-
-DEFAULT_METHOD = "self_training"
-MINUTES = {"cpu": 20.0, "cuda": 5.0}
-SHORT_MINUTES = 2.0
+__all__ = ["SegmentedFolder", "segment"]
 
 
 @dataclass(frozen=True)
@@ -117,52 +111,12 @@ def segment(
     return job.run(say)
 
 
-def default_minutes(device: str | None = None) -> float:
-    """Minutes of training where none are given."""
-    kind = torch.device(device).type if device else ("cuda" if torch.cuda.is_available() else "cpu")
-    return MINUTES.get(kind, MINUTES["cpu"])
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What is asked for, and the steps to it."""
-
-    source: PathLike
-    pairs: Sequence[Example]
-    output: PathLike
-    method: BundleMethod
-    minutes: float | None
-    class_names: Sequence[str] | None
-    annotated_slices: int | str | Sequence[int] | None
-    formats: str | Sequence[str]
-    device: str | None
-    seed: int | None
-
-    @cached_property
-    def folder(self) -> Path:
-        return Path(self.output).expanduser().absolute()
-
-    @cached_property
-    def model_folder(self) -> Path:
-        return self.folder / "model"
-
-    @cached_property
-    def files(self) -> OutputFiles:
-        return OutputFiles(self.folder, formats=self.formats, measurements=True, previews=True)
-
-    @cached_property
-    def known(self) -> set[str]:
-        """Settings of all steps of the method."""
-        steps = self.method.steps
-        return {
-            name
-            for step in (*self.method.training, "inference")
-            for name in setting_names(self.method.bundle, steps[step])
-        }
+class _Job(SegmentRequest):
+    """The steps to what is asked for."""
 
     def run(self, say: Callable[[str], None]) -> SegmentedFolder:
         """Do it."""
-        self._check_settings()
+        self.check_settings()
         examples = list_examples(self.pairs, self.class_names)
         found, problems = list_scans(self.source, [self.folder, *(label for _, label in self.pairs)])
         check_output_dir(self.folder)
@@ -178,9 +132,9 @@ class _Job:
         found = [scan for scan in found if scan["name"] not in {problem.scan for problem in changed}]
         listed = pending if is_trained else found
         survey = survey_scans(listed, examples, [*problems, *changed], self.class_names, self.device)
-        origin = self._origin(examples, survey, before)
+        origin = self.origin(examples, survey, before)
         say(f"{len(found)} scans, {len(found) - len(pending)} of them segmented already.")
-        for warning in [*survey.warnings, *self._time_warnings(origin)]:
+        for warning in [*survey.warnings, *self.time_warnings(origin)]:
             say(f"WARNING: {warning}")
         for problem in survey.problems:
             say(f"LEFT OUT: {problem.file}: {problem.problem}. {problem.remedy}")
@@ -201,57 +155,6 @@ class _Job:
             return self._result(found, (*survey.problems, *failures), survey.warnings)
         except (ValueError, OSError) as error:
             raise RuntimeError(str(error)) from error
-
-    def _check_settings(self) -> None:
-        if self.minutes is not None and not self.minutes > 0:
-            raise ValueError(f"--minutes is {self.minutes:g}: give more than 0.")
-        if self.minutes is not None and "minutes" not in self.known:
-            training = "its training has a length of its own" if self.method.training else "it trains nothing"
-            raise ValueError(f"The method {self.method.name} takes no --minutes, {training}: leave --minutes out.")
-        if self.annotated_slices is not None and "annotated_slices" not in self.known:
-            raise ValueError(
-                f"The method {self.method.name} takes no --annotated-slices, it needs all slices of the example: take "
-                f"{DEFAULT_METHOD}, or annotate them all."
-            )
-        if self.device is not None:
-            check_device_settings(self.device)
-        check_extras(self.method)
-        source = Path(self.source).expanduser().absolute()
-        if source == self.folder:
-            raise ValueError(
-                f"{self.folder} holds the scans: name another --output, so that masks are not taken for scans."
-            )
-        for path in (source, self.folder, *(Path(p).expanduser().absolute() for pair in self.pairs for p in pair)):
-            if "#" in str(path):
-                raise ValueError(f"{path} has a # in its name, which MONAI's configurations cannot hold: rename it.")
-
-    def _origin(self, examples: Sequence[Scan], survey: Survey, before: ModelOrigin | None) -> ModelOrigin:
-        """What makes the model; an existing one must have been made so."""
-        takes_minutes = "minutes" in self.known
-        minutes = (self.minutes or default_minutes(self.device)) if takes_minutes else None
-        made_of = tuple(origin_of_example(scan) for scan in examples)
-        origin = ModelOrigin(self.method.name, made_of, survey.classes, minutes, self.seed or 0, self.annotated_slices)
-        if before is None:
-            if masks := self.files.masks():
-                raise ValueError(
-                    f"{self.folder} holds {len(masks)} mask(s), but no model that made them: name another --output, or "
-                    "remove them."
-                )
-            return origin
-        if contradictions := before.contradictions(origin, self.minutes, self.seed):
-            lines = "\n".join(f"  {line}" for line in contradictions)
-            raise ValueError(
-                f"{self.model_folder} holds a model that does not fit:\n{lines}\n"
-                "Name another --output for another model, or give what the model has, to use it. Or remove "
-                f"{self.folder}, to make model and masks anew."
-            )
-        return before
-
-    def _time_warnings(self, origin: ModelOrigin) -> list[str]:
-        if origin.trained or origin.minutes is None or origin.minutes >= SHORT_MINUTES:
-            return []
-        default = default_minutes(self.device)
-        return [f"{origin.minutes:g} minute(s) of training are too short to be of use; the default is {default:g}."]
 
     def _train(
         self,

@@ -14,7 +14,6 @@ import pytest
 from matplotlib.figure import Figure
 
 from monai_fewshot.apps.command import segment
-from monai_fewshot.apps.command.segmenting import default_minutes
 from monai_fewshot.data import annotated_classes
 from monai_fewshot.handlers import OutputFiles, ScanResults
 from monai_fewshot.metrics import measure, write_measurements
@@ -302,9 +301,3 @@ def test_a_folder_of_broken_scans_is_refused(example, pretended_steps, tmp_path)
     with pytest.raises(ValueError, match=r"None of the scans in .* can be used; .*problems.csv tells why"):
         segment(tmp_path / "scans", [example], tmp_path / "masks", "supervised", **SETTINGS)
     assert len(_rows(tmp_path / "masks" / "problems.csv")) == 1
-
-
-def test_the_default_time_of_training_follows_the_device(monkeypatch):
-    assert (default_minutes("cpu"), default_minutes("cuda:1")) == (20, 5)
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    assert default_minutes() == 5
