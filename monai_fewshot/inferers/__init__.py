@@ -17,7 +17,7 @@ from .protocol import (
 )
 from .registration_inferer import RegistrationInferer, ScanPlacement
 from .scan_registration import ScanRegistration
-from .volume_inferer import VolumeInferer
+from .volume_inferer import VolumeInferer, margin_spread
 
 __all__ = [
     "PROTOCOLS",
@@ -36,4 +36,5 @@ __all__ = [
     "VolumeInferer",
     "get_protocol",
     "get_protocols",
+    "margin_spread",
 ]

@@ -21,8 +21,9 @@ class ClassVolumeInferer(VolumeInferer):
     """Segments volumes slice by slice with a network that knows its classes and needs no support.
 
     The network leads from images (S, C, H, W) to logits (S, N+1, H, W). The margin of class c is its logit minus the
-    highest of the others; logits are resized to the volume's own size. A support is accepted and not used. Every slice
-    is segmented; protocols differ in which slices are scored, not in the margins.
+    highest of the others; logits are resized to the volume's own size. Networks trained by a softmax with cross-entropy
+    are expected, so that margins are log-odds (``log_odds``). A support is accepted and not used. Every slice is
+    segmented; protocols differ in which slices are scored, not in the margins.
 
     ``monai.inferers.SliceInferer`` goes through a volume slice by slice too, but neither brings slices to the network's
     size nor takes the support that an evaluation passes on.
@@ -46,6 +47,7 @@ class ClassVolumeInferer(VolumeInferer):
     """
 
     needs_support = False
+    log_odds = True
 
     def __init__(
         self,

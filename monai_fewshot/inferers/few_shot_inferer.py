@@ -38,7 +38,8 @@ class FewShotVolumeInferer(VolumeInferer):
     (:class:`~monai_fewshot.inferers.support_encoding.SupportEncoder` says how that is found out).
 
     The margin of class c is its logit minus the highest of the others of its episode, background included, and minus
-    the threshold; it is -1e4 in slices where the protocol does not segment the class or expects none of it.
+    the threshold; it is -1e4 in slices where the protocol does not segment the class or expects none of it. It is a
+    score and no probability: episodes compare a class with the background alone, and many networks give similarities.
 
     It serves :class:`monai.engines.SupervisedEvaluator` as it is, with
     ``prepare_batch=PrepareBatchExtraInput(["support_image", "support_label", "label", "support_affine"])``.

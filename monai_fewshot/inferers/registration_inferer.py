@@ -40,9 +40,9 @@ class RegistrationInferer(VolumeInferer):
 
     Nothing is trained, and the network is ignored. Each support is registered to the query, and its labels are read at
     the voxels nearest to where the transform points; several supports vote. The margin of class c is the share of the
-    supports that vote for it minus the highest share of any other class or the background. Beyond the supports' fields
-    of view there is background. Protocols differ in which slices are scored, not in the margins. Channels of images
-    are averaged.
+    supports that vote for it minus the highest share of any other class or the background, a score and no probability.
+    Beyond the supports' fields of view there is background. Protocols differ in which slices are scored, not in the
+    margins. Channels of images are averaged.
 
     Args:
         protocol: a protocol or its name, or several; then the result is a dictionary from their names to the margins.

@@ -20,7 +20,7 @@ from .protocol import SegmentationProtocol, get_protocols
 from .support_encoding import SupportScan
 from .volume_checks import SupportReader, check_query, check_query_label
 
-__all__ = ["QueryScan", "VolumeInferer", "winning_margins"]
+__all__ = ["QueryScan", "VolumeInferer", "margin_spread", "winning_margins"]
 
 
 class QueryScan(NamedTuple):
@@ -37,7 +37,8 @@ class VolumeInferer(Inferer, ABC):
     What all inferers of volumes share: the protocols, the checks of what they are given, the size and the batches in
     which slices go through a network, and what a result is. Channel 0 of a result is 0. Channel c is the margin of
     class c, above 0 where the class is found: ``result[:, c] > 0`` is class c alone, ``result.argmax(1)`` a label map
-    of all classes. Margins are scores, not probabilities. Sub-classes implement :meth:`segment`.
+    of all classes. Margins are scores and no probabilities, unless the inferer has ``log_odds``. Sub-classes implement
+    :meth:`segment`.
 
     Args:
         protocol: a protocol or its name in :data:`~monai_fewshot.inferers.PROTOCOLS`, or several; then the result is
@@ -51,12 +52,16 @@ class VolumeInferer(Inferer, ABC):
 
     Attributes:
         needs_support: whether a support is read and checked.
+        log_odds: whether the margin of a class is the logarithm of its probability over that of its strongest rival.
+            ``result[:, c].sigmoid()`` is then the probability of class c, were there only the two, and
+            :func:`margin_spread` tells how undecided a voxel is.
 
     Raises:
         ValueError: where an argument is out of its range or two protocols have the same name.
     """
 
     needs_support: ClassVar[bool] = True
+    log_odds: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -146,3 +151,24 @@ def winning_margins(logits: torch.Tensor) -> torch.Tensor:
     margins = torch.where(logits == highest[:, None], (highest - second)[:, None], logits - highest[:, None])
     margins[:, 0] = 0
     return margins
+
+
+def margin_spread(margins: torch.Tensor) -> torch.Tensor:
+    r"""Tell how undecided each voxel is between its two most probable classes.
+
+    .. math:: \frac{p_2}{p_1 + p_2} = \mathrm{sigmoid}\left(-\left|\max_{c \geq 1} m_c\right|\right)
+
+    The highest margin m of a foreground class is log p1 - log p2 where that class is found, and log p2 - log p1 in the
+    background. These are the probabilities of the network, which may be surer than it is right.
+
+    Args:
+        margins: (N+1, *S) of one volume, from an inferer with ``log_odds``.
+
+    Returns:
+        (1, *S), from 0, sure, to 0.5, undecided.
+
+    Example:
+        >>> margin_spread(torch.tensor([0.0, -3.0, 0.0])[:, None]).item()
+        0.5
+    """
+    return torch.sigmoid(-margins[1:].amax(0, keepdim=True).abs())

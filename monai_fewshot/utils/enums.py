@@ -10,7 +10,7 @@ IGNORED = 255
 
 
 class EpisodeKeys(StrEnum):
-    """Keys of an episode dictionary.
+    """Keys of an episode dictionary, and of what an evaluator makes of it.
 
     The query keeps MONAI's own keys, so that engines, handlers, metrics and writers work on it unchanged.
 
@@ -22,6 +22,7 @@ class EpisodeKeys(StrEnum):
     - ``SURROGATE_IMAGE``: corrupted images of a surrogate task, (B, U, C, *S).
     - ``NUMBER``: number of a meta-learning task, (E,).
     - ``SURROGATE_TARGET``: what they shall be restored to, (B, U, C, *S), intensities from 0 to 1.
+    - ``SPREAD``: in the output of an evaluator, beside ``pred``: how undecided each voxel is, (B, 1, *S).
     """
 
     IMAGE = "image"
@@ -32,3 +33,4 @@ class EpisodeKeys(StrEnum):
     NUMBER = "number"
     SURROGATE_IMAGE = "surrogate_image"
     SURROGATE_TARGET = "surrogate_target"
+    SPREAD = "spread"

@@ -27,6 +27,7 @@ from monai_fewshot.data import (
     check_output_dir,
 )
 from monai_fewshot.handlers import NetworkLoader
+from monai_fewshot.inferers import margin_spread
 from monai_fewshot.transforms import KeepSupportComponentsd
 from monai_fewshot.utils import EpisodeKeys, check_device_settings
 
@@ -133,11 +134,15 @@ class Segmentation(ABC):
     def make_evaluator(self, dataset: Any) -> SupervisedEvaluator:
         """Make what runs over a dataset, or a part of it, and writes.
 
+        Its output holds the mask, ``pred``. Where the inferer's margins are log-odds, it holds ``spread`` too, on the
+        grid of the prepared image (:func:`monai_fewshot.inferers.margin_spread`). Writers take what they need by name.
+
         Args:
             dataset: episodes, one an item.
         """
         numbers = list(self.classes) if isinstance(self.classes, Mapping) else []
-        steps: list[Callable[[Any], Any]] = [AsDiscreted(CommonKeys.PRED, argmax=True)]
+        steps: list[Callable[[Any], Any]] = [_add_spread] if getattr(self.inferer, "log_odds", False) else []
+        steps.append(AsDiscreted(CommonKeys.PRED, argmax=True))
         if self.keep_largest:
             largest = KeepLargestConnectedComponentd(CommonKeys.PRED, is_onehot=False, connectivity=1)
             steps.append(KeepSupportComponentsd(CommonKeys.PRED) if self.supports else largest)
@@ -158,3 +163,7 @@ class Segmentation(ABC):
         """Segment what has no mask yet."""
         if self.pending:
             self.evaluator.run()
+
+
+def _add_spread(output: Mapping[str, Any]) -> dict[str, Any]:
+    return {**output, EpisodeKeys.SPREAD: margin_spread(output[CommonKeys.PRED])}

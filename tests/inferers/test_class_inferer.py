@@ -7,7 +7,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from monai_fewshot.inferers import ClassVolumeInferer
+from monai_fewshot.inferers import ClassVolumeInferer, FewShotVolumeInferer, RegistrationInferer, margin_spread
 
 
 def network(classes=3):
@@ -90,3 +90,25 @@ def test_neighboring_slices_are_mixed_in(volume):
 def test_the_share_of_neighbors_is_checked(weight):
     with pytest.raises(ValueError, match=rf"neighbor_weight is {weight}, must lie from 0 to below 0\.5"):
         ClassVolumeInferer("whole_volume", neighbor_weight=weight)
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+@pytest.mark.parametrize("neighbor_weight", [0.0, 0.2])
+def test_margins_are_log_odds_and_their_spread_is_the_share_of_the_runner_up(volume, classes, neighbor_weight):
+    inferer = ClassVolumeInferer("whole_volume", classes, batch_size=2, neighbor_weight=neighbor_weight)
+    margins = inferer(volume[:1], network(classes))[0]
+    probabilities = network(classes)(volume[0].movedim(3, 0)).softmax(1).detach()
+    inner = probabilities[1:-1] + neighbor_weight * (probabilities[:-2] + probabilities[2:] - 2 * probabilities[1:-1])
+    ranked = torch.cat([probabilities[:1], inner, probabilities[-1:]]).movedim(0, 3)
+    for c in range(1, classes + 1):
+        rival = ranked[[k for k in range(classes + 1) if k != c]].amax(0)
+        torch.testing.assert_close(margins[c].sigmoid(), ranked[c] / (ranked[c] + rival), rtol=1e-4, atol=1e-5)
+    *_, second, first = ranked.sort(0).values
+    spread = margin_spread(margins)
+    torch.testing.assert_close(spread[0], second / (first + second), rtol=1e-4, atol=1e-5)
+    assert len(ranked.argmax(0).unique()) == classes + 1, "every class is somewhere the first"
+
+
+def test_only_networks_that_know_their_classes_give_log_odds():
+    given = {inferer: inferer.log_odds for inferer in (ClassVolumeInferer, FewShotVolumeInferer, RegistrationInferer)}
+    assert given == {ClassVolumeInferer: True, FewShotVolumeInferer: False, RegistrationInferer: False}

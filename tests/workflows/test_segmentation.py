@@ -1,0 +1,80 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from functools import partial
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from ignite.engine import Events
+
+from monai_fewshot.apps.phantom import make_phantom_dataset
+from monai_fewshot.data import VolumePreparation
+from monai_fewshot.inferers import ClassVolumeInferer, FewShotVolumeInferer
+from monai_fewshot.networks.nets import ALPNet
+from monai_fewshot.workflows import FolderSegmentation, GivenModel
+
+
+@pytest.fixture(scope="module")
+def phantom(tmp_path_factory):
+    return make_phantom_dataset(tmp_path_factory.mktemp("phantom") / "data", 2, (32, 32, 8), num_folds=2)
+
+
+def _run(segmentation):
+    """Segment, and return the outputs of the evaluator, one a scan."""
+    outputs = []
+    segmentation.evaluator.add_event_handler(
+        Events.ITERATION_COMPLETED, lambda engine: outputs.extend(engine.state.output)
+    )
+    segmentation.run()
+    return outputs
+
+
+def test_log_odds_leave_their_spread_beside_the_mask(phantom, tmp_path):
+    torch.manual_seed(0)
+    network = torch.nn.Conv2d(1, 3, 3, padding=1)
+    preparation = VolumePreparation(clip_percentiles=(0, 99.5), classes={2: "spleen", 5: "liver"})
+    outputs = _run(
+        FolderSegmentation(
+            phantom,
+            GivenModel(network, preparation, "cpu"),
+            partial(ClassVolumeInferer, "whole_volume"),
+            tmp_path,
+            "conv",
+            measurements=True,
+            previews=True,
+            keep_largest=False,
+        )
+    )
+    assert len(outputs) == 2
+    for number, output in enumerate(outputs, 1):
+        probabilities = network(output["image"].as_tensor().movedim(3, 0)).softmax(1).detach().movedim(0, 3)
+        *_, second, first = probabilities.sort(0).values
+        assert output["spread"].shape == (1, 32, 32, 8)
+        torch.testing.assert_close(output["spread"].as_tensor()[0], second / (first + second))
+        winner = np.array([0, 2, 5])[probabilities.argmax(0)]
+        mask = nibabel.load(tmp_path / f"phantom_{number:03d}_seg.nii.gz")
+        assert np.array_equal(mask.get_fdata(), winner)
+        assert len(np.unique(winner)) == 3
+
+
+def test_scores_have_no_spread(phantom, tmp_path):
+    torch.manual_seed(0)
+    network = ALPNet(2, torch.nn.Conv2d(1, 8, 3, stride=2, padding=1)).eval()
+    first = "phantom_001.nii.gz"
+    outputs = _run(
+        FolderSegmentation(
+            phantom,
+            GivenModel(network, VolumePreparation(), "cpu"),
+            partial(FewShotVolumeInferer, "whole_volume"),
+            tmp_path,
+            "alpnet",
+            phantom / "imagesTr" / first,
+            phantom / "labelsTr" / first,
+        )
+    )
+    assert len(outputs) == 2
+    assert all("pred" in output and "spread" not in output for output in outputs)
