@@ -7,6 +7,7 @@ import copy
 import io
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -222,15 +223,14 @@ class ExemplarTraining:
     def _logs(self, folder: Path) -> list[Any]:
         if process_rank() > 0:
             return []
-
-        def loss(output: Mapping[str, torch.Tensor]) -> float:
-            return output[CommonKeys.LOSS].item()
-
         return [
             ProgressBar(desc=folder.name),
-            StatsHandler(tag_name="train_loss", output_transform=loss, iteration_log=False),
+            StatsHandler(iteration_log=False),
             TensorBoardStatsHandler(
-                iteration_log=LOG_INTERVAL, log_dir=str(folder / "logs"), tag_name="train_loss", output_transform=loss
+                log_dir=str(folder / "logs"),
+                iteration_log=LOG_INTERVAL,
+                tag_name="train_loss",
+                output_transform=itemgetter(CommonKeys.LOSS),
             ),
         ]
 

@@ -235,7 +235,7 @@ def training_handlers(
     if first:
         handlers += [
             TotalProgress(),
-            StatsHandler(iteration_log=False, tag_name="train_loss", output_transform=_loss),
+            StatsHandler(iteration_log=False),
             TensorBoardStatsHandler(log_dir=log_dir, iteration_log=log_interval, output_transform=_scalars),
         ]
     handlers += [*(further or {}).values(), TrainingCheckpoints(folder, objects, resume)]
@@ -261,10 +261,6 @@ def _validation_logs(log_dir: str) -> list[Any]:
             output_transform=from_engine(CommonKeys.PRED),
         ),
     ]
-
-
-def _loss(output: Mapping[str, torch.Tensor]) -> float:
-    return output[CommonKeys.LOSS].item()
 
 
 def _scalars(output: Mapping[str, Any]) -> dict[str, float]:
