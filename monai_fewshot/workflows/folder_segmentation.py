@@ -21,7 +21,6 @@ import monai_fewshot
 from monai_fewshot.data import (
     LoadScand,
     VolumePreparation,
-    check_scans,
     load_scans,
     name_classes,
     support_scans,
@@ -170,7 +169,7 @@ class FolderSegmentation(Segmentation):
             ValueError: where a setting or a file does not do; all problems of files are listed.
         """
         super().check()
-        check_scans([*self.supports, *self.pending])
+        self.model.preparation.check([*self.supports, *self.pending])
         self.files.check(self.pending)
 
     def run(self) -> None:
