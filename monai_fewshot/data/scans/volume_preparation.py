@@ -73,7 +73,7 @@ class VolumePreparation:
         clip_percentiles: lower and upper percentile of a scan's values that the others are clipped to; None for none.
         classes: name by number of the classes that the network knows; None for a network that is shown its classes.
         channels: of an image, 3 for color pictures.
-        pictures: whether 2D pictures were learned from; masks of others are then written as PNG files.
+        pictures: whether scans are 2D pictures (PNG, JPEG, BMP, TIFF), or volumes; None where either will do.
 
     Example:
         >>> VolumePreparation(image_size=[128, 128]).settings()["image_size"]
@@ -88,7 +88,7 @@ class VolumePreparation:
         clip_percentiles: Sequence[float] | None = None,
         classes: Mapping[int, str] | None = None,
         channels: int = 1,
-        pictures: bool = False,
+        pictures: bool | None = None,
     ) -> None:
         self.image_size = None if image_size is None else [int(pixels) for pixels in image_size]
         self.axes = None if axes is None else [[float(x) for x in direction] for direction in axes]
@@ -143,7 +143,7 @@ class VolumePreparation:
         Raises:
             ValueError: where pictures are given for volumes or the reverse, or there are problems; all are listed.
         """
-        other = [scan["name"] for scan in scans if holds_picture(scan) != self.pictures]
+        other = [scan["name"] for scan in scans if self.pictures not in (None, holds_picture(scan))]
         if other:
             kinds = ("2D pictures", "volumes") if self.pictures else ("volumes", "2D pictures")
             raise ValueError(
