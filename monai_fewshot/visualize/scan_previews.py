@@ -109,7 +109,9 @@ def preview_figure(
     return figure
 
 
-def picture_figure(image: np.ndarray, label: np.ndarray | torch.Tensor, class_names: Mapping[int, str], title: str = "") -> Figure:
+def picture_figure(
+    image: np.ndarray, label: np.ndarray | torch.Tensor, class_names: Mapping[int, str], title: str = ""
+) -> Figure:
     """Draw a 2D picture with the contours of its classes.
 
     Args:

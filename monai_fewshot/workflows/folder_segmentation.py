@@ -59,8 +59,8 @@ class FolderSegmentation(Segmentation):
         segment_codes: see :func:`monai_fewshot.data.load_segment_codes`.
         preparation: brings scans as they were acquired onto the spacing and size that the network was trained at, where
             the model does not do it itself.
-        outputs: one or several of ``"nifti"``, ``"dicom_seg"`` and ``"seg_nrrd"``, or ``"png"`` for pictures. Defaults to
-            None: PNG files of a model of pictures, else NIfTI.
+        outputs: one or several of ``"nifti"``, ``"dicom_seg"`` and ``"seg_nrrd"``, or ``"png"`` for pictures. Defaults
+            to None: PNG files of a model of pictures, else NIfTI.
         measurements: whether to write ``measurements.csv``.
         previews: whether to write pictures.
         postfix: what follows the scan's name in the name of its mask.

@@ -37,7 +37,10 @@ app = typer.Typer(
 
 Scans = Annotated[
     Path,
-    typer.Argument(metavar="SCANS", help="Folder of NIfTI, NRRD, MetaImage or DICOM scans, or of pictures, at any depth; or one scan."),
+    typer.Argument(
+        metavar="SCANS",
+        help="Folder of NIfTI, NRRD, MetaImage or DICOM scans, or of pictures, at any depth; or one scan.",
+    ),
 ]
 ClassNames = Annotated[
     str | None,

@@ -50,7 +50,9 @@ def list_scans(
     if not folder.exists():
         raise FileNotFoundError(f"{folder} does not exist: give a folder of scans, or one scan.")
     if folder.is_file() or (folder / "dataset.json").is_file():
-        return _of_kind([{key: scan[key] for key in ("name", "image")} for scan in load_scans(folder)], pictures, folder)
+        return _of_kind(
+            [{key: scan[key] for key in ("name", "image")} for scan in load_scans(folder)], pictures, folder
+        )
     ignored = {Path(path).expanduser().resolve() for path in leave_out}
     files = sorted(_files(folder, ignored, is_image))
     tree = find_series(folder)

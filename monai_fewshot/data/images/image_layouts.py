@@ -10,7 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from monai_fewshot.data.scans.scan_folder import DATASET_JSON, PICTURE_SUFFIXES, is_picture, load_class_names, load_scans
+from monai_fewshot.data.scans.scan_folder import (
+    DATASET_JSON,
+    PICTURE_SUFFIXES,
+    is_picture,
+    load_class_names,
+    load_scans,
+)
 
 from .few_shot_folds import COCO_CLASSES, PASCAL_CLASSES
 
@@ -139,8 +145,8 @@ def _dataset_json(folder: Path) -> ImagesAndClasses:
     volumes = [scan["image"] for scan in scans if Path(scan["image"]).suffix.lower() not in PICTURE_SUFFIXES]
     if volumes:
         raise ValueError(
-            f"{folder / DATASET_JSON} names {len(volumes)} files that are no 2D images ({', '.join(PICTURE_SUFFIXES)}), "
-            f"the first is {volumes[0]}. Use the bundles for scans, or name 2D images."
+            f"{folder / DATASET_JSON} names {len(volumes)} files that are no 2D images "
+            f"({', '.join(PICTURE_SUFFIXES)}), the first is {volumes[0]}. Use the bundles for scans, or name 2D images."
         )
     names = load_class_names(folder) or {1: "foreground"}
     binary = {"class_number": next(iter(names))} if len(names) == 1 else {}

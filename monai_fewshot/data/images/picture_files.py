@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from monai.utils import ImageMetaKey, convert_to_tensor
 from PIL import Image
 
-from monai_fewshot.utils import IGNORED, list_values
+from monai_fewshot.utils import list_values
 
 from .image_checks import CheckImaged, gray_of
 from .image_volumes import ImageAsVolumed
@@ -59,7 +59,8 @@ def load_picture_mask(path: Path, image: torch.Tensor | None = None) -> MetaTens
     Raises:
         ValueError: where it cannot be read, is of another size, or holds something else; the text names the file.
     """
-    mask = gray_of(_read(path))
+    pixels = _read(path)
+    mask = gray_of(pixels)
     if len(mask) != 1:
         raise ValueError(
             f"{path}: is a mask of {len(mask)} channels that differ; save it as one channel of class numbers, or of 0 "
@@ -78,11 +79,11 @@ def load_picture_mask(path: Path, image: torch.Tensor | None = None) -> MetaTens
     if shown[-1] == VISIBLE:
         if len(shown) > 2 or shown[0] not in (0, VISIBLE):
             raise ValueError(
-                f"{path}: holds {len(shown)} levels ({list_values(shown)}), 255 among them; expected 0 and 255 alone, or class "
-                "numbers. Save it as PNG, without smooth edges."
+                f"{path}: holds {len(shown)} levels ({list_values(shown)}), 255 among them; expected 0 and 255 alone, "
+                "or class numbers below 255. Save it as PNG, without smooth edges."
             )
         values = (values > 0).float()
-    return ImageAsVolumed("label")({"label": MetaTensor(values.float(), meta=mask.meta)})["label"]
+    return ImageAsVolumed("label")({"label": MetaTensor(values.float(), meta=pixels.meta)})["label"]
 
 
 def picture_channels(path: Path) -> int:
@@ -107,7 +108,9 @@ def _read(path: Path) -> MetaTensor:
             frames, mode, pixels = getattr(image, "n_frames", 1), image.mode, np.array(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = (str(error).splitlines() or [""])[0].replace(f" {str(path)!r}", "")
-        raise ValueError(f"{path}: cannot be read as a picture ({reason}); copy it again, or export it anew.") from error
+        raise ValueError(
+            f"{path}: cannot be read as a picture ({reason}); copy it again, or export it anew."
+        ) from error
     if frames > 1:
         raise ValueError(f"{path}: holds {frames} pictures; save each as a file of its own.")
     array = torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1).astype(np.float32)).movedim(-1, 0)

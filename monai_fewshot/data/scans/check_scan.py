@@ -167,8 +167,8 @@ def _shape_problems(volume: torch.Tensor, num_channels: int | None, of_picture: 
     if of_picture:
         kind, expected, mode = ("color", "gray", "L") if shape[0] == 3 else ("gray", "color", "RGB")
         return [
-            f"is a {kind} picture; expected a {expected} one, as the example is, or the model learned from. Convert it, "
-            f'e.g. with PIL.Image.open(file).convert("{mode}"), or leave it out.'
+            f"is a {kind} picture; expected a {expected} one, as the example is, or the model learned from. Convert "
+            f'it, e.g. with PIL.Image.open(file).convert("{mode}"), or leave it out.'
         ]
     return [
         f"has {shape[0]} channels of {shape[1:]} voxels; expected {num_channels}. In a 4D file the channels lie along "

@@ -17,7 +17,6 @@ from monai.utils import ImageMetaKey
 from monai_fewshot.data.annotations.segmentation_reader import names_regions, read_segmentation
 from monai_fewshot.data.dicom.header import is_dicom
 from monai_fewshot.data.dicom.series_reader import SERIES_NAME, SeriesReader
-
 from monai_fewshot.data.images.picture_files import load_picture, load_picture_mask
 
 from .label_grids import LabelGrid, onto_grid
@@ -29,8 +28,8 @@ __all__ = ["LoadScanD", "LoadScanDict", "LoadScand", "load_image", "load_label"]
 class LoadScand(MapTransform):
     """Load a scan, DICOM series and annotations included; it stands where ``LoadImaged`` would.
 
-    An image is read by ``monai.transforms.LoadImage``, a DICOM series by :class:`SeriesReader`, a 2D picture (PNG, JPEG,
-    BMP, TIFF) as a volume of one slice, whose mask holds class numbers, or 0 and 255. A label may be any such
+    An image is read by ``monai.transforms.LoadImage``, a DICOM series by :class:`SeriesReader`, a 2D picture (PNG,
+    JPEG, BMP, TIFF) as a volume of one slice, whose mask holds class numbers, or 0 and 255. A label may be any such
     file, a DICOM SEG, an RTSTRUCT or a segmentation of 3D Slicer, and comes onto the grid of the image
     (:func:`monai_fewshot.data.read_segmentation`).
 
