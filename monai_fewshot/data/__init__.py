@@ -47,7 +47,7 @@ from .scans.scan_folder import Scan, fingerprint_scans, load_class_names, load_s
 from .scans.scan_reading import prepare_scans, read_scans
 from .scans.slices import SliceStack, training_stacks
 from .scans.splits import choose_folds, hold_out, run_name, training_scans
-from .scans.volume_preparation import VolumePreparation, scan_axes
+from .scans.volume_preparation import VolumePreparation, count_channels, holds_picture, scan_axes
 
 __all__ = [
     "IMAGE_AFFINE",
@@ -102,12 +102,14 @@ __all__ = [
     "choose_folds",
     "class_numbers",
     "collate_episodes",
+    "count_channels",
     "cross_validation_folds",
     "few_shot_fold_classes",
     "find_series",
     "fingerprint_scans",
     "hold_out",
     "hold_out_images",
+    "holds_picture",
     "image_reading",
     "load_class_names",
     "load_folds",

@@ -16,6 +16,7 @@ from monai_fewshot.data.annotations.slicer_segments import check_simpleitk, is_w
 from monai_fewshot.data.dicom.segmentation_writer import check_highdicom, source_files
 from monai_fewshot.data.scans.inference_scans import is_whole_image, is_whole_mask
 from monai_fewshot.data.scans.scan_folder import Scan
+from monai_fewshot.data.scans.volume_preparation import holds_picture
 from monai_fewshot.metrics import read_measurements
 from monai_fewshot.visualize import write_scan_index
 
@@ -24,9 +25,9 @@ __all__ = ["OutputFiles", "write_index"]
 pydicom, _ = optional_import("pydicom")
 logger = logging.getLogger(__name__)
 
-NIFTI, DICOM_SEG, SEG_NRRD = "nifti", "dicom_seg", "seg_nrrd"
+NIFTI, DICOM_SEG, SEG_NRRD, PNG = "nifti", "dicom_seg", "seg_nrrd", "png"
 PREVIEWS = "previews"
-SUFFIXES = {NIFTI: ".nii.gz", DICOM_SEG: ".dcm", SEG_NRRD: ".seg.nrrd"}
+SUFFIXES = {NIFTI: ".nii.gz", DICOM_SEG: ".dcm", SEG_NRRD: ".seg.nrrd", PNG: ".png"}
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class OutputFiles:
         output_dir: folder of all files.
         postfix: what follows the scan's name in the name of its mask.
         formats: of the masks, one or several of ``"nifti"``, ``"dicom_seg"`` (for DICOM series only; needs highdicom)
-            and ``"seg_nrrd"`` (for 3D Slicer; needs SimpleITK).
+            and ``"seg_nrrd"`` (for 3D Slicer; needs SimpleITK); for 2D pictures ``"png"`` alone.
         measurements: whether ``measurements.csv`` is wanted.
         previews: whether pictures are wanted.
 
@@ -111,8 +112,11 @@ class OutputFiles:
         Raises:
             OptionalImportError: where a DICOM segmentation is wanted without highdicom, or one of 3D Slicer without
                 SimpleITK.
-            ValueError: where a DICOM segmentation is wanted of scans that are no DICOM series.
+            ValueError: where a DICOM segmentation is wanted of scans that are no DICOM series, PNG files of volumes, or
+                other files or measurements of pictures.
         """
+        if scans:
+            self._check_kind(scans)
         if SEG_NRRD in self.formats:
             check_simpleitk()
         if DICOM_SEG not in self.formats:
@@ -136,8 +140,18 @@ class OutputFiles:
                     found.setdefault(file.name.removesuffix(ending), []).append(file)
         return found
 
+    def _check_kind(self, scans: Sequence[Scan]) -> None:
+        pictures = [scan["name"] for scan in scans if holds_picture(scan)]
+        if pictures and (set(self.formats) != {PNG} or self.measurements):
+            raise ValueError(
+                f"{len(pictures)} of {len(scans)} scans are 2D pictures, whose masks are PNG files and which have no "
+                f"size in mm, but outputs are {list(self.formats)}: give png alone, without measurements."
+            )
+        if PNG in self.formats and not pictures:
+            raise ValueError("outputs name png, which is for 2D pictures: volumes take nifti, seg_nrrd or dicom_seg.")
+
     def _is_complete(self, name: str, measured: set[str]) -> bool:
-        whole = {NIFTI: is_whole_mask, DICOM_SEG: _is_whole_dicom, SEG_NRRD: is_whole_seg_nrrd}
+        whole = {NIFTI: is_whole_mask, DICOM_SEG: _is_whole_dicom, SEG_NRRD: is_whole_seg_nrrd, PNG: is_whole_image}
         return (
             all(whole[output_format](self.mask(name, output_format)) for output_format in self.formats)
             and (not self.measurements or name in measured)

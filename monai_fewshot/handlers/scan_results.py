@@ -13,20 +13,20 @@ import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from monai.config import PathLike
-from monai.data import MetaTensor
+from monai.data import ImageWriter, MetaTensor
 from monai.utils import CommonKeys, convert_to_numpy
 
 import monai_fewshot
 from monai_fewshot.data.annotations.slicer_writer import write_seg_nrrd
 from monai_fewshot.data.dicom.segment_codes import load_segment_codes
 from monai_fewshot.data.dicom.segmentation_writer import source_files, write_dicom_seg
-from monai_fewshot.data.scans.mask_writer import MaskWriter
+from monai_fewshot.data.scans.mask_writer import ImageMaskWriter, MaskWriter
 from monai_fewshot.data.scans.scan_folder import Scan
 from monai_fewshot.metrics import measure, read_measurements, write_measurements
 from monai_fewshot.utils import write_atomically
-from monai_fewshot.visualize import class_colors, figure_to_png, preview_figure
+from monai_fewshot.visualize import class_colors, figure_to_png, picture_figure, preview_figure
 
-from .output_files import DICOM_SEG, NIFTI, SEG_NRRD, OutputFiles
+from .output_files import DICOM_SEG, NIFTI, PNG, SEG_NRRD, OutputFiles
 from .volume_scores import batch_items
 
 __all__ = ["ScanResults"]
@@ -45,7 +45,7 @@ class ScanResults:
     Args:
         files: which results are wanted, and where they go.
         scans: the scans to be segmented, with ``name`` and ``image``.
-        loading: loads ``image`` of a scan as (1, H, W, D), such as ``monai.transforms.LoadImaged``.
+        loading: loads ``image`` of a scan as (C, H, W, D), such as ``monai.transforms.LoadImaged``.
         class_names: names of the classes by number.
         segment_codes: users' own codes, see :func:`monai_fewshot.data.load_segment_codes`.
         algorithm_name: what made the masks, for DICOM segmentations.
@@ -90,7 +90,9 @@ class ScanResults:
         """
         mask = MetaTensor(label.as_tensor().cpu().round().to(torch.uint8), affine=label.affine.cpu())
         if NIFTI in self.files.formats:
-            _write_nifti(self.files.mask(name, NIFTI), mask)
+            _write(self.files.mask(name, NIFTI), MaskWriter(output_dtype=np.uint8), mask, ".nii.gz")
+        if PNG in self.files.formats:
+            _write(self.files.mask(name, PNG), ImageMaskWriter(max(self.class_names)), mask, ".png")
         if DICOM_SEG in self.files.formats:
             self._write_dicom_seg(name, mask)
         if SEG_NRRD in self.files.formats:
@@ -99,9 +101,12 @@ class ScanResults:
         if self.files.measurements or self.files.previews:
             image = self._image(name, mask)
             if self.files.measurements:
-                self._add_measurements(name, image, mask)
+                self._add_measurements(name, image[0], mask)
             if self.files.previews:
-                figure = preview_figure(image, mask[0], self.class_names, mask.affine, name)
+                if PNG in self.files.formats:
+                    figure = picture_figure(image[..., 0], mask[0, ..., 0], self.class_names, name)
+                else:
+                    figure = preview_figure(image[0], mask[0], self.class_names, mask.affine, name)
                 write_atomically(self.files.preview(name), figure_to_png(figure, PREVIEW_DPI))
 
     def _write_batch(self, engine: Engine) -> None:
@@ -128,7 +133,7 @@ class ScanResults:
                 f"Scan {name} has {tuple(image.shape[1:])} voxels, but its mask {tuple(mask.shape[1:])}: bring masks "
                 "back onto the scan's own grid (monai.transforms.Invertd) in postprocessing."
             )
-        return convert_to_numpy(image)[0].reshape(mask.shape[1:])
+        return convert_to_numpy(image).reshape(-1, *mask.shape[1:])
 
     def _add_measurements(self, name: str, image: np.ndarray, mask: MetaTensor) -> None:
         rows = measure(name, image, mask[0], self.class_names, mask.affine)
@@ -136,10 +141,9 @@ class ScanResults:
         write_measurements(self.files.table, [*others, *rows])
 
 
-def _write_nifti(path: Path, mask: MetaTensor) -> None:
+def _write(path: Path, writer: ImageWriter, mask: MetaTensor, suffix: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{uuid.uuid4().hex}.nii.gz")
-    writer = MaskWriter(output_dtype=np.uint8)
+    temporary = path.with_name(f".{uuid.uuid4().hex}{suffix}")
     writer.set_data_array(mask, channel_dim=0)
     writer.set_metadata({"affine": mask.affine}, resample=False)
     try:

@@ -33,6 +33,7 @@ class TeacherPicture:
         path: of the picture, a PNG file.
         axes: unit vectors in the patient's coordinates along which rows, columns and slices increase, see
             :func:`monai_fewshot.data.scan_axes`; by default those of the array.
+        colors: whether the three channels are red, green and blue; else the first one is shown.
         number: of scans.
     """
 
@@ -43,12 +44,14 @@ class TeacherPicture:
         class_names: Sequence[str],
         path: PathLike,
         axes: Sequence[Sequence[float]] | None = None,
+        colors: bool = False,
         number: int = 6,
     ) -> None:
         self.teacher = teacher
         self.stack = stack
         self.class_names = dict(enumerate(class_names, 1))
         self.path = Path(path)
+        self.channels = slice(0, 3 if colors else 1)
         self.affine = np.eye(4)
         if axes is not None:
             self.affine[:3, :3] = np.transpose(axes)
@@ -71,12 +74,19 @@ class TeacherPicture:
         image, _ = self.stack.take(self.places)
         found = self.teacher.network(image).argmax(1).cpu().numpy()
         panels = []
-        for number, (picture, label) in enumerate(zip(image[:, 0].cpu().numpy(), found, strict=True)):
+        for number, (picture, label) in enumerate(zip(image[:, self.channels].cpu().numpy(), found, strict=True)):
             shown, aspect = orient_slice(picture, self.affine)
             mask, _ = orient_slice(label, self.affine)
             outlines = {name: mask == value for value, name in self.class_names.items()}
             colors = {self.class_names[value]: color for value, color in class_colors(self.class_names).items()}
-            panels.append(Panel(shown, outlines, f"scan {number + 1}", aspect, colors))
+            pixels = shown[0] if len(shown) == 1 else _levels(shown).transpose(1, 2, 0)
+            panels.append(Panel(pixels, outlines, f"scan {number + 1}", aspect, colors))
         figure = overlay_figure(panels, columns=3)
         figure.suptitle(f"epoch {engine.state.epoch} of {engine.state.max_epochs}", fontsize=9)
         write_atomically(self.path, figure_to_png(figure))
+
+
+def _levels(picture: np.ndarray) -> np.ndarray:
+    """Bring normalized colors (3, H, W) to levels from 0 to 1."""
+    low, high = np.percentile(picture, (0.5, 99.5))
+    return np.clip((picture - low) / max(high - low, 1e-6), 0, 1)

@@ -7,7 +7,7 @@ from .page import render_page
 from .report import EPISODE_WORDS, IMAGE_WORDS, VOLUME_WORDS, ReportWords, write_report
 from .report_figures import box_figure, case_figure, protocol_colors
 from .scan_index import write_scan_index
-from .scan_previews import class_colors, preview_figure
+from .scan_previews import class_colors, picture_figure, preview_figure
 
 __all__ = [
     "EPISODE_WORDS",
@@ -25,6 +25,7 @@ __all__ = [
     "figure_to_png",
     "orient_slice",
     "overlay_figure",
+    "picture_figure",
     "preview_figure",
     "protocol_colors",
     "read_cases",

@@ -16,7 +16,7 @@ from nibabel.orientations import aff2axcodes
 
 from .overlay import Panel, draw_panel, orient_slice
 
-__all__ = ["class_colors", "preview_figure"]
+__all__ = ["class_colors", "picture_figure", "preview_figure"]
 
 CLASS_COLORS = (
     "#ff4f64",
@@ -40,6 +40,8 @@ LETTERS = {"axial": "RLAP", "coronal": "RLSI", "sagittal": "APSI"}
 HOUNSFIELD_WINDOW = (-160.0, 240.0)
 AIR = -500.0
 INCHES = 9.0
+PICTURE_INCHES = 4.5
+"""Of the longer side of a 2D picture."""
 
 
 class _Plane(NamedTuple):
@@ -103,6 +105,35 @@ def preview_figure(
     _draw_legend(
         figure, {class_names[number]: by_number[number] for number in np.unique(numbers) if number in by_number}
     )
+    figure.suptitle(title, fontsize=9, parse_math=False)
+    return figure
+
+
+def picture_figure(
+    image: np.ndarray, label: np.ndarray | torch.Tensor, class_names: Mapping[int, str], title: str = ""
+) -> Figure:
+    """Draw a 2D picture with the contours of its classes.
+
+    Args:
+        image: (C, H, W) levels from 0 to 255, of one channel or three.
+        label: (H, W) class numbers.
+        class_names: the classes.
+        title: above the picture.
+
+    Returns:
+        A figure as of :func:`preview_figure`.
+    """
+    numbers = np.asarray(convert_to_numpy(label))
+    by_number = class_colors(class_names)
+    colors = {class_names[number]: color for number, color in by_number.items()}
+    outlines = {name: numbers == number for number, name in class_names.items()}
+    shown = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
+    height, width = (PICTURE_INCHES * pixels / max(numbers.shape) for pixels in numbers.shape)
+    figure = Figure(figsize=(width, height + 0.7), layout="constrained")
+    axes = figure.subplots()
+    draw_panel(axes, Panel(shown / 255, outlines, "", 1.0, colors))
+    axes.images[0].set_clim(0, 1)
+    _draw_legend(figure, {class_names[n]: by_number[n] for n in np.unique(numbers) if n in by_number})
     figure.suptitle(title, fontsize=9, parse_math=False)
     return figure
 

@@ -21,7 +21,6 @@ import monai_fewshot
 from monai_fewshot.data import (
     LoadScand,
     VolumePreparation,
-    check_scans,
     load_scans,
     name_classes,
     support_scans,
@@ -60,7 +59,8 @@ class FolderSegmentation(Segmentation):
         segment_codes: see :func:`monai_fewshot.data.load_segment_codes`.
         preparation: brings scans as they were acquired onto the spacing and size that the network was trained at, where
             the model does not do it itself.
-        outputs: one or several of ``"nifti"``, ``"dicom_seg"`` and ``"seg_nrrd"``.
+        outputs: one or several of ``"nifti"``, ``"dicom_seg"`` and ``"seg_nrrd"``, or ``"png"`` for pictures. Defaults
+            to None: PNG files of a model of pictures, else NIfTI.
         measurements: whether to write ``measurements.csv``.
         previews: whether to write pictures.
         postfix: what follows the scan's name in the name of its mask.
@@ -88,7 +88,7 @@ class FolderSegmentation(Segmentation):
         class_names: Sequence[str] | None = None,
         segment_codes: Mapping[str, Mapping[str, str]] | PathLike | None = None,
         preparation: Callable[[Any], Any] | None = None,
-        outputs: str | Sequence[str] = ("nifti",),
+        outputs: str | Sequence[str] | None = None,
         measurements: bool = False,
         previews: bool = False,
         postfix: str = "seg",
@@ -106,7 +106,14 @@ class FolderSegmentation(Segmentation):
         self.segment_codes = segment_codes
         self.own_preparation = preparation
         self.failures = failures
-        self.files = OutputFiles(output_dir, postfix, outputs, measurements, previews)
+        self.outputs = outputs
+        self.further_results: dict[str, Any] = {"postfix": postfix, "measurements": measurements, "previews": previews}
+
+    @cached_property
+    def files(self) -> OutputFiles:
+        """What is written, and where."""
+        usual = "png" if self.model.preparation.pictures else "nifti"
+        return OutputFiles(self.output_dir, formats=self.outputs or usual, **self.further_results)
 
     @cached_property
     def supports(self) -> list[dict[str, Any]]:
@@ -170,7 +177,7 @@ class FolderSegmentation(Segmentation):
             ValueError: where a setting or a file does not do; all problems of files are listed.
         """
         super().check()
-        check_scans([*self.supports, *self.pending])
+        self.model.preparation.check([*self.supports, *self.pending])
         self.files.check(self.pending)
 
     def run(self) -> None:

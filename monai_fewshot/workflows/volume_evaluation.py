@@ -13,7 +13,6 @@ from monai.inferers import Inferer
 from monai_fewshot.data import (
     Fold,
     Scan,
-    check_scans,
     choose_folds,
     class_numbers,
     fingerprint_scans,
@@ -148,5 +147,5 @@ class VolumeEvaluation:
         return self.evaluation.run()
 
     def _check(self) -> None:
-        _ = self.scans, self.class_names, self.model.image_size
-        check_scans(self.scans, self.known_classes)
+        _ = self.class_names, self.model.image_size
+        self.model.preparation.check(self.scans, self.known_classes)

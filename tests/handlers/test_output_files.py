@@ -107,7 +107,7 @@ def test_the_index_shows_what_is_there(filled):
     assert write_index(OutputFiles(filled.output_dir)) is None
 
 
-@pytest.mark.parametrize("formats", [[], ["png"], ["nifti", "seg"], "dicom"])
+@pytest.mark.parametrize("formats", [[], ["jpg"], ["nifti", "seg"], "dicom"])
 def test_formats(formats):
     with pytest.raises(ValueError, match=r"outputs are \[.*\]; give one or several of \['nifti', 'dicom_seg', 's"):
         OutputFiles("out", formats=formats)
@@ -138,3 +138,19 @@ def test_segmentations_of_slicer_need_simpleitk(tmp_path, monkeypatch):
     monkeypatch.setattr("monai_fewshot.data.annotations.slicer_segments.has_sitk", False)
     with pytest.raises(OptionalImportError, match=r"pip install monai_fewshot\[slicer\]"):
         files.check(SCANS)
+
+
+def test_pictures_have_masks_in_png_and_volumes_have_not(tmp_path):
+    pictures = [{"name": "a", "image": "a.jpg"}, {"name": "b", "image": "b.PNG"}]
+    files = OutputFiles(tmp_path, formats="png")
+    assert files.mask("a", "png") == tmp_path / "a_seg.png"
+    files.check(pictures)
+    for wrong in (OutputFiles(tmp_path), OutputFiles(tmp_path, formats="png", measurements=True)):
+        with pytest.raises(ValueError, match="2 of 2 scans are 2D pictures, whose masks are PNG files"):
+            wrong.check(pictures)
+    with pytest.raises(ValueError, match="outputs name png, which is for 2D pictures"):
+        files.check(SCANS)
+    Image.new("L", (4, 4)).save(files.mask("a", "png"))
+    files.mask("b", "png").write_bytes(files.mask("a", "png").read_bytes()[:40])
+    assert _names(files.pending(pictures)) == ["b"]
+    assert set(files.masks()) == {"a", "b"}

@@ -50,3 +50,21 @@ def test_without_unlabeled_slices_nothing_is_drawn(tmp_path):
     TeacherPicture(Teacher(Bright()), None, ["bright"], tmp_path / "progress.png").attach(engine)
     engine.run(range(2))
     assert not any(tmp_path.iterdir())
+
+
+def test_colors_are_drawn_as_colors(tmp_path):
+    image = torch.zeros(1, 3, 20, 16)
+    image[:, 0, :10] = 1.0
+    image[:, 2, 10:] = 1.0
+    teacher = Teacher(torch.nn.Conv2d(3, 2, 1))
+    TeacherPicture(
+        teacher,
+        SliceStack(image, image[:, :1] * 0, torch.zeros(1).long()),
+        ["x"],
+        tmp_path / "progress.png",
+        colors=True,
+    )(Engine(lambda engine, batch: None))
+    pixels = np.asarray(Image.open(tmp_path / "progress.png").convert("RGB")).astype(int)
+    red, blue = pixels[..., 0] - pixels[..., 2] > 200, pixels[..., 2] - pixels[..., 0] > 200
+    assert red.sum() > 1000
+    assert blue.sum() > 1000

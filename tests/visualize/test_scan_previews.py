@@ -12,7 +12,7 @@ from matplotlib.colors import to_hex
 from monai.data import MetaTensor
 from monai.transforms import Orientation
 
-from monai_fewshot.visualize import class_colors, figure_to_array, preview_figure
+from monai_fewshot.visualize import class_colors, figure_to_array, picture_figure, preview_figure
 
 NAMES = {1: "liver", 2: "$x_1$ <spleen>"}
 SPACING = (1.0, 2.0, 4.0)
@@ -129,3 +129,18 @@ def test_a_constant_image_and_oblique_axes():
     figure = preview_figure(np.zeros(label.shape), label, NAMES, turn @ affine.numpy())
     assert np.isfinite(figure_to_array(figure)).all()
     assert set(_panels(figure)) == {"axial", "coronal", "sagittal"}
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_picture_keeps_its_colors_and_proportions(channels):
+    image = np.zeros((channels, 30, 60), np.uint8)
+    image[-1] = 200
+    label = np.zeros((30, 60), np.uint8)
+    label[10:20, 20:40] = 1
+    figure = picture_figure(image, label, {1: "lesion"}, "IMD_1")
+    shown = figure_to_array(figure)
+    assert shown.shape[1] > shown.shape[0]
+    colors = {tuple(color) for color in shown.reshape(-1, 3).tolist()}
+    assert ((0, 0, 200) if channels == 3 else (200, 200, 200)) in colors
+    assert tuple(int("ff4f64"[i : i + 2], 16) for i in (0, 2, 4)) in colors
+    assert figure.get_suptitle() == "IMD_1"

@@ -37,7 +37,10 @@ app = typer.Typer(
 
 Scans = Annotated[
     Path,
-    typer.Argument(metavar="SCANS", help="Folder of NIfTI, NRRD, MetaImage or DICOM scans, at any depth; or one scan."),
+    typer.Argument(
+        metavar="SCANS",
+        help="Folder of NIfTI, NRRD, MetaImage or DICOM scans, or of pictures, at any depth; or one scan.",
+    ),
 ]
 ClassNames = Annotated[
     str | None,
@@ -92,7 +95,7 @@ def segment_command(
         typer.Option(
             "--format",
             metavar="nifti|seg_nrrd|dicom_seg",
-            help="Of the masks; several may be given.",
+            help="Of the masks; several may be given. Default: nifti; masks of pictures are PNG files.",
         ),
     ] = None,
     device: Device = None,
@@ -115,13 +118,15 @@ def segment_command(
             minutes,
             class_names=_names(class_names),
             annotated_slices=_slices(annotated_slices),
-            formats=output_format or ("nifti",),
+            formats=output_format,
             device=device,
             seed=seed,
             say=lambda text: typer.echo(text, err=True),
         )
         print_problems(done.problems, Console(stderr=True))
-        typer.echo(f"Masks: {len(done.masks)} in {output}\nPictures: {done.index}\nMeasurements: {done.measurements}")
+        typer.echo(f"Masks: {len(done.masks)} in {output}\nPictures: {done.index}")
+        if done.measurements is not None:
+            typer.echo(f"Measurements: {done.measurements}")
         if done.problems:
             typer.echo(f"Problems: {done.problem_table}")
             raise typer.Exit(SOME_SCANS)
@@ -142,6 +147,8 @@ def inspect_command(
     Nothing is written.
     """
     with _errors_shown():
+        from monai_fewshot.data.scans.scan_folder import is_picture
+
         from .scan_sources import list_examples, list_scans
         from .segment_request import default_minutes
         from .survey import survey_scans
@@ -149,7 +156,8 @@ def inspect_command(
 
         pairs, names = _pairs(example or []), _names(class_names)
         examples = list_examples(pairs, names) if pairs else []
-        found, problems = list_scans(scans, [label for _, label in pairs])
+        kind = is_picture(pairs[0][0]) if pairs else None
+        found, problems = list_scans(scans, [label for _, label in pairs], kind)
         survey = survey_scans(found, examples, problems, names, device)
         print_survey(survey, str(scans), default_minutes(device), Console())
         if survey.problems:

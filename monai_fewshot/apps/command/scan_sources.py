@@ -6,50 +6,55 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from monai.config import PathLike
 
-from monai_fewshot.data import Scan, find_series, load_scans, support_scans
+from monai_fewshot.data import Scan, find_series, holds_picture, load_scans, support_scans
 from monai_fewshot.data.dicom.scans import dicom_scans, has_pydicom
-from monai_fewshot.data.scans.scan_folder import check_names, is_image, volume_suffix
+from monai_fewshot.data.scans.scan_folder import check_names, is_image, is_picture, volume_suffix
 from monai_fewshot.utils import write_atomically
 
 from .problems import ScanProblem
 
-__all__ = ["Example", "list_examples", "list_scans", "write_scan_list"]
+__all__ = ["Example", "list_examples", "list_scans", "passed_over", "write_scan_list"]
 
 Example = tuple[PathLike, PathLike]
 """An annotated scan: image and label."""
 
 
-def list_scans(source: PathLike, leave_out: Collection[PathLike] = ()) -> tuple[list[Scan], list[ScanProblem]]:
-    """List the scans of a folder at any depth, without labels.
+def list_scans(
+    source: PathLike, leave_out: Collection[PathLike] = (), pictures: bool | None = None
+) -> tuple[list[Scan], list[ScanProblem]]:
+    """List the scans, or the 2D pictures, of a folder at any depth, without labels.
 
     A folder with a ``dataset.json`` has the scans that this lists. In another one, all NIfTI, NRRD and MetaImage files
     and all DICOM series are scans; hidden files and segmentations of 3D Slicer (``.seg.nrrd``) are passed over, and
     files with the name of a series, which are its label or mask. Files that share a name are called after their folders
-    too.
+    too. Pictures are PNG, JPEG, BMP and TIFF files.
 
     Args:
         source: the folder, or one scan.
         leave_out: files that are no scans, such as labels, and folders not to look into.
+        pictures: whether pictures are wanted, or scans. Defaults to None: scans, or pictures where there are no scans.
 
     Returns:
         The scans by name, and problems of files that belong to none.
 
     Raises:
-        FileNotFoundError: where the folder does not exist or has no scan.
+        FileNotFoundError: where the folder does not exist or has no scan, or none of the wanted kind.
         ValueError: where it cannot be read as a data set, or scans share a name.
     """
     folder = Path(os.path.abspath(Path(source).expanduser()))
     if not folder.exists():
         raise FileNotFoundError(f"{folder} does not exist: give a folder of scans, or one scan.")
     if folder.is_file() or (folder / "dataset.json").is_file():
-        return [{key: scan[key] for key in ("name", "image")} for scan in load_scans(folder)], []
+        return _of_kind(
+            [{key: scan[key] for key in ("name", "image")} for scan in load_scans(folder)], pictures, folder
+        )
     ignored = {Path(path).expanduser().resolve() for path in leave_out}
-    files = sorted(_volume_files(folder, ignored))
+    files = sorted(_files(folder, ignored, is_image))
     tree = find_series(folder)
     if not has_pydicom and (tree.series or tree.unreadable):
         dicom_scans(folder)
@@ -57,6 +62,9 @@ def list_scans(source: PathLike, leave_out: Collection[PathLike] = ()) -> tuple[
     of_series = {scan["name"] for scan in scans}
     named = _named(files, folder)
     scans += [{"name": name, "image": str(file)} for name, file in named if name.removesuffix("_seg") not in of_series]
+    if pictures or not scans:
+        images = _named(sorted(_files(folder, ignored, is_picture)), folder)
+        scans += [{"name": name, "image": str(file)} for name, file in images]
     if not scans:
         load_scans(folder)
         raise FileNotFoundError(f"{folder} holds no scan: give a folder of NIfTI, NRRD, MetaImage or DICOM files.")
@@ -71,7 +79,45 @@ def list_scans(source: PathLike, leave_out: Collection[PathLike] = ()) -> tuple[
                 "Copy them again, or take them away; monai_fewshot.data.find_series(...).unreadable lists them.",
             )
         )
-    return sorted(scans, key=lambda scan: scan["name"]), problems
+    kept, mixed = _of_kind(sorted(scans, key=lambda scan: scan["name"]), pictures, folder)
+    return kept, problems + mixed
+
+
+def passed_over(source: PathLike, scans: Sequence[Scan], leave_out: Collection[PathLike] = ()) -> str:
+    """Tell of the pictures that lie in a folder beside its scans.
+
+    Args:
+        source: the folder, or one scan.
+        scans: that :func:`list_scans` found in it.
+        leave_out: as for that.
+
+    Returns:
+        A sentence; empty where there are none.
+    """
+    folder = Path(source).expanduser()
+    if not folder.is_dir() or (folder / "dataset.json").is_file() or any(map(holds_picture, scans)):
+        return ""
+    ignored = {Path(path).expanduser().resolve() for path in leave_out}
+    number = sum(1 for _ in _files(folder, ignored, is_picture))
+    return f"{number} PNG, JPEG, BMP or TIFF file(s) beside the scans are passed over." if number else ""
+
+
+def _of_kind(scans: list[Scan], pictures: bool | None, folder: Path) -> tuple[list[Scan], list[ScanProblem]]:
+    """The scans that are pictures, or the others, and a problem where there are both."""
+    if pictures is None:
+        pictures = all(map(holds_picture, scans))
+    kept = [scan for scan in scans if holds_picture(scan) == pictures]
+    if len(kept) == len(scans):
+        return kept, []
+    wanted, other = ("2D pictures", "scans") if pictures else ("scans", "2D pictures")
+    if not kept:
+        raise FileNotFoundError(
+            f"{folder} holds {len(scans)} {other} and no {wanted}, of which the example is: take one of the {other} as "
+            "the example, or name another folder."
+        )
+    problem = f"holds {len(scans) - len(kept)} {other} beside {len(kept)} {wanted}"
+    remedy = f"Only the {wanted} are segmented; for the {other} give an example of their kind, and another --output."
+    return kept, [ScanProblem("", str(folder), problem, remedy)]
 
 
 def list_examples(examples: Sequence[Example], class_names: Sequence[str] | None = None) -> list[Scan]:
@@ -94,6 +140,9 @@ def list_examples(examples: Sequence[Example], class_names: Sequence[str] | None
         if not Path(path).expanduser().exists():
             raise FileNotFoundError(f"The {kind} of an example, {path}, does not exist: correct its path.")
     images, labels = zip(*examples, strict=True)
+    kinds = {is_picture(Path(path)) for path in images}
+    if len(kinds) > 1:
+        raise ValueError("Some examples are 2D pictures and some are scans: give examples of one kind.")
     return support_scans(list(images), list(labels), class_names=class_names)
 
 
@@ -117,19 +166,19 @@ def write_scan_list(folder: Path, scans: Sequence[Scan], class_names: Mapping[in
     return folder
 
 
-def _volume_files(folder: Path, ignored: Collection[Path]) -> Iterator[Path]:
+def _files(folder: Path, ignored: Collection[Path], wanted: Callable[[Path], bool]) -> Iterator[Path]:
     for place, folders, files in os.walk(folder):
         folders[:] = [
             name for name in folders if not name.startswith(".") and Path(place, name).resolve() not in ignored
         ]
         for name in files:
             file = Path(place, name)
-            if is_image(file) and not name.startswith(".") and file.resolve() not in ignored:
+            if wanted(file) and not name.startswith(".") and file.resolve() not in ignored:
                 yield file
 
 
 def _named(files: Sequence[Path], folder: Path) -> Iterator[tuple[str, Path]]:
-    stems = {file: file.name[: len(file.name) - len(volume_suffix(file))] for file in files}
+    stems = {file: file.name[: len(file.name) - len(volume_suffix(file) or file.suffix)] for file in files}
     counts = Counter(stems.values())
     for file, stem in stems.items():
         yield stem if counts[stem] == 1 else "_".join((*file.relative_to(folder).parts[:-1], stem)), file

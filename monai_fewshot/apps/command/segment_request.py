@@ -14,6 +14,7 @@ from monai.config import PathLike
 from monai_fewshot.apps.bundles import BundleMethod
 from monai_fewshot.apps.bundles.bundle_step import setting_names
 from monai_fewshot.data import Scan
+from monai_fewshot.data.scans.scan_folder import is_picture
 from monai_fewshot.handlers import OutputFiles
 from monai_fewshot.utils import check_device_settings
 
@@ -46,7 +47,7 @@ class SegmentRequest:
     minutes: float | None
     class_names: Sequence[str] | None
     annotated_slices: int | str | Sequence[int] | None
-    formats: str | Sequence[str]
+    formats: str | Sequence[str] | None
     device: str | None
     seed: int | None
 
@@ -61,9 +62,15 @@ class SegmentRequest:
         return self.folder / "model"
 
     @cached_property
+    def pictures(self) -> bool:
+        """Whether 2D pictures are segmented, as the example is one."""
+        return bool(self.pairs) and is_picture(Path(self.pairs[0][0]))
+
+    @cached_property
     def files(self) -> OutputFiles:
-        """Masks, pictures and measurements."""
-        return OutputFiles(self.folder, formats=self.formats, measurements=True, previews=True)
+        """Masks, previews and, of scans, measurements."""
+        formats = self.formats or ("png" if self.pictures else "nifti")
+        return OutputFiles(self.folder, formats=formats, measurements=not self.pictures, previews=True)
 
     @cached_property
     def known(self) -> set[str]:
@@ -91,6 +98,8 @@ class SegmentRequest:
                 f"The method {self.method.name} takes no --annotated-slices, it needs all slices of the example: take "
                 f"{DEFAULT_METHOD}, or annotate them all."
             )
+        if self.pictures and "channels" not in self.known:
+            raise ValueError(f"The method {self.method.name} segments scans, no 2D pictures: take {DEFAULT_METHOD}.")
         if self.device is not None:
             check_device_settings(self.device)
         check_extras(self.method)

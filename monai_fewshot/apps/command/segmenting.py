@@ -22,7 +22,7 @@ from .methods import serving_method
 from .model_origin import ModelOrigin
 from .problems import ScanProblem, write_problems
 from .running import StepRunner, step_runner
-from .scan_sources import Example, list_examples, list_scans, write_scan_list
+from .scan_sources import Example, list_examples, list_scans, passed_over, write_scan_list
 from .segment_request import DEFAULT_METHOD, SegmentRequest
 from .segmented_scans import note_scans, problems_of_changed_scans
 from .survey import survey_scans
@@ -40,7 +40,7 @@ class SegmentedFolder:
         warnings: what may be wrong with the scans or the examples.
         model: the trained network; None where the method trains none.
         index: page with a picture of every scan.
-        measurements: table of volumes and intensities.
+        measurements: table of volumes and intensities; None for 2D pictures.
         problem_table: table of the problems.
     """
 
@@ -49,7 +49,7 @@ class SegmentedFolder:
     warnings: tuple[str, ...]
     model: Path | None
     index: Path
-    measurements: Path
+    measurements: Path | None
     problem_table: Path
 
 
@@ -62,7 +62,7 @@ def segment(
     *,
     class_names: Sequence[str] | None = None,
     annotated_slices: int | str | Sequence[int] | None = None,
-    formats: str | Sequence[str] = ("nifti",),
+    formats: str | Sequence[str] | None = None,
     device: str | None = None,
     seed: int | None = None,
     say: Callable[[str], None] = print,
@@ -74,16 +74,18 @@ def segment(
     or segmented does not stop the others.
 
     Args:
-        scans: folder of scans (NIfTI, NRRD, MetaImage, DICOM, at any depth), or one scan.
+        scans: folder of scans (NIfTI, NRRD, MetaImage, DICOM, at any depth), or one scan; or, where the example is one,
+            of 2D pictures, gray or of color (PNG, JPEG, BMP, TIFF).
         examples: image and label of each annotated scan.
-        output: folder for masks, ``index.html``, ``measurements.csv`` and ``problems.csv``.
+        output: folder for masks, ``index.html``, ``problems.csv`` and, of scans, ``measurements.csv``.
         method: a bundle that can serve; ``monai-fewshot bundle list`` has all.
         minutes: of training. Defaults to None: 20 on a CPU, 5 on a GPU, for a method whose training has no length of
             its own.
         class_names: names of the classes 1, 2, ...; of DICOM annotations, the regions to take.
         annotated_slices: which slices of the examples are annotated, for methods that take it: n for every n-th,
             ``"labeled"`` for those that show a class, or their numbers, from 0. Defaults to None, all.
-        formats: of the masks: ``"nifti"``, ``"seg_nrrd"``, ``"dicom_seg"``, or several.
+        formats: of the masks: ``"nifti"``, ``"seg_nrrd"``, ``"dicom_seg"``, or several. Defaults to None: NIfTI, for
+            pictures PNG.
         device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``. Defaults to None: a GPU where there is one.
         seed: of the training. Defaults to None, 0.
         say: is told what happens, in sentences.
@@ -118,7 +120,8 @@ class _Job(SegmentRequest):
         """Do it."""
         self.check_settings()
         examples = list_examples(self.pairs, self.class_names)
-        found, problems = list_scans(self.source, [self.folder, *(label for _, label in self.pairs)])
+        no_scans = [self.folder, *(label for _, label in self.pairs)]
+        found, problems = list_scans(self.source, no_scans, self.pictures)
         check_output_dir(self.folder)
         before = ModelOrigin.read(self.model_folder)
         if before is not None and not before.trained and not any(self.model_folder.glob("*.pt")):
@@ -134,15 +137,17 @@ class _Job(SegmentRequest):
         survey = survey_scans(listed, examples, [*problems, *changed], self.class_names, self.device)
         origin = self.origin(examples, survey, before)
         say(f"{len(found)} scans, {len(found) - len(pending)} of them segmented already.")
-        for warning in [*survey.warnings, *self.time_warnings(origin)]:
+        beside = [passed_over(self.source, found, no_scans)]
+        for warning in filter(None, [*beside, *survey.warnings, *self.time_warnings(origin)]):
             say(f"WARNING: {warning}")
         for problem in survey.problems:
             say(f"LEFT OUT: {problem.file}: {problem.problem}. {problem.remedy}")
         write_problems(self.folder / "problems.csv", survey.problems)
         usable = {scan.name for scan in survey.usable}
         if not usable and not (is_trained and len(pending) < len(found)):
+            first = "".join(f" {each.file}: {each.problem}. {each.remedy}" for each in survey.problems[:1])
             raise ValueError(
-                f"None of the scans in {self.source} can be used; {self.folder / 'problems.csv'} tells why."
+                f"None of the scans in {self.source} can be used; {self.folder / 'problems.csv'} tells why.{first}"
             )
         learned = [scan for scan in found if scan["name"] in usable]
         left = [scan for scan in pending if scan["name"] in usable]
@@ -223,7 +228,7 @@ class _Job(SegmentRequest):
             "checkpoint": self.model_folder / "model.pt",
             "output_dir": self.folder,
             "outputs": list(self.files.formats),
-            "measurements": True,
+            "measurements": self.files.measurements,
             "previews": True,
             "segmentation#failures": failures,
         }
@@ -271,6 +276,6 @@ class _Job(SegmentRequest):
             warnings=tuple(warnings),
             model=model if self.method.training else None,
             index=self.files.index,
-            measurements=self.files.table,
+            measurements=None if self.pictures else self.files.table,
             problem_table=table,
         )

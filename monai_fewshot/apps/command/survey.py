@@ -6,10 +6,20 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
-from monai_fewshot.data import Scan, ScanFacts, name_classes, read_scan_facts, segmentation_names
+from monai_fewshot.data import (
+    Scan,
+    ScanFacts,
+    count_channels,
+    holds_picture,
+    name_classes,
+    read_scan_facts,
+    segmentation_names,
+)
+from monai_fewshot.data.scans.scan_folder import is_picture
 
 from .problems import ScanProblem, problems_of
 
@@ -73,9 +83,11 @@ def survey_scans(
     Raises:
         ValueError: where an example cannot be used, or examples disagree on the name of a class.
     """
-    shown = read_scan_facts(examples)
+    any_picture = any(map(holds_picture, scans))
+    channels = count_channels(examples[0]) if examples else None if any_picture else 1
+    shown = read_scan_facts(examples, channels)
     classes = classes_of_examples(examples, shown, class_names)
-    facts = read_scan_facts(scans)
+    facts = read_scan_facts(scans, channels)
     if not any(scan.looks_like_label for scan in shown):
         facts = [_without_labels(scan) for scan in facts]
     usable = [scan for scan in facts if not scan.problems]
@@ -91,7 +103,8 @@ def survey_scans(
 
 def _without_labels(scan: ScanFacts) -> ScanFacts:
     """Say of a label map among the scans that it is none of them."""
-    return replace(scan, problems=(LABEL_AMONG_SCANS,)) if scan.looks_like_label and not scan.problems else scan
+    is_label = scan.looks_like_label and (not scan.problems or is_picture(Path(scan.file)))
+    return replace(scan, problems=(LABEL_AMONG_SCANS,)) if is_label else scan
 
 
 def classes_of_examples(

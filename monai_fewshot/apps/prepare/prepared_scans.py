@@ -130,9 +130,10 @@ class ScanPreparation:
 
 
 def _write_nifti(path: Path, volume: torch.Tensor) -> None:
-    """Write a volume (1, H, W, D), never half of it, and remove what a killed run left of it."""
+    """Write a volume (C, H, W, D), never half of it, and remove what a killed run left of it; channels come last."""
     affine = volume.affine.numpy() if isinstance(volume, MetaTensor) else np.eye(4)
-    image = nib.Nifti1Image(_smallest(convert_to_tensor(volume[0], track_meta=False).numpy()), affine)
+    voxels = convert_to_tensor(volume, track_meta=False).numpy()
+    image = nib.Nifti1Image(_smallest(voxels[0] if len(voxels) == 1 else np.moveaxis(voxels, 0, -1)), affine)
     image.set_qform(affine, code="scanner")
     image.set_sform(affine, code="scanner")
     image.header.set_xyzt_units("mm")

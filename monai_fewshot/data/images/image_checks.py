@@ -91,7 +91,7 @@ class CheckImaged(MapTransform):
         images = list(self.key_iterator(d))
         found = [(key, problem) for key in images for problem in self._image_problems(d[key])]
         if self.label_key in d:
-            mask = d[self.label_key] = _gray(d[self.label_key])
+            mask = d[self.label_key] = gray_of(d[self.label_key])
             found += [(self.label_key, problem) for key in images for problem in self._size_problems(d[key], mask)] + [
                 (self.label_key, problem) for problem in self._mask_problems(mask, d)
             ]
@@ -228,7 +228,7 @@ def check_images(
         )
 
 
-def _gray(mask: torch.Tensor) -> torch.Tensor:
+def gray_of(mask: torch.Tensor) -> torch.Tensor:
     """Return the first channel of a mask whose colors are equal, without transparency, else the mask."""
     colors = mask[:3] if len(mask) > 2 else mask[:1]
     return colors[:1] if bool((colors == colors[:1]).all()) else mask

@@ -10,13 +10,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from monai_fewshot.data.scans.scan_folder import DATASET_JSON, load_class_names, load_scans
+from monai_fewshot.data.scans.scan_folder import (
+    DATASET_JSON,
+    PICTURE_SUFFIXES,
+    is_picture,
+    load_class_names,
+    load_scans,
+)
 
 from .few_shot_folds import COCO_CLASSES, PASCAL_CLASSES
 
-__all__ = ["IMAGE_SUFFIXES", "LAYOUTS", "image_files", "listed_images", "recognize"]
+__all__ = ["LAYOUTS", "image_files", "listed_images", "recognize"]
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 MASK_SUFFIX = re.compile(r"[_-](segmentation|mask|masks|lesion|label|labels|gt|seg)$", re.IGNORECASE)
 JPEG_THRESHOLD = 127
 SHOWN = 10
@@ -28,11 +33,7 @@ ImagesAndClasses = tuple[list[Image], dict[int, str]]
 
 def image_files(folder: Path) -> list[Path]:
     """List the visible image files directly in a folder."""
-    return sorted(file for file in folder.iterdir() if _is_image(file) and not file.name.startswith("."))
-
-
-def _is_image(file: Path) -> bool:
-    return file.suffix.lower() in IMAGE_SUFFIXES
+    return sorted(file for file in folder.iterdir() if is_picture(file) and not file.name.startswith("."))
 
 
 def recognize(folder: Path) -> str:
@@ -141,11 +142,11 @@ def _coco(folder: Path) -> ImagesAndClasses:
 
 def _dataset_json(folder: Path) -> ImagesAndClasses:
     scans = load_scans(folder)
-    volumes = [scan["image"] for scan in scans if Path(scan["image"]).suffix.lower() not in IMAGE_SUFFIXES]
+    volumes = [scan["image"] for scan in scans if Path(scan["image"]).suffix.lower() not in PICTURE_SUFFIXES]
     if volumes:
         raise ValueError(
-            f"{folder / DATASET_JSON} names {len(volumes)} files that are no 2D images ({', '.join(IMAGE_SUFFIXES)}), "
-            f"the first is {volumes[0]}. Use the bundles for scans, or name 2D images."
+            f"{folder / DATASET_JSON} names {len(volumes)} files that are no 2D images "
+            f"({', '.join(PICTURE_SUFFIXES)}), the first is {volumes[0]}. Use the bundles for scans, or name 2D images."
         )
     names = load_class_names(folder) or {1: "foreground"}
     binary = {"class_number": next(iter(names))} if len(names) == 1 else {}
@@ -211,14 +212,14 @@ def _named(files: Iterable[Path]) -> dict[Path, str]:
 
 def _named_by_path(folder: Path) -> dict[Path, str]:
     """Name the image files of a folder, at any depth, after their paths in it."""
-    files = {file: file.relative_to(folder) for file in sorted(folder.rglob("*")) if _is_image(file)}
+    files = {file: file.relative_to(folder) for file in sorted(folder.rglob("*")) if is_picture(file)}
     visible = {file: path for file, path in files.items() if not any(part.startswith(".") for part in path.parts)}
     return {file: "_".join((*path.parent.parts, path.stem)) for file, path in visible.items()}
 
 
 def _some(images: list[Image], folder: Path) -> list[Image]:
     if not images:
-        raise FileNotFoundError(f"{folder} holds no image ({', '.join(IMAGE_SUFFIXES)}).")
+        raise FileNotFoundError(f"{folder} holds no image ({', '.join(PICTURE_SUFFIXES)}).")
     return images
 
 

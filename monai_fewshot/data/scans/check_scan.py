@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Hashable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from monai.transforms import MapTransform
 from monai.utils import convert_to_tensor
 
 from monai_fewshot.utils import file_of, list_values
+
+from .scan_folder import is_picture
 
 __all__ = ["AFFINE_TOLERANCE", "CheckScanD", "CheckScanDict", "CheckScand"]
 
@@ -37,7 +40,7 @@ class CheckScand(MapTransform):
         label_key: key of the label, (1, H, W, D).
         classes: class numbers that a label may hold beside 0, e.g. the dictionary that
             :func:`monai_fewshot.data.load_class_names` returns. None or empty: any positive integers.
-        num_channels: number of channels of an image.
+        num_channels: number of channels of an image; None for any.
         affine_tolerance: greatest distance in mm by which the affines of image and label may place a corner voxel
             apart; 0.1 mm is far more than rounding in file headers and far less than a voxel.
         allow_missing_keys: whether an absent image is passed over.
@@ -57,7 +60,7 @@ class CheckScand(MapTransform):
         keys: KeysCollection = "image",
         label_key: str = "label",
         classes: Collection[int] | None = None,
-        num_channels: int = 1,
+        num_channels: int | None = 1,
         affine_tolerance: float = AFFINE_TOLERANCE,
         allow_missing_keys: bool = False,
     ) -> None:
@@ -108,9 +111,9 @@ def _as_volume(volume: torch.Tensor) -> torch.Tensor:
     return deep
 
 
-def _image_problems(image: torch.Tensor, num_channels: int) -> list[str]:
+def _image_problems(image: torch.Tensor, num_channels: int | None) -> list[str]:
     voxels = convert_to_tensor(image, track_meta=False)
-    problems = _shape_problems(voxels, num_channels)
+    problems = _shape_problems(voxels, num_channels, is_picture(Path(file_of(image, ""))))
     if not voxels.numel():
         return problems
     lowest, highest = voxels.aminmax()
@@ -155,12 +158,18 @@ def _known_voxels(values: torch.Tensor, classes: Collection[int] | None) -> torc
     return known
 
 
-def _shape_problems(volume: torch.Tensor, num_channels: int) -> list[str]:
+def _shape_problems(volume: torch.Tensor, num_channels: int | None, of_picture: bool = False) -> list[str]:
     shape = tuple(volume.shape)
     if len(shape) != 4:
         return [f"has {len(shape) - 1} axes beside the channels {shape}; expected a volume (C, H, W, D)."]
-    if shape[0] == num_channels:
+    if num_channels in (None, shape[0]):
         return []
+    if of_picture:
+        kind, expected, mode = ("color", "gray", "L") if shape[0] == 3 else ("gray", "color", "RGB")
+        return [
+            f"is a {kind} picture; expected a {expected} one, as the example is, or the model learned from. Convert "
+            f'it, e.g. with PIL.Image.open(file).convert("{mode}"), or leave it out.'
+        ]
     return [
         f"has {shape[0]} channels of {shape[1:]} voxels; expected {num_channels}. In a 4D file the channels lie along "
         "the last axis: save the one time point or contrast to be segmented as a 3D file. Turn RGB colors into gray "

@@ -33,7 +33,7 @@ __all__ = ["ScanReader", "check_output_dir", "check_scans", "read_and_check"]
 def check_scans(
     scans: Sequence[Scan],
     classes: Collection[int] | None = None,
-    num_channels: int = 1,
+    num_channels: int | None = 1,
     affine_tolerance: float = AFFINE_TOLERANCE,
     num_workers: int = 4,
 ) -> None:

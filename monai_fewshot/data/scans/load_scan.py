@@ -17,8 +17,10 @@ from monai.utils import ImageMetaKey
 from monai_fewshot.data.annotations.segmentation_reader import names_regions, read_segmentation
 from monai_fewshot.data.dicom.header import is_dicom
 from monai_fewshot.data.dicom.series_reader import SERIES_NAME, SeriesReader
+from monai_fewshot.data.images.picture_files import load_picture, load_picture_mask
 
 from .label_grids import LabelGrid, onto_grid
+from .scan_folder import is_picture
 
 __all__ = ["LoadScanD", "LoadScanDict", "LoadScand", "load_image", "load_label"]
 
@@ -26,7 +28,8 @@ __all__ = ["LoadScanD", "LoadScanDict", "LoadScand", "load_image", "load_label"]
 class LoadScand(MapTransform):
     """Load a scan, DICOM series and annotations included; it stands where ``LoadImaged`` would.
 
-    An image is read by ``monai.transforms.LoadImage``, a DICOM series by :class:`SeriesReader`. A label may be any such
+    An image is read by ``monai.transforms.LoadImage``, a DICOM series by :class:`SeriesReader`, a 2D picture (PNG,
+    JPEG, BMP, TIFF) as a volume of one slice, whose mask holds class numbers, or 0 and 255. A label may be any such
     file, a DICOM SEG, an RTSTRUCT or a segmentation of 3D Slicer, and comes onto the grid of the image
     (:func:`monai_fewshot.data.read_segmentation`).
 
@@ -95,6 +98,8 @@ def load_image(path: Any, load: Callable[[Path], MetaTensor]) -> MetaTensor:
         volume = LoadImage(image_only=True, ensure_channel_first=True)(path, reader=SeriesReader())
         volume.meta[ImageMetaKey.FILENAME_OR_OBJ] = volume.meta[SERIES_NAME]
         return volume
+    if is_picture(Path(path)):
+        return load_picture(Path(path))
     with _named(path):
         return load(Path(path))
 
@@ -119,6 +124,8 @@ def load_label(
     Raises:
         ValueError: where it cannot be read; the text names the file.
     """
+    if is_picture(Path(path)):
+        return load_picture_mask(Path(path), image)
     with _named(path):
         if names_regions(path):
             return None if image is None else read_segmentation(path, image, class_names)[0]

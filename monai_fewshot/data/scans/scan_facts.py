@@ -20,7 +20,7 @@ from monai_fewshot.data.dicom.header import slices_of_file
 
 from .check_scan import CheckScand
 from .check_scans import ScanReader, read_and_check
-from .scan_folder import Scan, volume_suffix
+from .scan_folder import Scan, is_picture, volume_suffix
 
 __all__ = ["ScanFacts", "read_scan_facts"]
 
@@ -41,8 +41,8 @@ class ScanFacts:
         modality: of a DICOM series, such as "MR"; else empty.
         channels: number of channels; 0 where the scan cannot be read.
         size: voxels by axis.
-        spacing: mm by axis.
-        axes: where the axes lead, such as "RAS".
+        spacing: mm by axis; none of a 2D picture.
+        axes: where the axes lead, such as "RAS"; empty for a 2D picture.
         values: lowest and highest intensity, in between them the 1st and the 99th percentile.
         class_voxels: voxels by class number of the label, where there is one.
         looks_like_label: whether the image holds a few whole numbers alone, as a label map does.
@@ -62,17 +62,18 @@ class ScanFacts:
     looks_like_label: bool = False
 
 
-def read_scan_facts(scans: Sequence[Scan], num_workers: int = 4) -> list[ScanFacts]:
+def read_scan_facts(scans: Sequence[Scan], num_channels: int | None = 1, num_workers: int = 4) -> list[ScanFacts]:
     """Read each scan whole, check it as :func:`monai_fewshot.data.check_scans` does, and tell what it is.
 
     Args:
         scans: as :func:`monai_fewshot.data.load_scans` returns them.
+        num_channels: that images must have; None for any.
         num_workers: number of threads; each holds one scan in memory.
 
     Returns:
         Facts in the order of the scans; a scan that cannot be used has ``problems``.
     """
-    read, check = ScanReader(), CheckScand("image", "label", allow_missing_keys=True)
+    read, check = ScanReader(), CheckScand("image", "label", num_channels=num_channels, allow_missing_keys=True)
     with ThreadPoolExecutor(num_workers) as pool:
         results = pool.map(lambda scan: _facts(scan, read, check), scans)
         hidden = not sys.stderr.isatty()
@@ -86,7 +87,7 @@ def _facts(scan: Scan, read: ScanReader, check: CheckScand) -> ScanFacts:
     facts = ScanFacts(
         name=scan["name"],
         file=scan["name"] if is_series else scan["image"],
-        format="DICOM" if is_series else volume_suffix(Path(scan["image"])).lstrip(".") or "other",
+        format="DICOM" if is_series else _suffix(Path(scan["image"])),
         problems=tuple(dict.fromkeys(problems)),
         modality=_modality(scan["image"]) if is_series else "",
         class_voxels={} if label is None else _class_voxels(label),
@@ -96,6 +97,8 @@ def _facts(scan: Scan, read: ScanReader, check: CheckScand) -> ScanFacts:
 
 def _of_image(facts: ScanFacts, image: MetaTensor) -> ScanFacts:
     affine = np.asarray(image.affine, dtype=np.float64)
+    if is_picture(Path(facts.file)):
+        image, affine = image[..., 0], np.zeros((0, 0))
     return ScanFacts(
         **{
             **vars(facts),
@@ -107,6 +110,11 @@ def _of_image(facts: ScanFacts, image: MetaTensor) -> ScanFacts:
             "looks_like_label": _looks_like_label(convert_to_tensor(image, track_meta=False).flatten()),
         }
     )
+
+
+def _suffix(file: Path) -> str:
+    suffix = file.suffix.lower() if is_picture(file) else volume_suffix(file)
+    return suffix.lstrip(".") or "other"
 
 
 def _values(image: MetaTensor) -> tuple[float, float, float, float] | None:

@@ -22,6 +22,7 @@ __all__ = [
     "check_names",
     "fingerprint_scans",
     "is_image",
+    "is_picture",
     "load_class_names",
     "load_scans",
     "read_dataset_json",
@@ -37,6 +38,7 @@ The image of a DICOM series is a tuple, its files in spatial order, which :class
 DATASET_JSON = "dataset.json"
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 SEGMENTATION_SUFFIXES = (".seg.nrrd", ".seg.nhdr")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 _SAMPLED_BYTES = 1 << 16
 
 
@@ -61,6 +63,8 @@ def load_scans(
       suffix. Series are called ``series_`` and 12 digits of their UID's hash, never after a folder or a patient; what
       is no volume, such as localizers and reports, is passed over, and so are segmentations of 3D Slicer
       (``.seg.nrrd``) and files and folders whose name begins with a dot;
+    - a folder of 2D pictures without masks: PNG, JPEG, BMP and TIFF files directly in it, and none of the above. A
+      picture is a scan of one slice;
     - one image file, or one DICOM file.
 
     But for headers of DICOM, files are not opened; :func:`monai_fewshot.data.check_scans` does that.
@@ -207,7 +211,9 @@ def _scans_of_folder(folder: Path, choice: Mapping[str, str | Sequence[str]]) ->
         return [{"name": _stem(folder), "image": str(folder)}]
     files = [] if choice else [file for file in _files(folder) if is_image(file)]
     scans: list[Scan] = [{"name": _stem(file), "image": str(file)} for file in files]
-    scans += dicom_scans(folder, required=not files, **choice)
+    pictures = [] if choice or files else [file for file in _files(folder) if is_picture(file)]
+    scans += dicom_scans(folder, required=not files and not pictures, **choice)
+    scans = scans or [{"name": _stem(file), "image": str(file)} for file in pictures]
     if not scans:
         what = "no DICOM series" if choice else f"no image ({', '.join(VOLUME_SUFFIXES)}) and no DICOM series"
         contents = "" if folder.is_file() else f" it holds {', '.join(sorted(os.listdir(folder))[:5]) or 'nothing'}."
@@ -229,6 +235,11 @@ def _files(path: PathLike | tuple[str, ...]) -> list[Path]:
 def is_image(path: Path) -> bool:
     """Whether a file is a volume by its suffix, and no segmentation of 3D Slicer."""
     return bool(volume_suffix(path)) and not path.name.lower().endswith(SEGMENTATION_SUFFIXES)
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file is a 2D picture by its suffix."""
+    return path.suffix.lower() in PICTURE_SUFFIXES
 
 
 def volume_suffix(path: Path) -> str:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,14 +17,16 @@ from monai.transforms import (
     NormalizeIntensityd,
 )
 
+from monai_fewshot.data.images.picture_files import picture_channels
 from monai_fewshot.transforms import AlignAxesd
 from monai_fewshot.utils import EpisodeKeys, build, definition_of
 
 from .check_scan import CheckScand
+from .check_scans import check_scans
 from .load_scan import LoadScand, load_image
-from .scan_folder import Scan
+from .scan_folder import Scan, is_picture
 
-__all__ = ["VolumePreparation", "scan_axes"]
+__all__ = ["VolumePreparation", "count_channels", "holds_picture", "scan_axes"]
 
 KEYS = (EpisodeKeys.IMAGE, EpisodeKeys.LABEL)
 
@@ -45,6 +48,16 @@ def scan_axes(scan: Scan) -> list[list[float]]:
     return [*(directions[axis] for axis in range(3) if axis != through), directions[through]]
 
 
+def holds_picture(scan: Scan) -> bool:
+    """Tell whether a scan is a 2D picture (PNG, JPEG, BMP or TIFF), and no volume."""
+    return isinstance(scan[EpisodeKeys.IMAGE], str) and is_picture(Path(scan[EpisodeKeys.IMAGE]))
+
+
+def count_channels(scan: Scan) -> int:
+    """Tell how many channels scans like one of them have: 3 where it is a color picture, else 1."""
+    return picture_channels(Path(scan[EpisodeKeys.IMAGE])) if holds_picture(scan) else 1
+
+
 class VolumePreparation:
     """What is done to scans before a network sees their slices; saved with the network, for all that uses it.
 
@@ -59,6 +72,8 @@ class VolumePreparation:
             :func:`monai_fewshot.utils.define`; None for scans that were prepared beforehand.
         clip_percentiles: lower and upper percentile of a scan's values that the others are clipped to; None for none.
         classes: name by number of the classes that the network knows; None for a network that is shown its classes.
+        channels: of an image, 3 for color pictures; those of volumes are normalized each by itself.
+        pictures: whether scans are 2D pictures (PNG, JPEG, BMP, TIFF), or volumes; None where either will do.
 
     Example:
         >>> VolumePreparation(image_size=[128, 128]).settings()["image_size"]
@@ -72,12 +87,16 @@ class VolumePreparation:
         spatial: Callable[[Any], Any] | None = None,
         clip_percentiles: Sequence[float] | None = None,
         classes: Mapping[int, str] | None = None,
+        channels: int = 1,
+        pictures: bool | None = None,
     ) -> None:
         self.image_size = None if image_size is None else [int(pixels) for pixels in image_size]
         self.axes = None if axes is None else [[float(x) for x in direction] for direction in axes]
         self.spatial = spatial
         self.clip_percentiles = clip_percentiles
         self.classes = None if classes is None else {int(number): name for number, name in classes.items()}
+        self.channels = channels
+        self.pictures = pictures
         orientation = [AlignAxesd(KEYS, self.axes, allow_missing_keys=True)] if self.axes else []
         steps = [*orientation, *([spatial] if spatial else [])]
         self.grid = Compose(steps) if steps else None
@@ -91,6 +110,8 @@ class VolumePreparation:
             "spatial": None if self.spatial is None else definition_of(self.spatial),
             "clip_percentiles": None if self.clip_percentiles is None else list(self.clip_percentiles),
             "classes": self.classes,
+            "channels": self.channels,
+            "pictures": self.pictures,
         }
 
     @classmethod
@@ -105,12 +126,31 @@ class VolumePreparation:
 
     def changed(self, **changes: Any) -> VolumePreparation:
         """Make the same preparation but for some arguments."""
-        names = ("image_size", "axes", "spatial", "clip_percentiles", "classes")
+        names = ("image_size", "axes", "spatial", "clip_percentiles", "classes", "channels", "pictures")
         return VolumePreparation(**{name: getattr(self, name) for name in names} | changes)
 
     def on_axes_of(self, scan: Scan) -> VolumePreparation:
         """Bring scans to the axes of one of them (:func:`scan_axes`), where no others are set."""
         return self if self.axes is not None else self.changed(axes=scan_axes(scan))
+
+    def check(self, scans: Sequence[Scan], known_classes: Mapping[int, str] | None = None) -> None:
+        """Check that scans are such as this prepares, and all of their files (:func:`check_scans`).
+
+        Args:
+            scans: the scans.
+            known_classes: numbers that a label may hold; None for any.
+
+        Raises:
+            ValueError: where pictures are given for volumes or the reverse, or there are problems; all are listed.
+        """
+        other = [scan["name"] for scan in scans if self.pictures not in (None, holds_picture(scan))]
+        if other:
+            kinds = ("2D pictures", "volumes") if self.pictures else ("volumes", "2D pictures")
+            raise ValueError(
+                f"The model is of {kinds[0]}, but {len(other)} of {len(scans)} scans are {kinds[1]}: "
+                f"{', '.join(other[:10])}. Leave them out, or train for them."
+            )
+        check_scans(scans, known_classes, self.channels)
 
     def transform(
         self,
@@ -129,7 +169,7 @@ class VolumePreparation:
         """
         chain: list[Callable[[Any], Any]] = [LoadScand(class_names=class_names)]
         chain += [self.grid] if self.grid is not None else []
-        chain.append(CheckScand(EpisodeKeys.IMAGE, classes=known_classes))
+        chain.append(CheckScand(EpisodeKeys.IMAGE, classes=known_classes, num_channels=self.channels))
         if class_numbers is not None:
             chain += [
                 LabelFilterd(EpisodeKeys.LABEL, class_numbers, allow_missing_keys=True),
@@ -139,5 +179,12 @@ class VolumePreparation:
             ]
         chain += [pseudo_labels] if pseudo_labels is not None else []
         if self.clip_percentiles is not None:
-            chain.append(ClipIntensityPercentilesd(EpisodeKeys.IMAGE, *self.clip_percentiles))
-        return Compose([*chain, NormalizeIntensityd(EpisodeKeys.IMAGE)])
+            chain.append(
+                ClipIntensityPercentilesd(EpisodeKeys.IMAGE, *self.clip_percentiles, channel_wise=self._by_channel)
+            )
+        return Compose([*chain, NormalizeIntensityd(EpisodeKeys.IMAGE, channel_wise=self._by_channel)])
+
+    @property
+    def _by_channel(self) -> bool:
+        """Whether channels are different contrasts, and no colors, whose relation matters."""
+        return self.channels > 1 and not self.pictures

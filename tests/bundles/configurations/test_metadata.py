@@ -183,12 +183,16 @@ def test_the_network_takes_and_gives_what_is_described(configs, metadata, monkey
     }
     if support:
         support["support_label"][..., 32:96, 32:96] = 1
-    classes = {} if support else {"num_classes": metadata["network_data_format"]["outputs"]["pred"]["num_channels"] - 1}
+    data = metadata["network_data_format"]
+    counts = {
+        "num_classes": data["outputs"]["pred"]["num_channels"] - 1,
+        "channels": data["inputs"]["image"]["num_channels"],
+    }
     verify_net_in_out(
         net_id="network_def",
         meta_file=str(configs / "metadata.json"),
         config_file=str(configs / "train.json"),
         device="cpu",
         extra_forward_args=support,
-        **classes,
+        **({} if support else counts),
     )

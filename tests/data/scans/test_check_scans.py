@@ -212,7 +212,7 @@ def test_rgb_picture_counts_channels(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 255, (12, 10, 3)).astype(np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     scans = load_scans(tmp_path / "a.png")
-    assert "has 3 channels of (10, 12, 1) voxels; expected 1." in _message(scans)
+    assert "a.png: is a color picture; expected a gray one" in _message(scans)
     check_scans(scans, num_channels=3)
 
 

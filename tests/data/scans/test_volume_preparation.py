@@ -127,7 +127,7 @@ def test_without_axes_a_scan_keeps_its_own(tmp_path):
 
 def test_settings_make_it_again():
     spatial = define("monai_fewshot.transforms.mr_preparation", spacing=[2.0, 2.0, 6.0], size=[12, 10])
-    preparation = VolumePreparation((32, 24), LPS, spatial, (0.5, 99.5), {7: "liver", 3: "spleen"})
+    preparation = VolumePreparation((32, 24), LPS, spatial, (0.5, 99.5), {7: "liver", 3: "spleen"}, 4, False)
     settings = json.loads(json.dumps({**preparation.settings(), "classes": None}))
     assert settings == {
         "image_size": [32, 24],
@@ -139,6 +139,8 @@ def test_settings_make_it_again():
         },
         "clip_percentiles": [0.5, 99.5],
         "classes": None,
+        "channels": 4,
+        "pictures": False,
     }
     again = VolumePreparation.from_settings(preparation.settings())
     assert again.settings() == preparation.settings()

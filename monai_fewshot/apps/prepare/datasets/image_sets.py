@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from monai.config import PathLike
-from monai.transforms import Compose, MapTransform, Resized
+from monai.transforms import Compose, Lambdad, MapTransform, Resized
 from monai.utils import ensure_tuple
 
 from monai_fewshot.apps.prepare.cases.case import Case
@@ -58,11 +58,12 @@ def prepare_images(
     mask_threshold: int | None = None,
     channels: int = 3,
     size: int = 256,
+    colors: bool = False,
     workers: int | None = None,
     num_folds: int = 5,
     skip_broken: bool = False,
 ) -> Path:
-    """Make of 2D images and their masks gray volumes of one slice, for methods that segment volumes.
+    """Make of 2D images and their masks volumes of one slice, gray or of color, for methods that segment volumes.
 
     So all methods, protocols and the benchmark take them as they take scans. A pixel counts as 1 x 1 mm: distances are
     in pixels.
@@ -77,6 +78,8 @@ def prepare_images(
         mask_threshold: gray level above which pixels of a binary mask are foreground, for masks stored as JPEG.
         channels: 3 for color images, 1 for gray ones.
         size: pixels of the longer side; the shorter one keeps its proportion.
+        colors: whether colors are kept, as three channels, for methods that take them (self-training with
+            ``--channels 3``).
         workers: processes, as for :func:`monai_fewshot.apps.prepare.prepare_dataset`.
         num_folds: folds of the cross-validation, 0 for none.
         skip_broken: whether to leave out images that have problems instead of stopping.
@@ -95,20 +98,22 @@ def prepare_images(
         [
             image_reading(KEYS, channels),
             Resized(KEYS, size, "longest", ("bilinear", "nearest-exact"), anti_aliasing=(True, False), **OPTIONAL),
-            GrayLevelsd(KEYS[0]),
+            Lambdad(KEYS[0], torch.round) if colors else GrayLevelsd(KEYS[0]),
             ImageAsVolumed(KEYS, **OPTIONAL),
         ]
     )
     folder = open_source(source, output_dir)
     cases, items, found_names = find_image_cases(folder, layout, class_names, mask_threshold)
-    text = "Gray volumes of one slice, made of 2D images."
-    description = DatasetDescription(name or Path(folder).name, "gray", found_names, text)
+    kind = "color" if colors else "gray"
+    text = f"{kind.capitalize()} volumes of one slice, made of 2D images."
+    description = DatasetDescription(name or Path(folder).name, kind, found_names, text)
     numbers = {
         "layout": layout,
         "class_names": class_names,
         "mask_threshold": mask_threshold,
         "channels": channels,
         "size": size,
+        **({"colors": True} if colors else {}),
     }
     return prepare_dataset(
         cases,
