@@ -33,7 +33,7 @@ from .images.image_roles import (
 from .images.image_sets import ImageSet, load_image_list, load_image_pools, load_image_set
 from .images.image_volumes import IMAGE_AFFINE, ImageAsVolumeD, ImageAsVolumed, ImageAsVolumeDict
 from .images.picture_preparation import PicturePreparation
-from .scans.annotated_scans import annotated_classes, annotated_scans, unlabeled_scans
+from .scans.annotated_scans import add_seed_labels, annotated_classes, annotated_scans, unlabeled_scans
 from .scans.check_scan import CheckScanD, CheckScand, CheckScanDict
 from .scans.check_scans import check_output_dir, check_scans
 from .scans.class_naming import name_classes
@@ -91,6 +91,7 @@ __all__ = [
     "TaskPools",
     "UnlabeledSlices",
     "VolumePreparation",
+    "add_seed_labels",
     "annotated_classes",
     "annotated_scans",
     "background_images",

@@ -55,6 +55,8 @@ class SelfTrainer(Trainer):
         class_weights: (N+1,), of the classes in annotated slices, background first, such as
             :meth:`~monai_fewshot.data.AnnotatedSlices.class_weights`: whole until every class is found, then more and
             more alike, for what helps to find a small class makes it too large in the end. None for equal ones.
+        seeded: whether unlabeled slices are learned from until then too, by the labels they have: those of any other
+            method. 255 is what is unknown.
         weight: of the unlabeled slices.
         ramp: share of the training over which the weight rises.
         max_norm: of the gradient, which is scaled down to it.
@@ -74,6 +76,7 @@ class SelfTrainer(Trainer):
         progress: ClassProgress,
         inferer: Inferer | None = None,
         class_weights: torch.Tensor | None = None,
+        seeded: bool = False,
         weight: float = 1.0,
         ramp: float = 0.1,
         max_norm: float = 5.0,
@@ -93,6 +96,7 @@ class SelfTrainer(Trainer):
         self.progress = progress
         self.inferer = inferer or SimpleInferer()
         self.class_weights = class_weights
+        self.seeded = seeded
         self.weight = weight
         self.ramp = ramp
         self.max_norm = max_norm
@@ -113,9 +117,10 @@ class SelfTrainer(Trainer):
         )
         engine.state.output = {CommonKeys.IMAGE: image, CommonKeys.LABEL: label}
         images, target = image, None
-        if self.unlabeled is not None and self.progress.has_started(engine.state.iteration):
+        taught = self.unlabeled is not None and self.progress.has_started(engine.state.iteration)
+        if self.unlabeled is not None and (taught or self.seeded):
             self._batches = self._batches or iter(self.unlabeled)
-            mixed, target = self._mix(next(self._batches), image, label)
+            mixed, target = self._mix(next(self._batches), image, label, taught)
             images = torch.cat([image, mixed])
         self.network.train()
         self.optimizer.zero_grad(set_to_none=True)
@@ -157,26 +162,26 @@ class SelfTrainer(Trainer):
 
     @torch.no_grad()
     def _mix(
-        self, batch: Mapping[str, torch.Tensor], image: torch.Tensor, label: torch.Tensor
+        self, batch: Mapping[str, torch.Tensor], image: torch.Tensor, label: torch.Tensor, taught: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Let the teacher label a batch, and paste boxes into it.
+        """Label a batch, and paste boxes into it.
 
         Args:
             batch: of unlabeled slices.
             image: annotated slices (B, C, H, W), strongly transformed.
             label: their labels.
+            taught: whether the teacher labels the batch; else its seeds do.
 
         Returns:
-            Images and labels, with 255 where the teacher is not to be believed.
+            Images and labels, with 255 where nothing is to be believed.
         """
-        weak, strong, pasted = (
+        weak, target, strong, pasted = (
             batch[key].to(image.device, non_blocking=self.non_blocking)
-            for key in (CommonKeys.IMAGE, "strong_image", "pasted")
+            for key in (CommonKeys.IMAGE, CommonKeys.LABEL, "strong_image", "pasted")
         )
-        probabilities = self.inferer(weak, self.teacher.network).float().softmax(1)
-        believed = self.progress.believe(probabilities)
-        found = probabilities.argmax(1, keepdim=True)
-        target = found.to(label.dtype).masked_fill(~believed, IGNORED)
+        if taught:
+            probabilities = self.inferer(weak, self.teacher.network).float().softmax(1)
+            target = self.progress.believe(probabilities).to(label.dtype)
         source, source_target = self._pasted(image, strong), self._pasted(label, target)
         return torch.where(pasted, source, strong), torch.where(pasted, source_target, target)
 

@@ -107,7 +107,7 @@ class ClassProgress:
             label: (B, 1, H, W).
         """
         classes = torch.arange(1, len(self.dice) + 1, device=logits.device).view(1, -1, 1, 1)
-        found = (logits.argmax(1, keepdim=True) == classes) & (label != IGNORED)
+        found = (logits.max(1, keepdim=True).indices == classes) & (label != IGNORED)
         truth = label == classes
         counts = torch.stack([mask.sum((0, 2, 3)) for mask in (found & truth, truth, found)])
         both, sizes, all_found = sum_over_processes(counts.float())
@@ -116,13 +116,13 @@ class ClassProgress:
 
     @torch.no_grad()
     def believe(self, probabilities: torch.Tensor) -> torch.Tensor:
-        """Take note of how sure the teacher is, and tell which of its pixels to believe.
+        """Take note of how sure the teacher is, and tell what to believe.
 
         Args:
             probabilities: (B, N+1, H, W).
 
         Returns:
-            (B, 1, H, W), boolean.
+            (B, 1, H, W): the most probable class, 255 where it is not probable enough.
         """
         highest, winner = probabilities.max(1, keepdim=True)
         masks = winner == torch.arange(len(self.certainty), device=winner.device).view(1, -1, 1, 1)
@@ -130,7 +130,7 @@ class ClassProgress:
         mean = total / sizes.clamp(min=1)
         self.certainty = self._remember(self.certainty, mean, sizes >= MIN_PIXELS)
         relative = (self.certainty / self.certainty.max()).clamp(min=self.least_confidence)
-        return highest > (self.confidence * relative)[winner]
+        return winner.masked_fill(highest <= (self.confidence * relative)[winner], IGNORED)
 
     def has_started(self, iteration: int) -> bool:
         """Decide whether unlabeled slices are learned from.

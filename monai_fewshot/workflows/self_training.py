@@ -8,6 +8,7 @@ import logging
 import math
 import time
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -24,6 +25,7 @@ from monai_fewshot.transforms import (
     RandColorJitter,
 )
 from monai_fewshot.utils import (
+    IGNORED,
     checkpoint_to_resume,
     mean_over_processes,
     process_rank,
@@ -78,7 +80,7 @@ def self_training_streams(
 
     Args:
         annotated: the annotated scans.
-        unlabeled: all others; there may be none.
+        unlabeled: all others; there may be none. Labels that they have are taken for seeds.
         num_classes: number of classes.
         epoch_length: steps of an epoch.
         batch_size: annotated slices of a step, of all processes together.
@@ -104,10 +106,12 @@ def self_training_streams(
         EpisodeAugmentation(strong_geometry, None, intensity),
         balanced=True,
     )
-    parts = [SliceStack.from_scans(unlabeled, None, **settings)] if unlabeled else []
+    label_key = "label" if any("label" in scan for scan in unlabeled) else None
+    parts = [SliceStack.from_scans(unlabeled, label_key, **settings)] if unlabeled else []
     left = sorted({*range(len(stack.scan))} - {*known})
     if left:
         rest = take_slices(stack, left)
+        rest = replace(rest, label=torch.full_like(rest.label, IGNORED))
         parts = [parts[0].with_slices(rest)] if parts else [rest]
     if not parts:
         if process_rank() == 0:

@@ -104,6 +104,19 @@ class TestTrain:
         text = refusal(BUNDLE, "train", **options, annotated_slices=[0])
         assert text.startswith("No annotated slice shows class 1, 2 of 1 to 2")
 
+    def test_first_labels_of_another_method(self, scans, tmp_path):
+        data = scans.data_set(tmp_path / "data")
+        options = {"dataset_dir": str(data), "ckpt_dir": str(tmp_path / "model"), **SHORT, **FOLD}
+        options |= {"progress#latest_start": 0.9, "seed_labels": str(data / "labelsTr")}
+        run(BUNDLE, "train", **options)
+        assert load(tmp_path / "model" / "checkpoint_epoch=2.pt")["progress"]["start"] == 20
+        made = workflow(BUNDLE, "train", **options, initialize=[])
+        stack = made.parser.get_parsed_content("streams").unlabeled_stack
+        assert stack.label.unique().tolist() == [0, 1, 2]
+        assert len(stack.scan.unique()) == len(OTHERS)
+        text = refusal(BUNDLE, "train", **options | {"seed_labels": str(data / "imagesTr" / "none")})
+        assert "none is no folder" in text
+
     def test_an_interrupted_training_ends_like_an_uninterrupted_one(self, dataset_dir, trained, tmp_path):
         options = {"dataset_dir": str(dataset_dir), "ckpt_dir": str(tmp_path), **SHORT, **FOLD, **EARLY}
         interrupt(15, **options)

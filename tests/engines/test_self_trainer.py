@@ -186,8 +186,8 @@ def test_which_pixels_count():
         (0.80, 0.10, 0.10),  # background, unsure
         (0.05, 0.92, 0.03), (0.05, 0.03, 0.92), (0.20, 0.70, 0.10), (0.40, 0.15, 0.45),  # classes
     )  # fmt: skip
-    sample = {"image": weak, "strong_image": weak + 1, "pasted": torch.zeros(1, *weak.shape[1:], dtype=torch.bool)}
     given = {"image": weak, "label": torch.zeros(1, *weak.shape[1:])}
+    sample = {**given, "strong_image": weak + 1, "pasted": torch.zeros(1, *weak.shape[1:], dtype=torch.bool)}
     loss = Recorder()
     progress = started()
     progress.certainty = torch.tensor([1.0, 0.96, 0.70])
@@ -199,6 +199,30 @@ def test_which_pixels_count():
     progress.certainty = torch.tensor([1.0, 0.5, 0.4])
     self_trainer(GivenLogits(), annotated, unlabeled, progress, loss_function=loss).run()
     assert loss.calls[3][1][0, 0, :, 0].tolist() == [0, 0, 0, 255, 1, 2, 1, 255], "half of 0.9 at least: above 0.45"
+
+
+def test_seeds_are_learned_from_until_the_teacher_is_asked():
+    annotated, unlabeled = items()
+    for item in unlabeled:
+        item["label"][:, :4] = 255
+    parts, loss, progress = loaders(annotated, unlabeled), Recorder(), ClassProgress(NAMES, 20, latest_start=0.95)
+    trainer = self_trainer(small_network(), *parts, progress, loss_function=loss, seeded=True)
+    found = []
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: found.append(dict(trainer.state.output)))
+    trainer.run()
+    assert progress.start is None
+    assert len(loss.calls) == 2 * STEPS
+    for step, (own, others) in enumerate(zip(*parts, strict=True)):
+        parts_of_loss = [call(*loss.calls[2 * step + k]).item() for k, call in enumerate([PresentClassesLoss()] * 2)]
+        _, target = mixed(others, others["strong_image"], others["label"], own["image"], own["label"])
+        assert torch.equal(loss.calls[2 * step + 1][1], target)
+        weight = min(1.0, 0.1 + (step + 1) / 2)
+        assert found[step]["loss"].item() == pytest.approx(parts_of_loss[0] + weight * parts_of_loss[1])
+        assert found[step]["believed"].item() == pytest.approx((target != 255).float().mean().item())
+    progress.start = 0
+    self_trainer(small_network(), *parts, progress, loss_function=loss, seeded=True).run()
+    _, target = loss.calls[2 * STEPS + 1]
+    assert not torch.equal(target, loss.calls[1][1]), "the teacher's labels now"
 
 
 def test_pixels_that_do_not_count_get_no_gradient():

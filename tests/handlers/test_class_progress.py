@@ -107,24 +107,24 @@ class TestBelieve:
             np.testing.assert_allclose(found.certainty, expected, rtol=1e-5)
             thresholds = 0.9 * expected / expected.max()
             wins = np.arange(SIZE[0] * SIZE[1]) % 3
-            np.testing.assert_array_equal(believed.flatten(), (certainty > thresholds)[wins])
+            np.testing.assert_array_equal(believed.flatten(), np.where(certainty > thresholds, range(3), 255)[wins])
         assert believed.shape == (1, 1, *SIZE)
-        assert believed.flatten()[:3].tolist() == [True, True, True]
+        assert believed.flatten()[:3].tolist() == [0, 1, 2]
 
     def test_of_a_class_that_is_surely_found_as_much_is_asked_as_before(self):
         found = progress(confidence=0.9)
         for _ in range(200):
             found.believe(sure([0.99, 0.99, 0.6], range(3)))
         asked = [found.believe(sure([0.5, c, 0.5], [0, 1, 2])).flatten()[1].item() for c in (0.88, 0.92)]
-        assert asked == [False, True], "0.9 of class 1"
+        assert asked == [255, 1], "0.9 of class 1"
         asked = [found.believe(sure([0.5, 0.9, c], [0, 1, 2])).flatten()[2].item() for c in (0.52, 0.58)]
-        assert asked == [False, True], "about 0.55 of class 2"
+        assert asked == [255, 2], "about 0.55 of class 2"
 
     def test_no_class_is_asked_for_less_than_a_share(self):
         found = progress(confidence=0.9, least_confidence=0.8)
         found.certainty = torch.tensor([1.0, 0.9, 0.2])
         asked = [found.believe(sure([0.99, 0.9, c], [0, 1, 2])).flatten()[2].item() for c in (0.71, 0.73)]
-        assert asked == [False, True]
+        assert asked == [255, 2]
 
     def test_a_class_that_nobody_finds_keeps_its_certainty(self):
         found = progress()

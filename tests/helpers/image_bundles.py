@@ -25,7 +25,7 @@ SMALL = {
     "registration": {},
     "se_net": {"network_def#conditioner_channels": 3, "network_def#channels": 4},
     "ssl_alpnet": {"encoder#channels": [4, 8], "encoder#out_channels": 8},
-    "self_training": {"base#features": [4, 4, 8, 8, 8, 4], "image_size": [64, 64]},
+    "self_training": {"base#features": [8, 8, 8, 8, 8, 8], "image_size": [64, 64]},
     "supervised": {"network_def#features": [4, 4, 8, 8, 8, 4]},
     "surrogate_fewshot": {"encoder#channels": [4, 8], "encoder#out_channels": 8, "network_def#channels": [8, 4]},
 }

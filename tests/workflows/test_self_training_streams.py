@@ -45,7 +45,7 @@ class TestStreams:
         assert [len(batch["image"]) for batch in own] == [2] * 3
         assert [len(batch["image"]) for batch in others] == [5] * 3
         assert own[0].keys() == {"image", "label"}
-        assert others[0].keys() == {"image", "strong_image", "pasted"}
+        assert others[0].keys() == {"image", "label", "strong_image", "pasted"}
 
     def test_which_slices_are_in_which_stream(self):
         scans = [scan(0), scan(1), scan(2, 4)]
@@ -57,6 +57,14 @@ class TestStreams:
         assert torch.equal(annotated.dataset.stack.image, expected[[2, 4]])
         assert unlabeled.dataset.stack.scan.tolist() == [0] * 6 + [1] * 4 + [2] * 4
         assert torch.equal(unlabeled.dataset.stack.image[10:], expected[[0, 1, 3, 5]])
+
+    def test_seeds_are_labels_of_the_unlabeled_and_what_has_none_is_unknown(self):
+        scans = [scan(0), scan(1), scan(2, 4)]
+        plain = {"image": scans[1]["image"]}
+        label = streams(scans[:1], [plain, scans[2]], annotated_slices=[4, 2])[1].dataset.stack.label
+        assert (label[:6] == 255).all()
+        assert torch.equal(label[6:10], scans[2]["label"].as_tensor().movedim(3, 0))
+        assert (label[10:] == 255).all(), "what the example shows elsewhere is not known"
 
     def test_the_other_slices_of_the_only_scan_are_unlabeled(self, caplog):
         annotated, unlabeled = streams([scan(0)], [], annotated_slices="labeled")

@@ -28,7 +28,7 @@ class UnlabeledSlices(NumberedSamples):
     Semantic Segmentation" (UniMatch), CVPR 2023, https://arxiv.org/abs/2208.09910.
 
     Args:
-        stack: the slices; labels are not read.
+        stack: the slices. Their labels, if any are known, are first ones that may be wrong.
         length: number of samples.
         weak: transforms of both forms; None for none.
         strong: further transforms of the strong form, of intensities alone; None for none.
@@ -57,10 +57,12 @@ class UnlabeledSlices(NumberedSamples):
         """Make the samples of a batch.
 
         Returns:
-            For each: ``image`` and ``strong_image`` (C, H, W), and ``pasted`` (1, H, W), boolean: where the box lies.
+            For each: ``image`` and ``strong_image`` (C, H, W), ``label`` (1, H, W), floating point, and ``pasted``
+            (1, H, W), boolean: where the box lies.
         """
         randoms = [numbered_random(self.seed, index, stream=1) for index in indices]
         weak, label = self.stack.take([random.randint(len(self.stack.image)) for random in randoms])
+        label = label.float()
         size = weak.shape[2:]
         if self.weak is not None:
             weak, label = self.weak(weak, label, [self.weak.draw(random, size) for random in randoms])
@@ -70,5 +72,5 @@ class UnlabeledSlices(NumberedSamples):
         pasted = torch.zeros(len(indices), 1, *size, dtype=torch.bool, device=weak.device)
         if self.mix is not None:
             pasted = self.mix.inside([self.mix.draw(random, size) for random in randoms], size, weak.device)
-        keys = (CommonKeys.IMAGE, "strong_image", "pasted")
-        return [dict(zip(keys, parts, strict=True)) for parts in zip(weak, strong, pasted, strict=True)]
+        keys = (CommonKeys.IMAGE, CommonKeys.LABEL, "strong_image", "pasted")
+        return [dict(zip(keys, parts, strict=True)) for parts in zip(weak, label, strong, pasted, strict=True)]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,14 +12,18 @@ from monai.config import PathLike
 from monai.utils import ensure_tuple
 
 from monai_fewshot.data.annotations.segmentation_reader import segmentation_names
+from monai_fewshot.utils import process_rank
 
 from .class_numbers import class_numbers
 from .inference_scans import support_scans
 from .load_scan import LoadScand
-from .scan_folder import Scan, load_class_names, load_scans
+from .scan_folder import SEGMENTATION_SUFFIXES, Scan, is_image, is_picture, load_class_names, load_scans, scan_name
 from .splits import choose_folds, training_scans
 
-__all__ = ["annotated_classes", "annotated_scans", "unlabeled_scans"]
+__all__ = ["add_seed_labels", "annotated_classes", "annotated_scans", "unlabeled_scans"]
+
+
+logger = logging.getLogger(__name__)
 
 
 def annotated_scans(
@@ -86,6 +91,42 @@ def unlabeled_scans(
     if required and not left:
         raise ValueError(f"{dataset_dir} has no scan beside the annotated one: add scans, without labels.")
     return left
+
+
+def add_seed_labels(scans: Sequence[Scan], folder: PathLike | None) -> list[Scan]:
+    """Give scans first labels where a folder holds some, such as the masks of another method.
+
+    Args:
+        scans: the scans.
+        folder: of label maps called ``NAME_seg`` or ``NAME`` after their scans, with any suffix; None for none.
+
+    Returns:
+        The scans, with ``label`` where there is one.
+
+    Raises:
+        FileNotFoundError: where there is no such folder.
+        ValueError: where no file fits a scan, or two fit one.
+    """
+    if folder is None:
+        return list(scans)
+    root = Path(folder).expanduser().absolute()
+    if not root.is_dir():
+        raise FileNotFoundError(f"seed_labels: {root} is no folder. Name a folder of masks, one a scan.")
+    found: dict[str, list[str]] = {}
+    for file in sorted(root.iterdir()):
+        if is_image(file) or is_picture(file) or file.name.lower().endswith(SEGMENTATION_SUFFIXES):
+            found.setdefault(scan_name(file).removesuffix(".seg").removesuffix("_seg"), []).append(str(file))
+    seeded = [scan | {"label": found[scan["name"]][0]} if scan["name"] in found else scan for scan in scans]
+    doubled = [", ".join(found[scan["name"]]) for scan in scans if len(found.get(scan["name"], [])) > 1]
+    if doubled:
+        raise ValueError(f"seed_labels: several masks fit one scan: {doubled[0]}. Keep one of them in {root}.")
+    number = sum("label" in scan for scan in seeded)
+    if not number:
+        example = f"{scans[0]['name']}_seg.nii.gz" if scans else "NAME_seg.nii.gz"
+        raise ValueError(f"seed_labels: no file in {root} is called after one of the scans, such as {example}.")
+    if process_rank() == 0:
+        logger.info("%d of %d scans have seed labels.", number, len(scans))
+    return seeded
 
 
 def annotated_classes(

@@ -26,6 +26,7 @@ __all__ = [
     "load_class_names",
     "load_scans",
     "read_dataset_json",
+    "scan_name",
     "volume_suffix",
 ]
 
@@ -203,17 +204,17 @@ def _listed_scan(folder: Path, index: int, entry: Any) -> Scan:
             'whose "image", and "label" where there is one, are each the path of one file.'
         )
     resolved = {key: os.path.normpath(folder / path) for key, path in paths.items()}
-    return {"name": str(entry.get("name") or _stem(Path(resolved["image"]))), **resolved}
+    return {"name": str(entry.get("name") or scan_name(Path(resolved["image"]))), **resolved}
 
 
 def _scans_of_folder(folder: Path, choice: Mapping[str, str | Sequence[str]]) -> list[Scan]:
     if folder.is_file() and not is_dicom(folder) and not choice:
-        return [{"name": _stem(folder), "image": str(folder)}]
+        return [{"name": scan_name(folder), "image": str(folder)}]
     files = [] if choice else [file for file in _files(folder) if is_image(file)]
-    scans: list[Scan] = [{"name": _stem(file), "image": str(file)} for file in files]
+    scans: list[Scan] = [{"name": scan_name(file), "image": str(file)} for file in files]
     pictures = [] if choice or files else [file for file in _files(folder) if is_picture(file)]
     scans += dicom_scans(folder, required=not files and not pictures, **choice)
-    scans = scans or [{"name": _stem(file), "image": str(file)} for file in pictures]
+    scans = scans or [{"name": scan_name(file), "image": str(file)} for file in pictures]
     if not scans:
         what = "no DICOM series" if choice else f"no image ({', '.join(VOLUME_SUFFIXES)}) and no DICOM series"
         contents = "" if folder.is_file() else f" it holds {', '.join(sorted(os.listdir(folder))[:5]) or 'nothing'}."
@@ -247,7 +248,8 @@ def volume_suffix(path: Path) -> str:
     return next((suffix for suffix in VOLUME_SUFFIXES if path.name.lower().endswith(suffix)), "")
 
 
-def _stem(path: Path) -> str:
+def scan_name(path: Path) -> str:
+    """Name a scan after its file or folder."""
     suffix = "" if path.is_dir() else volume_suffix(path) or path.suffix
     return path.name[: len(path.name) - len(suffix)]
 

@@ -12,7 +12,7 @@ import torch
 from monai.data import Dataset
 from monai.utils import convert_to_tensor
 
-from monai_fewshot.utils import device_tensor, resize_slices
+from monai_fewshot.utils import IGNORED, device_tensor, resize_slices
 
 from .class_numbers import slices_with_classes
 from .scan_reading import prepare_scans, read_scans
@@ -65,7 +65,7 @@ class SliceStack:
         Args:
             scans: the scans; several are read at a time (:func:`~monai_fewshot.data.read_scans`). In a process group
                 each process first makes the pseudo-labels of its share, for what caches them.
-            label_key: key of the label; None where images alone matter, labels are then 0.
+            label_key: key of the label, 255 where a scan has none; None where images alone matter, labels are then 0.
             image_size: in-plane size to which slices are brought, images with antialiased bilinear interpolation and
                 labels by the nearest neighbor; None keeps their own, which must then be the same for all.
             exclude_classes: numbers of tested classes; slices that hold any of them, by the scan's ``label``, are
@@ -85,7 +85,10 @@ class SliceStack:
             prepare_scans(scans)
         for number, scan in enumerate(read_scans(scans)):
             image = _slices(scan["image"])
-            label = image.new_zeros(len(image), 1, *image.shape[2:]) if label_key is None else _slices(scan[label_key])
+            if label_key in scan:
+                label = _slices(scan[label_key])
+            else:
+                label = image.new_full((len(image), 1, *image.shape[2:]), IGNORED if label_key else 0)
             if exclude_classes:
                 keep = ~slices_with_classes(convert_to_tensor(scan["label"], track_meta=False), exclude_classes)
                 image, label = image[keep], label[keep]

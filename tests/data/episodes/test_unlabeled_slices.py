@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from self_training import slices
 
 from monai_fewshot.data import SliceStack, UnlabeledSlices
@@ -12,7 +13,7 @@ from monai_fewshot.transforms import BoxPaste, EpisodeAugmentation, IntensityVar
 
 WEAK = EpisodeAugmentation(RandAffineElastic(), None)
 STRONG = EpisodeAugmentation(None, None, IntensityVariation(bias=0.4, noise=0.2))
-KEYS = ("image", "strong_image", "pasted")
+KEYS = ("image", "label", "strong_image", "pasted")
 
 
 def samples(length=8, weak=WEAK, strong=STRONG, mix=None, seed=0, number=9):
@@ -51,12 +52,18 @@ def test_the_weak_form_is_a_moved_slice_and_nothing_else():
     assert torch.allclose(UnlabeledSlices(shapes, 1, WEAK)[0]["image"][:, 6:10, 6:10], torch.ones(()))
 
 
-def test_labels_are_not_read():
+def test_a_label_moves_with_its_slice_and_changes_nothing_else():
     stack = slices(9)
+    shown = SliceStack(stack.label.float(), stack.label, stack.scan)
+    for sample in UnlabeledSlices(shown, 20, WEAK):
+        inside = F.max_pool2d(sample["label"], 3, 1, 1) == -F.max_pool2d(-sample["label"], 3, 1, 1)
+        assert inside.float().mean() > 0.3
+        assert (sample["label"] == sample["image"])[inside].float().mean() > 0.9
     other = SliceStack(stack.image, torch.zeros_like(stack.label), stack.scan)
     for one, two in zip(*(UnlabeledSlices(part, 5, WEAK, STRONG, BoxPaste()) for part in (stack, other)), strict=True):
         assert one.keys() == two.keys() == set(KEYS)
-        assert all(torch.equal(one[key], two[key]) for key in KEYS)
+        assert all(torch.equal(one[key], two[key]) for key in KEYS if key != "label")
+        assert not two["label"].any()
 
 
 def test_boxes_are_those_drawn():
