@@ -37,9 +37,9 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(folder, tmp_path_factory):
-    """Model of a training on the folder of pictures, one of them annotated."""
+    """Model of a training on the fold, whose support is annotated."""
     models = tmp_path_factory.mktemp("models")
-    run(BUNDLE, "train", ckpt_dir=str(models), **example(folder), **SHORT)
+    run(BUNDLE, "train", ckpt_dir=str(models), dataset_dir=str(folder), fold=0, **SHORT)
     return str(models / "model.pt")
 
 
@@ -59,7 +59,7 @@ def test_the_checkpoint_tells_that_it_is_of_color_pictures(trained):
     settings = load(trained)["settings"]
     preparation = settings["preparation"]
     assert (preparation["channels"], preparation["pictures"]) == (3, True)
-    assert preparation["classes"] == {1: "class 1"}
+    assert preparation["classes"] == {1: "ellipse"}
     assert settings["network"]["network"]["in_channels"] == 12
 
 

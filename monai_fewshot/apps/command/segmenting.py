@@ -145,7 +145,7 @@ class _Job(SegmentRequest):
         write_problems(self.folder / "problems.csv", survey.problems)
         usable = {scan.name for scan in survey.usable}
         if not usable and not (is_trained and len(pending) < len(found)):
-            first = "".join(f" {each.file}: {each.problem}. {each.remedy}" for each in survey.problems[:1])
+            first = "".join(f" The first: {each.file}: {each.problem}. {each.remedy}" for each in survey.problems[:1])
             raise ValueError(
                 f"None of the scans in {self.source} can be used; {self.folder / 'problems.csv'} tells why.{first}"
             )

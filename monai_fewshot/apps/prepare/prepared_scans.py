@@ -38,12 +38,13 @@ class ScanPreparation:
     versions. By it :meth:`is_current` tells whether there is anything to do.
 
     Args:
-        load: reads a case into ``image`` and, where it has one, ``label``, each a ``MetaTensor`` (1, H, W, D).
+        load: reads a case into ``image`` and, where it has one, ``label``, each a ``MetaTensor`` (C, H, W, D).
         transform: of such a dictionary.
         class_names: name by number of the classes that a label may hold beside 0; empty for any.
         settings: whatever of the preparation makes another result when it changes; as JSON holds it.
         source: folder that the source files are in.
         output_dir: folder of the prepared data set.
+        num_channels: of an image.
     """
 
     load: Callable[[Case], Scan]
@@ -52,6 +53,7 @@ class ScanPreparation:
     settings: Mapping[str, Any]
     source: Path
     output_dir: Path
+    num_channels: int = 1
 
     def __call__(self, case: Case) -> None:
         """Prepare a scan, all of it or nothing.
@@ -62,7 +64,7 @@ class ScanPreparation:
         Raises:
             ValueError: where it cannot be read, its voxels are not what they should be, or it cannot be written.
         """
-        check = CheckScand("image", "label", self.class_names)
+        check = CheckScand("image", "label", self.class_names, self.num_channels)
         sources = self._sources(case)
         scan = check(self.load(case))
         scan = self.transform(scan)

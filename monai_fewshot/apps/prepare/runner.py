@@ -43,6 +43,7 @@ def prepare_dataset(
     workers: int | None = None,
     num_folds: int = 5,
     skip_broken: bool = False,
+    num_channels: int = 1,
 ) -> Path:
     """Prepare a downloaded data set: check it whole, transform its scans in parallel, describe it last.
 
@@ -65,6 +66,7 @@ def prepare_dataset(
             every core.
         num_folds: folds of the cross-validation, see ``patient_folds``; 0 for none.
         skip_broken: whether to leave out scans that have problems instead of stopping.
+        num_channels: of an image.
 
     Returns:
         The folder.
@@ -82,7 +84,7 @@ def prepare_dataset(
     cases = _without_broken(cases, found, len(cases), skip_broken)
     patient_folds(cases, num_folds)
     plain = Provenance("", **settings).settings
-    prepare = ScanPreparation(load, preparation, description.class_names, plain, source, folder)
+    prepare = ScanPreparation(load, preparation, description.class_names, plain, source, folder, num_channels)
     stale = _stale_cases(prepare, check_output_dir(folder), cases)
     failed = _prepare_scans(prepare, stale, workers)
     cases = _without_broken(cases, failed, len(cases), skip_broken)

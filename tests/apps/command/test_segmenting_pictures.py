@@ -20,7 +20,7 @@ from monai_fewshot.apps.command import segment
 from monai_fewshot.apps.command.scan_sources import list_scans, passed_over
 from monai_fewshot.apps.command.survey import LABEL_AMONG_SCANS, survey_scans
 
-QUICK = {"epoch_length": 2, "max_epochs": 1, "batch_size": 2, "unlabeled_batch_size": 2, "image_size": [32, 32]}
+QUICK = {"epoch_length": 2, "max_epochs": 1, "batch_size": 2, "unlabeled_batch_size": 2, "image_size": [64, 64]}
 
 
 @pytest.fixture(scope="session")

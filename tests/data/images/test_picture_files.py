@@ -84,7 +84,7 @@ def test_files_that_are_no_picture_are_named(tmp_path):
     broken.write_text("no picture")
     Image.fromarray(COLORS).save(several, save_all=True, append_images=[Image.fromarray(COLORS)])
     scans = [{"name": name, "image": str(tmp_path / name)} for name in ("broken.jpg", "several.tif", "absent.png")]
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match="problem") as caught:
         check_scans(scans, num_channels=3)
     first, *lines = str(caught.value).splitlines()
     assert first.startswith("3 problem(s) in 3 of 3 scans")

@@ -127,6 +127,7 @@ def prepare_images(
         workers=workers,
         num_folds=num_folds,
         skip_broken=skip_broken,
+        num_channels=channels if colors else 1,
     )
 
 
