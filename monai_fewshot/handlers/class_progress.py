@@ -28,11 +28,8 @@ class ClassProgress:
 
     A class that the teacher does not find is lost: it says background with confidence, and the student learns that. So
     the unlabeled slices wait until the student finds every class in annotated slices under strong transforms, or until
-    a share of the training is over. What counts as confident can be decided class by class, for small and rare classes
-    are found with less confidence than large ones; on abdominal MR that was worse than one confidence for all.
-
-    Based on: for thresholds by class, Zhang et al., "FlexMatch: Boosting Semi-Supervised Learning with Curriculum
-    Pseudo Labeling", NeurIPS 2021, https://arxiv.org/abs/2110.08263. The start that waits is this project's.
+    a share of the training is over. All classes need the same confidence: thresholds by class (FlexMatch, NeurIPS 2021)
+    let false finds through and were worse on abdominal MR.
 
     Args:
         class_names: of the N classes.
@@ -40,12 +37,10 @@ class ClassProgress:
         device: of the figures.
         start_dice: Dice that all classes must reach before unlabeled slices are learned from.
         latest_start: share of the training after which they are, whatever is found.
-        confidence: of the class that the teacher is surest of.
-        least_confidence: share of it that a class must have that the teacher is less sure of; 1 asks the same of all.
+        confidence: probability above which a teacher is believed.
 
     Attributes:
         dice: (N,), running mean of the Dice on annotated slices.
-        certainty: (N+1,), running mean of the teacher's probability where it says a class, background first.
         start: the iteration when unlabeled slices were first learned from; None before.
     """
 
@@ -57,7 +52,6 @@ class ClassProgress:
         start_dice: float = 0.7,
         latest_start: float = 0.4,
         confidence: float = 0.9,
-        least_confidence: float = 1.0,
     ) -> None:
         for name, value in {"start_dice": start_dice, "latest_start": latest_start, "confidence": confidence}.items():
             if not 0 <= value < 1:
@@ -67,9 +61,7 @@ class ClassProgress:
         self.start_dice = start_dice
         self.latest_start = latest_start
         self.confidence = confidence
-        self.least_confidence = least_confidence
         self.dice = torch.zeros(len(self.class_names), device=device)
-        self.certainty = torch.full((len(self.class_names) + 1,), 0.9, device=device)
         self.start: int | None = None
 
     def attach(self, engine: Engine) -> None:
@@ -112,11 +104,10 @@ class ClassProgress:
         counts = torch.stack([mask.sum((0, 2, 3)) for mask in (found & truth, truth, found)])
         both, sizes, all_found = sum_over_processes(counts.float())
         dice = 2 * both / (sizes + all_found).clamp(min=1)
-        self.dice = self._remember(self.dice, dice, sizes >= MIN_PIXELS)
+        self.dice = torch.where(sizes >= MIN_PIXELS, MEMORY * self.dice + (1 - MEMORY) * dice, self.dice)
 
-    @torch.no_grad()
     def believe(self, probabilities: torch.Tensor) -> torch.Tensor:
-        """Take note of how sure the teacher is, and tell what to believe.
+        """Tell what to believe of what a teacher says.
 
         Args:
             probabilities: (B, N+1, H, W).
@@ -125,12 +116,7 @@ class ClassProgress:
             (B, 1, H, W): the most probable class, 255 where it is not probable enough.
         """
         highest, winner = probabilities.max(1, keepdim=True)
-        masks = winner == torch.arange(len(self.certainty), device=winner.device).view(1, -1, 1, 1)
-        total, sizes = sum_over_processes(torch.stack([(highest * masks).sum((0, 2, 3)), masks.sum((0, 2, 3))]))
-        mean = total / sizes.clamp(min=1)
-        self.certainty = self._remember(self.certainty, mean, sizes >= MIN_PIXELS)
-        relative = (self.certainty / self.certainty.max()).clamp(min=self.least_confidence)
-        return winner.masked_fill(highest <= (self.confidence * relative)[winner], IGNORED)
+        return winner.masked_fill(highest <= self.confidence, IGNORED)
 
     def has_started(self, iteration: int) -> bool:
         """Decide whether unlabeled slices are learned from.
@@ -146,14 +132,9 @@ class ClassProgress:
 
     def state_dict(self) -> dict[str, Any]:
         """All figures."""
-        return {name: getattr(self, name) for name in ("dice", "certainty", "start", "num_iterations")}
+        return {name: getattr(self, name) for name in ("dice", "start", "num_iterations")}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state."""
-        self.dice, self.certainty = (state[name].to(self.dice.device) for name in ("dice", "certainty"))
+        self.dice = state["dice"].to(self.dice.device)
         self.start, self.num_iterations = state["start"], state["num_iterations"]
-
-    @staticmethod
-    def _remember(mean: torch.Tensor, new: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-        """Update running means where there is something new."""
-        return torch.where(seen, MEMORY * mean + (1 - MEMORY) * new, mean)

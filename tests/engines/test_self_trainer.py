@@ -43,7 +43,7 @@ def loaders(annotated, unlabeled):
 
 def started(num_iterations=20, start=0, **options):
     """Progress of a training that learns from unlabeled slices already."""
-    progress = ClassProgress(NAMES, num_iterations, least_confidence=0.5, **options)
+    progress = ClassProgress(NAMES, num_iterations, **options)
     progress.start = start
     return progress
 
@@ -57,18 +57,10 @@ def entropy_of_known(logits, target, weights=None):
     return (chosen * known).mean()
 
 
-def labeled(teacher, weak, certainty, confidence):
-    """Pseudo-labels of a batch, pixel by pixel; certainties change in place."""
+def labeled(teacher, weak, confidence):
+    """Pseudo-labels of a batch, pixel by pixel."""
     probabilities = teacher(weak).softmax(1).detach()
-    for value in range(3):
-        of_class = [max(p) for p in pixels(probabilities) if max(p) == p[value]]
-        if len(of_class) >= 20:
-            certainty[value] = 0.95 * certainty[value] + 0.05 * sum(of_class) / len(of_class)
-    needed = [confidence * max(0.5, value / max(certainty)) for value in certainty]
-    target = []
-    for p in pixels(probabilities):
-        found = p.index(max(p))
-        target.append(found if max(p) > needed[found] else 255)
+    target = [p.index(max(p)) if max(p) > confidence else 255 for p in pixels(probabilities)]
     return torch.tensor(target, dtype=torch.float32).view(len(weak), 1, *weak.shape[2:])
 
 
@@ -91,9 +83,9 @@ def mixed(batch, images, target, given, label):
 def reference(network, annotated, unlabeled, confidence=0.9, ramp=0.1, max_norm=5.0, class_weights=None):
     """Weights after all steps, those of the teacher, and what each step reports."""
     num_iterations = 20
-    network, teacher, certainty, reports = copy.deepcopy(network), copy.deepcopy(network), [0.9] * 3, []
+    network, teacher, reports = copy.deepcopy(network), copy.deepcopy(network), []
     for step, (own, others) in enumerate(zip(annotated, unlabeled, strict=True), 1):
-        target = labeled(teacher, others["image"], certainty, confidence)
+        target = labeled(teacher, others["image"], confidence)
         images, target = mixed(others, others["strong_image"], target, own["image"], own["label"])
         weights = None if class_weights is None else class_weights ** (1 - step / num_iterations)
         parts = (
@@ -189,16 +181,12 @@ def test_which_pixels_count():
     given = {"image": weak, "label": torch.zeros(1, *weak.shape[1:])}
     sample = {**given, "strong_image": weak + 1, "pasted": torch.zeros(1, *weak.shape[1:], dtype=torch.bool)}
     loss = Recorder()
-    progress = started()
-    progress.certainty = torch.tensor([1.0, 0.96, 0.70])
     annotated, unlabeled = loaders([given] * BATCH, [sample] * UNLABELED_BATCH)
-    self_trainer(GivenLogits(), annotated, unlabeled, progress, loss_function=loss).run()
-    # Of class 2, which the teacher has been less sure of, less is asked: about 0.63 instead of 0.87 for class 1.
+    self_trainer(GivenLogits(), annotated, unlabeled, started(), loss_function=loss).run()
     expected = [0, 0, 0, 255, 1, 2, 255, 255]
     assert loss.calls[1][1][:, 0].flatten(0, 1)[:8, 0].tolist() == expected
-    progress.certainty = torch.tensor([1.0, 0.5, 0.4])
-    self_trainer(GivenLogits(), annotated, unlabeled, progress, loss_function=loss).run()
-    assert loss.calls[3][1][0, 0, :, 0].tolist() == [0, 0, 0, 255, 1, 2, 1, 255], "half of 0.9 at least: above 0.45"
+    self_trainer(GivenLogits(), annotated, unlabeled, started(confidence=0.6), loss_function=loss).run()
+    assert loss.calls[3][1][0, 0, :, 0].tolist() == [0, 0, 0, 0, 1, 2, 1, 255]
 
 
 def test_seeds_are_learned_from_until_the_teacher_is_asked():

@@ -26,12 +26,9 @@ def random_labels(seed, number=4):
     return torch.randint(0, 3, (number, 1, *SIZE), generator=torch.Generator().manual_seed(seed)).float()
 
 
-def sure(certainty, values):
-    """Probabilities of an image of pixels that are in turn of the classes, as sure as it is said for each."""
-    wins = torch.arange(SIZE[0] * SIZE[1]).view(1, 1, *SIZE) % len(values)
-    of_pixel = torch.tensor(certainty)[wins]
-    masks = F.one_hot(wins[:, 0], 3).movedim(3, 1)
-    return torch.where(masks == 1, of_pixel, (1 - of_pixel) / 2)
+def rows(probabilities):
+    """Those of all pixels, one by one."""
+    return probabilities.movedim(1, 3).flatten(0, 2).tolist()
 
 
 def ours(caplog):
@@ -40,7 +37,7 @@ def ours(caplog):
 
 
 def progress(**options):
-    return ClassProgress(NAMES, 100, **{"least_confidence": 0.5, **options})
+    return ClassProgress(NAMES, 100, **options)
 
 
 class TestDice:
@@ -97,39 +94,15 @@ class TestStart:
 
 
 class TestBelieve:
-    def test_certainty_is_a_running_mean_and_tells_the_threshold_of_each_class(self):
-        found = progress(confidence=0.9)
-        expected = np.full(3, 0.9)
-        for step in range(80):
-            certainty = np.array([0.99, 0.9 + 0.001 * step, 0.6])
-            believed = found.believe(sure(certainty.tolist(), range(3)))
-            expected = 0.95 * expected + 0.05 * certainty
-            np.testing.assert_allclose(found.certainty, expected, rtol=1e-5)
-            thresholds = 0.9 * expected / expected.max()
-            wins = np.arange(SIZE[0] * SIZE[1]) % 3
-            np.testing.assert_array_equal(believed.flatten(), np.where(certainty > thresholds, range(3), 255)[wins])
-        assert believed.shape == (1, 1, *SIZE)
-        assert believed.flatten()[:3].tolist() == [0, 1, 2]
-
-    def test_of_a_class_that_is_surely_found_as_much_is_asked_as_before(self):
-        found = progress(confidence=0.9)
-        for _ in range(200):
-            found.believe(sure([0.99, 0.99, 0.6], range(3)))
-        asked = [found.believe(sure([0.5, c, 0.5], [0, 1, 2])).flatten()[1].item() for c in (0.88, 0.92)]
-        assert asked == [255, 1], "0.9 of class 1"
-        asked = [found.believe(sure([0.5, 0.9, c], [0, 1, 2])).flatten()[2].item() for c in (0.52, 0.58)]
-        assert asked == [255, 2], "about 0.55 of class 2"
-
-    def test_no_class_is_asked_for_less_than_a_share(self):
-        found = progress(confidence=0.9, least_confidence=0.8)
-        found.certainty = torch.tensor([1.0, 0.9, 0.2])
-        asked = [found.believe(sure([0.99, 0.9, c], [0, 1, 2])).flatten()[2].item() for c in (0.71, 0.73)]
-        assert asked == [255, 2]
-
-    def test_a_class_that_nobody_finds_keeps_its_certainty(self):
-        found = progress()
-        found.believe(sure([0.97, 0.95], range(2)))
-        assert found.certainty.tolist() == pytest.approx([0.95 * 0.9 + 0.05 * 0.97, 0.95 * 0.9 + 0.05 * 0.95, 0.9])
+    @pytest.mark.parametrize("confidence", [0.6, 0.9])
+    def test_the_most_probable_class_where_it_is_more_probable_than_asked(self, confidence):
+        probabilities = 3 * torch.randn(2, 3, *SIZE, generator=torch.Generator().manual_seed(0))
+        probabilities = probabilities.softmax(1)
+        believed = progress(confidence=confidence).believe(probabilities)
+        expected = [p.index(max(p)) if max(p) > confidence else 255 for p in rows(probabilities)]
+        assert believed.shape == (2, 1, *SIZE)
+        assert believed.flatten().tolist() == expected
+        assert {*expected} == {0, 1, 2, 255}
 
 
 class TestReports:
@@ -166,12 +139,10 @@ class TestReports:
     def test_a_state_goes_on(self):
         found, other = progress(), ClassProgress(NAMES, 7)
         found.compare(one_hot(random_labels(0)), random_labels(0))
-        found.believe(sure([0.9, 0.8, 0.7], range(3)))
         found.start = 30
         other.load_state_dict(found.state_dict())
         assert (other.start, other.num_iterations) == (30, 100)
         assert torch.equal(other.dice, found.dice)
-        assert torch.equal(other.certainty, found.certainty)
         assert other.has_started(31)
 
     @pytest.mark.parametrize("name", ["start_dice", "latest_start", "confidence"])

@@ -92,8 +92,10 @@ def test_fields_and_types_are_those_of_the_specification(configs, schema_file):
     verify_metadata(meta_file=str(configs / "metadata.json"), filepath=str(schema_file))
 
 
+@pytest.mark.parametrize("configs", BUNDLES[:1], indirect=True)
 @pytest.mark.parametrize("field", [*REQUIRED, "network_data_format"])
 def test_an_absent_field_is_found(field, metadata, schema_file, tmp_path):
+    """In one bundle, for all are held against the same schema."""
     del metadata[field]
     broken = tmp_path / "metadata.json"
     broken.write_text(json.dumps(metadata))
