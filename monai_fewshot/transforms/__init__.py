@@ -9,6 +9,7 @@ from .augmentation.affine_elastic import (
     WarpDraw,
 )
 from .augmentation.box_paste import BoxPaste, PasteDraw
+from .augmentation.class_intensity import ClassIntensity
 from .augmentation.color_jitter import (
     ColorDraw,
     RandColorJitter,
@@ -92,6 +93,7 @@ __all__ = [
     "BodyMaskDict",
     "BodyMaskd",
     "BoxPaste",
+    "ClassIntensity",
     "ColorDraw",
     "Denoising",
     "EpisodeAugmentation",

@@ -19,6 +19,7 @@ from monai_fewshot.data import AnnotatedSlices, SliceStack, UnlabeledSlices, cho
 from monai_fewshot.engines import SelfTrainer
 from monai_fewshot.transforms import (
     BoxPaste,
+    ClassIntensity,
     EpisodeAugmentation,
     IntensityVariation,
     RandAffineElastic,
@@ -72,6 +73,7 @@ def self_training_streams(
     weak_geometry: RandAffineElastic,
     intensity: IntensityVariation | RandColorJitter,
     mix: BoxPaste | None = None,
+    class_intensity: ClassIntensity | None = None,
     annotated_slices: int | str | Sequence[int] | Sequence[Sequence[int]] | None = None,
     seed: int = 0,
     **settings: Any,
@@ -89,6 +91,8 @@ def self_training_streams(
         weak_geometry: transform of unlabeled slices.
         intensity: transform of annotated slices, and of the strong form of unlabeled ones.
         mix: draws the boxes that are pasted into unlabeled slices; default :class:`~monai_fewshot.transforms.BoxPaste`.
+        class_intensity: changes the contrast between the classes of annotated slices; default
+            :class:`~monai_fewshot.transforms.ClassIntensity`.
         annotated_slices: see :func:`monai_fewshot.data.choose_annotated`; the others count as unlabeled.
         seed: of all draws.
         settings: see :meth:`~monai_fewshot.data.SliceStack.from_scans`.
@@ -105,6 +109,7 @@ def self_training_streams(
         seed,
         EpisodeAugmentation(strong_geometry, None, intensity),
         balanced=True,
+        class_intensity=class_intensity or ClassIntensity(),
     )
     label_key = "label" if any("label" in scan for scan in unlabeled) else None
     parts = [SliceStack.from_scans(unlabeled, label_key, **settings)] if unlabeled else []

@@ -10,7 +10,7 @@ import torch
 from monai.utils import CommonKeys, ensure_tuple
 
 from monai_fewshot.data.scans.slices import SliceStack
-from monai_fewshot.transforms import EpisodeAugmentation
+from monai_fewshot.transforms import ClassIntensity, EpisodeAugmentation
 
 from .numbered_samples import NumberedSamples, numbered_random
 
@@ -35,6 +35,7 @@ class AnnotatedSlices(NumberedSamples):
         seed: of all draws.
         augmentation: transforms of each image; None for none.
         balanced: whether classes are shown in turn.
+        class_intensity: changes the contrast between classes, before all else; None for none.
 
     Raises:
         ValueError: where a class shows in no slice.
@@ -48,6 +49,7 @@ class AnnotatedSlices(NumberedSamples):
         seed: int = 0,
         augmentation: EpisodeAugmentation | None = None,
         balanced: bool = False,
+        class_intensity: ClassIntensity | None = None,
     ) -> None:
         super().__init__(length, seed)
         missing = sorted({*range(1, num_classes + 1)} - {*stack.label.unique().tolist()})
@@ -59,6 +61,7 @@ class AnnotatedSlices(NumberedSamples):
         self.stack = stack
         self.num_classes = num_classes
         self.augmentation = augmentation
+        self.class_intensity = class_intensity
         shown = [(stack.label == value).flatten(1).any(1) for value in range(1, num_classes + 1)]
         absent = ~torch.stack(shown).any(0)
         *of_class, others = (kind.nonzero().flatten().tolist() for kind in (*shown, absent))
@@ -95,6 +98,9 @@ class AnnotatedSlices(NumberedSamples):
         kinds = [self.kinds[index % len(self.kinds)] for index in indices]
         image, label = self.stack.take([k[r.randint(len(k))] for k, r in zip(kinds, randoms, strict=True)])
         label = label.float()
+        if self.class_intensity is not None:
+            changes = [self.class_intensity.draw(random, self.num_classes) for random in randoms]
+            image = self.class_intensity.apply(image, label, changes)
         if self.augmentation is not None:
             draws = [self.augmentation.draw(random, image.shape[2:]) for random in randoms]
             image, label = self.augmentation(image, label, draws)
