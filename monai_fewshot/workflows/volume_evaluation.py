@@ -147,5 +147,5 @@ class VolumeEvaluation:
         return self.evaluation.run()
 
     def _check(self) -> None:
-        _ = self.class_names, self.model.image_size
+        _ = self.scans, self.class_names, self.model.image_size
         self.model.preparation.check(self.scans, self.known_classes)

@@ -272,7 +272,7 @@ def test_photographs_are_no_scans(bundle, tmp_path):
     (tmp_path / "data").mkdir()
     for name in "ab":
         Image.fromarray(np.zeros((24, 20, 3), np.uint8)).save(tmp_path / "data" / f"{name}.png")
-    _assert_told(lambda: bundle.workflow("train"), r"holds no dataset\.json, no image", "FileNotFoundError")
+    _assert_told(lambda: bundle.workflow("train"), r"a\.png: is a color picture; expected a gray one")
 
 
 @pytest.mark.parametrize(

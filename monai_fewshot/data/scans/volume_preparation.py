@@ -72,7 +72,7 @@ class VolumePreparation:
             :func:`monai_fewshot.utils.define`; None for scans that were prepared beforehand.
         clip_percentiles: lower and upper percentile of a scan's values that the others are clipped to; None for none.
         classes: name by number of the classes that the network knows; None for a network that is shown its classes.
-        channels: of an image, 3 for color pictures; those of volumes are normalized each by itself.
+        channels: of an image, 3 for color pictures; each is normalized by itself.
         pictures: whether scans are 2D pictures (PNG, JPEG, BMP, TIFF), or volumes; None where either will do.
 
     Example:
@@ -178,13 +178,7 @@ class VolumePreparation:
                 ),
             ]
         chain += [pseudo_labels] if pseudo_labels is not None else []
+        by_channel = self.channels > 1
         if self.clip_percentiles is not None:
-            chain.append(
-                ClipIntensityPercentilesd(EpisodeKeys.IMAGE, *self.clip_percentiles, channel_wise=self._by_channel)
-            )
-        return Compose([*chain, NormalizeIntensityd(EpisodeKeys.IMAGE, channel_wise=self._by_channel)])
-
-    @property
-    def _by_channel(self) -> bool:
-        """Whether channels are different contrasts, and no colors, whose relation matters."""
-        return self.channels > 1 and not self.pictures
+            chain.append(ClipIntensityPercentilesd(EpisodeKeys.IMAGE, *self.clip_percentiles, channel_wise=by_channel))
+        return Compose([*chain, NormalizeIntensityd(EpisodeKeys.IMAGE, channel_wise=by_channel)])
