@@ -29,7 +29,8 @@ class VolumeScores:
     protocol scores (:func:`monai_fewshot.metrics.compute_mask_agreement`). After the epoch ``engine.state.metrics``
     holds ``NAME_dice`` (0 to 1) and ``NAME_hd95`` of each protocol NAME, averaged over scans, then classes
     (:func:`monai_fewshot.metrics.summarize`), and how many values were undefined and left out as
-    ``NAME_dice_undefined`` and ``NAME_hd95_undefined``. List this handler before those that print or save metrics.
+    ``NAME_dice_undefined`` and ``NAME_hd95_undefined``, the Dice of the worst scan, ``NAME_dice_worst``, and how many
+    values failed, ``NAME_failed``. List this handler before those that print or save metrics.
 
     The evaluator's ``pred`` is what :class:`monai_fewshot.inferers.FewShotVolumeInferer` gives: margins
     (B, N+1, H, W, D), or a dictionary of them by protocol name. It may be decollated (MONAI's default) or not.
@@ -161,7 +162,9 @@ def overall_metrics(scores: Sequence[ScanScore], protocols: Sequence[Segmentatio
         protocols: that they are of.
 
     Returns:
-        Of each protocol NAME, as in :class:`VolumeScores`: ``NAME_dice``, ``NAME_hd95`` and their undefined counts.
+        Of each protocol NAME, as in :class:`VolumeScores`: ``NAME_dice``, ``NAME_hd95`` and their undefined counts,
+        ``NAME_dice_worst`` of the worst scan, and ``NAME_failed``, the count of Dice below
+        :data:`monai_fewshot.metrics.FAILED_DICE`.
     """
     reductions = {protocol.name: str(protocol.scan_reduction) for protocol in protocols}
     metrics: dict[str, float] = {}
@@ -171,6 +174,8 @@ def overall_metrics(scores: Sequence[ScanScore], protocols: Sequence[Segmentatio
             metrics[f"{row.protocol}_hd95"] = row.hd95
             metrics[f"{row.protocol}_dice_undefined"] = row.undefined_dice
             metrics[f"{row.protocol}_hd95_undefined"] = row.undefined_hd95
+            metrics[f"{row.protocol}_dice_worst"] = row.worst_dice
+            metrics[f"{row.protocol}_failed"] = row.failed
     return metrics
 
 

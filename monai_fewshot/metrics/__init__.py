@@ -10,10 +10,11 @@ from .measurements import (
     read_measurements,
     write_measurements,
 )
-from .score_summary import ScanScore, ScoreSummary, distance_unit, summarize
+from .score_summary import FAILED_DICE, ScanScore, ScoreSummary, distance_unit, summarize
 from .score_table import read_scores, write_scores
 
 __all__ = [
+    "FAILED_DICE",
     "MaskAgreement",
     "MaskAgreementMetric",
     "Measurement",

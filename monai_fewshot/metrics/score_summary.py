@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["ScanScore", "ScoreSummary", "distance_unit", "summarize"]
+__all__ = ["FAILED_DICE", "ScanScore", "ScoreSummary", "distance_unit", "summarize"]
 
+FAILED_DICE = 0.5
+"""Dice below which a mask counts as failed."""
 Metric = Literal["dice", "iou", "hd95"]
 
 
@@ -80,6 +82,9 @@ class ScoreSummary:
         num_values: single values (scans, or scans times classes) that went in, the undefined ones included.
         undefined_dice: how many of them have no Dice and were left out.
         undefined_hd95: how many of them have no HD95 and were left out.
+        failed: how many of them have a Dice below :data:`FAILED_DICE`.
+        worst_scan: the scan of the lowest Dice, a mean over its classes; empty where no scan defines it.
+        worst_dice: that Dice; NaN likewise.
     """
 
     protocol: str
@@ -97,6 +102,9 @@ class ScoreSummary:
     num_values: int
     undefined_dice: int
     undefined_hd95: int
+    failed: int
+    worst_scan: str
+    worst_dice: float
 
 
 def summarize(scores: Iterable[ScanScore], reductions: Mapping[str, str] | None = None) -> list[ScoreSummary]:
@@ -167,6 +175,7 @@ def _summarize_protocol(scores: Sequence[ScanScore], reduction: str) -> list[Sco
 def _summary_row(scores: Sequence[ScanScore], fold: int | None, number: int | None, reduction: str) -> ScoreSummary:
     single = [score for score in scores if number in (None, score.class_number)]
     dice, hd95 = [score.dice for score in single], [score.hd95 for score in single]
+    worst_scan, worst_dice = _worst(single)
     return ScoreSummary(
         protocol=single[0].protocol,
         fold=fold,
@@ -183,7 +192,19 @@ def _summary_row(scores: Sequence[ScanScore], fold: int | None, number: int | No
         num_values=len(single),
         undefined_dice=len(dice) - len(_defined(dice)),
         undefined_hd95=len(hd95) - len(_defined(hd95)),
+        failed=sum(value < FAILED_DICE for value in dice),
+        worst_scan=worst_scan,
+        worst_dice=worst_dice,
     )
+
+
+def _worst(scores: Sequence[ScanScore]) -> tuple[str, float]:
+    """Name and mean Dice of the worst scan, the first of equal ones."""
+    by_scan: dict[tuple[int, str], list[float]] = {}
+    for score in scores:
+        by_scan.setdefault((score.fold, score.scan), []).append(score.dice)
+    means = [(scan, _reduce(values)) for (_, scan), values in by_scan.items() if _defined(values)]
+    return min(means, key=lambda item: item[1], default=("", math.nan))
 
 
 def _average(scores: Sequence[ScanScore], metric: Metric, reduction: str) -> float:

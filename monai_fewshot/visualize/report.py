@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from monai_fewshot.metrics import ScanScore, distance_unit, summarize
+from monai_fewshot.metrics import FAILED_DICE, ScanScore, distance_unit, summarize
 from monai_fewshot.utils import write_atomically
 
 from .cases import SliceCase, select_cases
@@ -97,6 +97,7 @@ def write_report(
         title=title,
         words=words,
         unit=distance_unit(scores),
+        failed_dice=FAILED_DICE,
         pooled=any(protocol.scan_reduction == "runs" for protocol in protocols),
         protocols=protocols,
         slices=SLICES,

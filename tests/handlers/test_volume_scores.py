@@ -115,6 +115,8 @@ def test_state_metrics_hold_averages_and_counts_of_undefined_values():
         assert metrics[f"{protocol}_dice"] == pytest.approx(np.nanmean(dice, axis=0).mean())
         assert metrics[f"{protocol}_hd95"] == pytest.approx(np.nanmean(hd95, axis=0).mean())
         assert (metrics[f"{protocol}_dice_undefined"], metrics[f"{protocol}_hd95_undefined"]) == (1, 1)
+        assert metrics[f"{protocol}_dice_worst"] == pytest.approx(np.nanmean(dice, axis=1).min())
+        assert metrics[f"{protocol}_failed"] == (dice < 0.5).sum()
 
 
 def test_one_protocol_gives_a_tensor_and_median_follows_the_protocol():

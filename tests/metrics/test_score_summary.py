@@ -62,6 +62,21 @@ def test_undefined_values_are_left_out_and_counted():
     assert math.isnan(lone.dice_sd)
 
 
+def test_the_worst_scan_and_what_failed():
+    rows = summarize(UNEVEN)
+    by_scan = {scan: np.nanmean([s.dice for s in UNEVEN if s.scan == scan]) for scan in "abcde"}
+    worst = min(by_scan, key=by_scan.get)
+    assert (find(rows).worst_scan, find(rows).worst_dice) == (worst, pytest.approx(by_scan[worst]))
+    assert find(rows).failed == sum(s.dice < 0.5 for s in UNEVEN) == 2
+    assert (find(rows, fold=1, number=2).worst_scan, find(rows, fold=1, number=2).failed) == ("e", 0)
+    assert find(summarize([score(0, "a", 1, 0.5)])).failed == 0, "a half is no failure"
+    lone = find(summarize([score(0, "a", 1, NAN)]))
+    assert lone.worst_scan == ""
+    assert math.isnan(lone.worst_dice)
+    twice = [score(0, "a", 1, 0.9), score(0, "a", 2, 0.3), score(1, "a", 1, 0.5), score(1, "a", 2, 0.8)]
+    assert find(summarize(twice)).worst_dice == pytest.approx(0.6), "scans of two folds are two"
+
+
 def test_deviation_is_that_of_the_single_values():
     rows = summarize(UNEVEN)
     assert find(rows, number=1).dice_sd == pytest.approx(np.std([0.9, 0.7, 0.2, 0.4], ddof=1))

@@ -127,7 +127,7 @@ def test_the_defaults_of_a_gpu_train_as_eagerly(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     torch._dynamo.reset()
     torch.manual_seed(0)
-    plain = ALPNet(2, UNetEncoder(2, 1, norm="instance"), train_window=8)
+    plain = ALPNet(2, UNetEncoder(2, 1, channels=(8, 16), norm="instance"), train_window=8)
     network = prepare_network(copy.deepcopy(plain), "cpu", channels_last=True, compile=True)
     assert _step(network, size=128) == pytest.approx(_step(plain, size=128), rel=1e-4)
     for name, gradient in _gradients(plain).items():

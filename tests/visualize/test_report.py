@@ -112,17 +112,20 @@ def test_class_table_has_means_deviations_and_undefined_values_of_both_protocols
     liver = [0.0, 0.79, 0.69, 0.59]
     deviation = np.std(liver, ddof=1)
     iou = [dice / (2 - dice) for dice in liver]
-    assert rows["liver"][:5] == [
+    assert rows["liver"][:7] == [
         f"{100 * np.mean(liver):.1f} ± {100 * deviation:.1f}",
         f"{100 * np.mean(iou):.1f} ± {100 * np.std(iou, ddof=1):.1f}",
         "6.0 ± 1.0",
+        "0.0",
+        "1",
         "4",
         "0 / 1",
     ]
     second = np.mean([np.mean([0.88, 0.68]), np.mean([0.78, 0.58])])
     assert rows["mean"][0].startswith(f"{100 * np.mean([np.mean(liver), second]):.1f} ")
-    assert rows["mean"][4] == "0 / 1"
-    assert rows[CLASSES[1]][9] == "1 / 1"
+    assert rows["mean"][6] == "0 / 1"
+    assert rows[CLASSES[1]][13] == "1 / 1"
+    assert "worst scan: 44.0 % Dice (a) · 1 of 8 values below 50.0 %" in html, "of 0 and 88 %"
 
 
 def test_fold_table_has_a_row_for_every_fold_and_protocol(html):
