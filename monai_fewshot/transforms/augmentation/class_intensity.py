@@ -39,7 +39,7 @@ class ClassIntensity:
         torch.Size([1, 1, 8, 8])
     """
 
-    def __init__(self, strength: float = 0.7, prob: float = 0.7) -> None:
+    def __init__(self, strength: float = 0.35, prob: float = 0.5) -> None:
         if strength < 0 or not 0 <= prob <= 1:
             raise ValueError(f"strength must not be negative and prob must lie from 0 to 1, got {strength} and {prob}.")
         self.strength = strength
