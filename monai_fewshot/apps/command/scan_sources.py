@@ -13,7 +13,7 @@ from monai.config import PathLike
 
 from monai_fewshot.data import Scan, find_series, holds_picture, load_scans, support_scans
 from monai_fewshot.data.dicom.scans import dicom_scans, has_pydicom
-from monai_fewshot.data.scans.scan_folder import check_names, is_image, is_picture, volume_suffix
+from monai_fewshot.data.scans.scan_folder import check_names, is_image, is_picture, scan_name
 from monai_fewshot.utils import write_atomically
 
 from .problems import ScanProblem
@@ -178,7 +178,7 @@ def _files(folder: Path, ignored: Collection[Path], wanted: Callable[[Path], boo
 
 
 def _named(files: Sequence[Path], folder: Path) -> Iterator[tuple[str, Path]]:
-    stems = {file: file.name[: len(file.name) - len(volume_suffix(file) or file.suffix)] for file in files}
+    stems = {file: scan_name(file) for file in files}
     counts = Counter(stems.values())
     for file, stem in stems.items():
         yield stem if counts[stem] == 1 else "_".join((*file.relative_to(folder).parts[:-1], stem)), file

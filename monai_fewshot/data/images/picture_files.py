@@ -14,12 +14,12 @@ from PIL import Image
 from monai_fewshot.utils import list_values
 
 from .image_checks import CheckImaged, gray_of
+from .image_layouts import JPEG_THRESHOLD
 from .image_volumes import ImageAsVolumed
 
 __all__ = ["load_picture", "load_picture_mask", "picture_channels"]
 
 GRAY_MODES = ("1", "L", "LA", "I", "I;16", "F")
-JPEG_THRESHOLD = 127
 VISIBLE = 255
 MODE = "mode"
 

@@ -22,7 +22,6 @@ from .splits import choose_folds, training_scans
 
 __all__ = ["add_seed_labels", "annotated_classes", "annotated_scans", "unlabeled_scans"]
 
-
 logger = logging.getLogger(__name__)
 
 
