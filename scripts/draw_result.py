@@ -14,10 +14,10 @@ from monai.data import MetaTensor
 from monai.transforms import LoadImage, ScaleIntensityRangePercentiles
 
 from monai_fewshot.utils import pixels_per_slice, write_atomically
-from monai_fewshot.visualize import Panel, figure_to_png, orient_slice, overlay_figure
+from monai_fewshot.visualize import Panel, class_colors, figure_to_png, orient_slice, overlay_figure
 
 CLASSES = {1: "liver", 2: "right kidney", 3: "left kidney", 4: "spleen"}
-COLORS = {"liver": "#ff4f64", "right kidney": "#ffe14d", "left kidney": "#4dd2ff", "spleen": "#7dff6b"}
+COLORS = {CLASSES[number]: color for number, color in class_colors(CLASSES).items()}
 
 
 def panel(image: MetaTensor, label: MetaTensor, z: int, title: str) -> Panel:
