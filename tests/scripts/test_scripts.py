@@ -121,4 +121,6 @@ def test_a_result_is_drawn(tmp_path):
     assert done.returncode == 0, done.stderr
     picture = Image.open(output).convert("RGB")
     assert picture.width > picture.height > 200
-    assert {(255, 79, 100), (77, 210, 255), (255, 225, 77), (110, 225, 110)} <= {color for _, color in picture.getcolors(1 << 24)}
+    assert {(255, 79, 100), (77, 210, 255), (255, 225, 77), (110, 225, 110)} <= {
+        color for _, color in picture.getcolors(1 << 24)
+    }
