@@ -90,6 +90,12 @@ def segment_command(
             "Default: all.",
         ),
     ] = None,
+    seed_labels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Masks by any other method, NAME_seg or NAME after their scans, to begin with."
+        ),
+    ] = None,
     output_format: Annotated[
         list[str] | None,
         typer.Option(
@@ -118,6 +124,7 @@ def segment_command(
             minutes,
             class_names=_names(class_names),
             annotated_slices=_slices(annotated_slices),
+            seed_labels=seed_labels,
             formats=output_format,
             device=device,
             seed=seed,

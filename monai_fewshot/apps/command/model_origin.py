@@ -49,6 +49,7 @@ class ModelOrigin:
         minutes: of the training; None where the method has a length of its own.
         seed: of the training.
         annotated_slices: which slices of the examples are annotated; None for all.
+        seed_labels: folder of the first labels of other scans; None for none.
         trained: whether the training has come to its end.
     """
 
@@ -58,6 +59,7 @@ class ModelOrigin:
     minutes: float | None
     seed: int
     annotated_slices: int | str | Sequence[int] | None = None
+    seed_labels: str | None = None
     trained: bool = False
 
     def write(self, folder: Path) -> None:
@@ -88,6 +90,7 @@ class ModelOrigin:
                 minutes=content["minutes"],
                 seed=int(content["seed"]),
                 annotated_slices=content["annotated_slices"],
+                seed_labels=content["seed_labels"],
                 trained=bool(content["trained"]),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -112,6 +115,7 @@ class ModelOrigin:
             ("example", _listed(self.examples), _listed(wanted.examples)),
             ("classes", _named(self.classes), _named(wanted.classes)),
             ("annotated slices", self.annotated_slices or "all", wanted.annotated_slices or "all"),
+            ("seed labels", self.seed_labels or "none", wanted.seed_labels or "none"),
         ]
         if minutes is not None:
             pairs.append(("minutes", self.minutes, minutes))

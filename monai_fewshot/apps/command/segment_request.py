@@ -47,6 +47,7 @@ class SegmentRequest:
     minutes: float | None
     class_names: Sequence[str] | None
     annotated_slices: int | str | Sequence[int] | None
+    seed_labels: PathLike | None
     formats: str | Sequence[str] | None
     device: str | None
     seed: int | None
@@ -65,6 +66,11 @@ class SegmentRequest:
     def pictures(self) -> bool:
         """Whether 2D pictures are segmented, as the example is one."""
         return bool(self.pairs) and is_picture(Path(self.pairs[0][0]))
+
+    @cached_property
+    def seeds(self) -> str | None:
+        """Folder of the first labels."""
+        return None if self.seed_labels is None else str(Path(self.seed_labels).expanduser().absolute())
 
     @cached_property
     def files(self) -> OutputFiles:
@@ -98,6 +104,11 @@ class SegmentRequest:
                 f"The method {self.method.name} takes no --annotated-slices, it needs all slices of the example: take "
                 f"{DEFAULT_METHOD}, or annotate them all."
             )
+        if self.seed_labels is not None and "seed_labels" not in self.known:
+            raise ValueError(
+                f"The method {self.method.name} takes no --seed-labels, it learns from no other masks than the "
+                f"example's: take {DEFAULT_METHOD}."
+            )
         if self.pictures and "channels" not in self.known:
             raise ValueError(f"The method {self.method.name} segments scans, no 2D pictures: take {DEFAULT_METHOD}.")
         if self.device is not None:
@@ -121,7 +132,9 @@ class SegmentRequest:
         takes_minutes = "minutes" in self.known
         minutes = (self.minutes or default_minutes(self.device)) if takes_minutes else None
         made_of = tuple(origin_of_example(scan) for scan in examples)
-        origin = ModelOrigin(self.method.name, made_of, survey.classes, minutes, self.seed or 0, self.annotated_slices)
+        origin = ModelOrigin(
+            self.method.name, made_of, survey.classes, minutes, self.seed or 0, self.annotated_slices, self.seeds
+        )
         if before is None:
             if masks := self.files.masks():
                 raise ValueError(

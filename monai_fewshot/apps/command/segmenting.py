@@ -15,7 +15,7 @@ from monai.config import PathLike
 import monai_fewshot
 from monai_fewshot.apps.bundles import LearnsFrom
 from monai_fewshot.apps.bundles.bundle_step import setting_names
-from monai_fewshot.data import Scan, check_output_dir, load_scans
+from monai_fewshot.data import Scan, add_seed_labels, check_output_dir, load_scans
 from monai_fewshot.handlers import write_index
 
 from .methods import serving_method
@@ -62,6 +62,7 @@ def segment(
     *,
     class_names: Sequence[str] | None = None,
     annotated_slices: int | str | Sequence[int] | None = None,
+    seed_labels: PathLike | None = None,
     formats: str | Sequence[str] | None = None,
     device: str | None = None,
     seed: int | None = None,
@@ -84,6 +85,8 @@ def segment(
         class_names: names of the classes 1, 2, ...; of DICOM annotations, the regions to take.
         annotated_slices: which slices of the examples are annotated, for methods that take it: n for every n-th,
             ``"labeled"`` for those that show a class, or their numbers, from 0. Defaults to None, all.
+        seed_labels: folder of masks of any other method, ``NAME_seg`` or ``NAME`` after their scans, to begin with,
+            for methods that take it. Scans without one are learned from all the same.
         formats: of the masks: ``"nifti"``, ``"seg_nrrd"``, ``"dicom_seg"``, or several. Defaults to None: NIfTI, for
             pictures PNG.
         device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``. Defaults to None: a GPU where there is one.
@@ -107,8 +110,9 @@ def segment(
     """
     if isinstance(annotated_slices, Sequence) and not isinstance(annotated_slices, str):
         annotated_slices = list(annotated_slices)
+    of_method = serving_method(method)
     job = _Job(
-        scans, examples, output, serving_method(method), minutes, class_names, annotated_slices, formats, device, seed
+        scans, examples, output, of_method, minutes, class_names, annotated_slices, seed_labels, formats, device, seed
     )
     return job.run(say)
 
@@ -134,6 +138,7 @@ class _Job(SegmentRequest):
         self.files.check(pending)
         found = [scan for scan in found if scan["name"] not in {problem.scan for problem in changed}]
         listed = pending if is_trained else found
+        add_seed_labels(found, self.seeds)
         survey = survey_scans(listed, examples, [*problems, *changed], self.class_names, self.device)
         origin = self.origin(examples, survey, before)
         say(f"{len(found)} scans, {len(found) - len(pending)} of them segmented already.")
@@ -182,6 +187,7 @@ class _Job(SegmentRequest):
             "seed": origin.seed,
             "minutes": origin.minutes,
             "annotated_slices": origin.annotated_slices,
+            "seed_labels": origin.seed_labels,
         }
         if self.method.learns_from == LearnsFrom.IMAGES and len(learned) == 1:
             settings["num_val_scans"] = 0

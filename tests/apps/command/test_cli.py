@@ -45,6 +45,7 @@ def test_examples_come_in_pairs_and_may_be_repeated(run, called):
     code, _ = run(*SEGMENT, "--example", "c.nii.gz", "d.nii.gz", "--minutes", "2.5", "--class-names", "liver, spleen")
     assert code == 0
     ((arguments, options),) = called
+    assert called[0][1]["seed_labels"] is None
     pairs = [(Path("a.nii.gz"), Path("b.nii.gz")), (Path("c.nii.gz"), Path("d.nii.gz"))]
     assert arguments == (Path("scans"), pairs, Path("masks"), "self_training", 2.5)
     assert options["class_names"] == ["liver", "spleen"]

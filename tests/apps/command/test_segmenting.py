@@ -120,6 +120,20 @@ def test_slices_that_are_not_annotated_are_told_and_make_another_model(scans, ex
         segment(*request, **SETTINGS)
 
 
+def test_masks_to_begin_with_are_told_and_make_another_model(scans, example, pretended_steps, tmp_path):
+    seeds = tmp_path / "seeds"
+    seeds.mkdir()
+    request = (scans, [example], tmp_path / "masks", "self_training")
+    with pytest.raises(ValueError, match="is called after one of the scans, such as phantom_001_seg"):
+        segment(*request, minutes=1, seed_labels=seeds, **SETTINGS)
+    assert pretended_steps == []
+    (seeds / "phantom_002_seg.nii.gz").write_bytes(example[1].read_bytes())
+    segment(*request, minutes=1, seed_labels=seeds, **SETTINGS)
+    assert pretended_steps[0][1]["seed_labels"] == str(seeds)
+    with pytest.raises(ValueError, match=f"seed labels: the model has {seeds}, now it is none"):
+        segment(*request, **SETTINGS)
+
+
 def test_scans_that_fail_are_problems(scans, example, pretended_steps, tmp_path):
     done = segment(scans, [example], tmp_path / "masks", "registration", **SETTINGS)
     assert [name for name, _ in pretended_steps] == ["inference"]
@@ -264,6 +278,7 @@ def _interrupt(*_):
         ({"minutes": 5, "method": "registration"}, "takes no --minutes, it trains nothing"),
         ({"minutes": 0}, "--minutes is 0: give more than 0."),
         ({"annotated_slices": 5}, "The method supervised takes no --annotated-slices, it needs all slices"),
+        ({"seed_labels": "seeds"}, "The method supervised takes no --seed-labels, it learns from no other masks"),
         ({"examples": []}, "No example is given"),
         ({"examples": [("nowhere.nii", "label.nii")]}, "The image of an example, nowhere.nii, does not exist"),
         ({"scans": "nowhere"}, "nowhere does not exist: give a folder of scans, or one scan."),
