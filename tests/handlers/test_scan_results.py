@@ -74,7 +74,7 @@ def test_everything_is_written(scan, tmp_path):
     assert rows == measure("series_1", image[0].numpy(), mask[0].numpy(), NAMES, mask.affine.numpy())
     assert rows[0].mean == pytest.approx(float(image[0][mask[0] == 1].mean()), rel=1e-5)
     seg = highdicom.seg.segread(results.files.mask("series_1", "dicom_seg"))
-    assert [segment.SegmentLabel for segment in seg.SegmentSequence] == ["liver", "class 2", "implant"]
+    assert [segment.SegmentLabel for segment in seg.SegmentSequence] == ["liver", "implant"]
     assert seg.SegmentSequence[0].SegmentAlgorithmName == "ssl_alpnet"
     pixels = np.sort(np.unique(seg.get_volume(combine_segments=True).array, return_counts=True)[1])
     np.testing.assert_array_equal(pixels, np.sort(np.unique(mask[0, :, :, 1:6].numpy(), return_counts=True)[1]))
