@@ -116,8 +116,7 @@ def load_class_names(dataset_dir: PathLike, required: bool = False) -> dict[int,
         Name by number, ascending, without background (0); empty for a folder whose classes are not named.
 
     Raises:
-        ValueError: if ``labels`` is not a dictionary of names by number, or required and absent, or two classes have
-            one name.
+        ValueError: if ``labels`` is no dictionary of names by number, lacks though required, or doubles a name.
     """
     labels = read_dataset_json(dataset_dir).get("labels", {})
     try:
@@ -133,12 +132,8 @@ def load_class_names(dataset_dir: PathLike, required: bool = False) -> dict[int,
             '{"0": "background", "1": "liver"}.'
         )
     counts = Counter(class_names.values())
-    doubled = [f"{number} {name}" for number, name in sorted(class_names.items()) if counts[name] > 1]
-    if doubled:
-        raise ValueError(
-            f'{Path(dataset_dir) / DATASET_JSON}: in "labels", classes share a name: {", ".join(doubled)}. Give each a '
-            "name of its own."
-        )
+    if doubled := [f"{number} {name}" for number, name in sorted(class_names.items()) if counts[name] > 1]:
+        raise ValueError(f'{Path(dataset_dir) / DATASET_JSON}: "labels" names classes alike: {", ".join(doubled)}.')
     return {number: class_names[number] for number in sorted(class_names) if number != 0}
 
 
@@ -191,9 +186,8 @@ def read_dataset_json(dataset_dir: PathLike) -> dict[str, Any]:
 
 
 def _without_doubles(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse an object in JSON that has a key twice, of which Python would keep the last."""
-    doubled = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
-    if doubled:
+    """Refuse a key that an object in JSON has twice: Python would keep the last."""
+    if doubled := [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]:
         raise ValueError(f"the key {doubled[0]!r} stands there twice")
     return dict(pairs)
 

@@ -28,6 +28,10 @@ def test_given_names_go_first(tmp_path):
     assert name_classes([1, 3], ["liver", "spleen", "aorta", "stomach"]) == {1: "liver", 3: "aorta"}
 
 
+def test_names_of_numbers_with_gaps():
+    assert name_classes([850, 205], ["ventricle", "aorta"]) == {205: "ventricle", 850: "aorta"}
+
+
 def test_names_that_are_known_already():
     assert name_classes({3: "aorta", 1: "liver"}) == {1: "liver", 3: "aorta"}
     assert name_classes({3: "aorta", 1: "liver"}, ["a", "b", "c"]) == {1: "a", 3: "c"}

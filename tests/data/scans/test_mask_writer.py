@@ -82,5 +82,7 @@ def test_masks_of_several_classes_hold_their_numbers(tmp_path, present):
 
 
 def test_a_class_beyond_those_announced():
-    with pytest.raises(ValueError, match=r"holds class 3, but is to be written as one of classes up to 2: give .*highest"):
+    with pytest.raises(
+        ValueError, match=r"holds class 3, but is to be written as one of classes up to 2: give .*highest"
+    ):
         ImageMaskWriter(highest=2).set_data_array(torch.full((1, 2, 2, 1), 3))
