@@ -33,7 +33,13 @@ from .images.image_roles import (
 from .images.image_sets import ImageSet, load_image_list, load_image_pools, load_image_set
 from .images.image_volumes import IMAGE_AFFINE, ImageAsVolumeD, ImageAsVolumed, ImageAsVolumeDict
 from .images.picture_preparation import PicturePreparation
-from .scans.annotated_scans import add_seed_labels, annotated_classes, annotated_scans, unlabeled_scans
+from .scans.annotated_scans import (
+    add_seed_labels,
+    annotated_classes,
+    annotated_scans,
+    shown_classes,
+    unlabeled_scans,
+)
 from .scans.check_scan import CheckScanD, CheckScand, CheckScanDict
 from .scans.check_scans import check_output_dir, check_scans
 from .scans.class_naming import name_classes
@@ -136,6 +142,7 @@ __all__ = [
     "select_series",
     "series_name",
     "series_problems",
+    "shown_classes",
     "slices_with_classes",
     "support_fold",
     "support_images",

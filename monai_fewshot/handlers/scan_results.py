@@ -21,6 +21,7 @@ from monai_fewshot.data.annotations.slicer_writer import write_seg_nrrd
 from monai_fewshot.data.dicom.segment_codes import load_segment_codes
 from monai_fewshot.data.dicom.segmentation_writer import source_files, write_dicom_seg
 from monai_fewshot.data.scans.mask_writer import ImageMaskWriter, MaskWriter
+from monai_fewshot.data.scans.nifti_files import is_nifti
 from monai_fewshot.data.scans.scan_folder import Scan
 from monai_fewshot.metrics import measure, read_measurements, write_measurements
 from monai_fewshot.utils import write_atomically
@@ -88,16 +89,19 @@ class ScanResults:
         Raises:
             ValueError: where the label map is not on the grid of the scan, or a file cannot be written.
         """
-        mask = MetaTensor(label.as_tensor().cpu().round().to(torch.uint8), affine=label.affine.cpu())
+        highest = max(*self.class_names, int(label.max()))
+        mask = MetaTensor(label.as_tensor().cpu().round().to(torch.int32), affine=label.affine.cpu())
+        file = self.scans[name]["image"] if is_nifti(self.scans[name]["image"]) else None
         if NIFTI in self.files.formats:
-            _write(self.files.mask(name, NIFTI), MaskWriter(output_dtype=np.uint8), mask, ".nii.gz")
+            writer = MaskWriter(np.min_scalar_type(highest), like=file)
+            _write(self.files.mask(name, NIFTI), writer, mask, ".nii.gz")
         if PNG in self.files.formats:
-            _write(self.files.mask(name, PNG), ImageMaskWriter(max(self.class_names)), mask, ".png")
+            _write(self.files.mask(name, PNG), ImageMaskWriter(highest), mask, ".png")
         if DICOM_SEG in self.files.formats:
             self._write_dicom_seg(name, mask)
         if SEG_NRRD in self.files.formats:
             colors = class_colors(self.class_names)
-            write_seg_nrrd(mask, self.class_names, self.files.mask(name, SEG_NRRD), colors, self.own_codes)
+            write_seg_nrrd(mask, self.class_names, self.files.mask(name, SEG_NRRD), colors, self.own_codes, file)
         if self.files.measurements or self.files.previews:
             image = self._image(name, mask)
             if self.files.measurements:
@@ -115,11 +119,10 @@ class ScanResults:
             self.write(str(item["name"]), output[CommonKeys.PRED])
 
     def _write_dicom_seg(self, name: str, mask: MetaTensor) -> None:
-        highest = max(self.class_names)
         write_dicom_seg(
             mask,
             source_files(self.scans[name]["image"]),
-            {number: self.class_names.get(number, f"class {number}") for number in range(1, highest + 1)},
+            self.class_names,
             self.files.mask(name, DICOM_SEG),
             self.own_codes,
             self.algorithm_name,

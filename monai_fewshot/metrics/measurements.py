@@ -97,9 +97,10 @@ def measure(
             f"Scan {scan}: the image has {voxels.shape} voxels and the label map {numbers.shape}: give both as "
             "(H, W, D) on one grid."
         )
-    numbers = numbers if np.issubdtype(numbers.dtype, np.integer) else numbers.astype(np.uint16)
-    boxes = find_objects(numbers, max_label=max(class_names))
-    return [_measure(scan, voxels, numbers, c, name, steps, boxes[c - 1]) for c, name in class_names.items()]
+    known = np.array([0, *sorted(class_names)])
+    places = np.searchsorted(known, numbers) * np.isin(numbers, known)
+    boxes = dict(zip(known[1:].tolist(), find_objects(places, max_label=len(class_names)), strict=True))
+    return [_measure(scan, voxels, numbers, c, name, steps, boxes[c]) for c, name in class_names.items()]
 
 
 def largest_axial_diameter(mask: np.ndarray, affine: np.ndarray) -> float:

@@ -60,7 +60,11 @@ def class_colors(class_names: Mapping[int, str]) -> dict[int, str]:
     Args:
         class_names: names of the classes.
     """
-    return {number: CLASS_COLORS[(number - 1) % len(CLASS_COLORS)] for number in class_names}
+    numbers = sorted(class_names)
+    places = numbers if max(numbers, default=0) <= len(CLASS_COLORS) else range(1, 1 + len(numbers))
+    return {
+        number: CLASS_COLORS[(place - 1) % len(CLASS_COLORS)] for number, place in zip(numbers, places, strict=True)
+    }
 
 
 def preview_figure(

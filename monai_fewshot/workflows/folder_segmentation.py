@@ -23,6 +23,7 @@ from monai_fewshot.data import (
     VolumePreparation,
     load_scans,
     name_classes,
+    shown_classes,
     support_scans,
     without_labels,
 )
@@ -179,6 +180,19 @@ class FolderSegmentation(Segmentation):
         super().check()
         self.model.preparation.check([*self.supports, *self.pending])
         self.files.check(self.pending)
+        if self.supports and self.preparation.spatial is not None:
+            self._check_classes()
+
+    def _check_classes(self) -> None:
+        """Raise a ValueError where a class of the supports is lost on the grid of the network."""
+        shown = shown_classes(self.supports, self.class_names)
+        names = name_classes(shown, self.class_names, self.supports)
+        lost = [f"{number} ({names[number]})" for number in shown if number not in self.classes]
+        if lost:
+            raise ValueError(
+                f"{', '.join(scan['label'] for scan in self.supports)}: no voxel is left of {', '.join(lost)} where "
+                "scans are resampled for the network: annotate more of it, or leave it out of the label."
+            )
 
     def run(self) -> None:
         """Segment the scans that lack results, and write the index page of all."""

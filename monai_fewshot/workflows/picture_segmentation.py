@@ -99,7 +99,7 @@ class PictureSegmentation(Segmentation):
                 output_postfix=self.postfix,
                 output_ext=".png",
                 output_dtype=np.uint8,
-                writer=partial(ImageMaskWriter, num_classes=self.num_classes),
+                writer=partial(ImageMaskWriter, highest=max(self.classes)),
                 separate_folder=False,
                 resample=False,
             )

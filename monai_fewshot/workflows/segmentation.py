@@ -110,16 +110,14 @@ class Segmentation(ABC):
         return ScanEpisodes(self.pending, self.supports, self.transform)
 
     @cached_property
-    def classes(self) -> int | dict[int, str]:
-        """Classes by number that the network knows, or how many the supports show."""
-        if self.model.classes is not None:
-            return self.model.classes
-        return int(max(label.max() for label in self.dataset.support[EpisodeKeys.SUPPORT_LABEL]))
+    def classes(self) -> list[int] | dict[int, str]:
+        """Classes by number that the network knows, or the numbers of those that the supports show."""
+        return self.model.classes or self.dataset.classes
 
     @property
     def num_classes(self) -> int:
         """Number of classes."""
-        return self.classes if isinstance(self.classes, int) else len(self.classes)
+        return len(self.classes)
 
     @cached_property
     def inferer(self) -> Inferer:
@@ -140,14 +138,13 @@ class Segmentation(ABC):
         Args:
             dataset: episodes, one an item.
         """
-        numbers = list(self.classes) if isinstance(self.classes, Mapping) else []
+        numbers = list(self.classes)
         steps: list[Callable[[Any], Any]] = [_add_spread] if getattr(self.inferer, "log_odds", False) else []
         steps.append(AsDiscreted(CommonKeys.PRED, argmax=True))
         if self.keep_largest:
             largest = KeepLargestConnectedComponentd(CommonKeys.PRED, is_onehot=False, connectivity=1)
             steps.append(KeepSupportComponentsd(CommonKeys.PRED) if self.supports else largest)
-        if numbers:
-            steps.append(MapLabelValued(CommonKeys.PRED, range(1, 1 + len(numbers)), numbers))
+        steps.append(MapLabelValued(CommonKeys.PRED, range(1, 1 + len(numbers)), numbers))
         loaders = [NetworkLoader(self.model.network, path) for path in self.model.checkpoints]
         return SupervisedEvaluator(
             device=torch.device(self.model.device),

@@ -8,6 +8,7 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK as sitk
 import torch
 from dicom_files import IDENTIFIERS, made_pixels, oblique, write_series
 from ignite.engine import Engine
@@ -74,7 +75,7 @@ def test_everything_is_written(scan, tmp_path):
     assert rows == measure("series_1", image[0].numpy(), mask[0].numpy(), NAMES, mask.affine.numpy())
     assert rows[0].mean == pytest.approx(float(image[0][mask[0] == 1].mean()), rel=1e-5)
     seg = highdicom.seg.segread(results.files.mask("series_1", "dicom_seg"))
-    assert [segment.SegmentLabel for segment in seg.SegmentSequence] == ["liver", "class 2", "implant"]
+    assert [segment.SegmentLabel for segment in seg.SegmentSequence] == ["liver", "implant"]
     assert seg.SegmentSequence[0].SegmentAlgorithmName == "ssl_alpnet"
     pixels = np.sort(np.unique(seg.get_volume(combine_segments=True).array, return_counts=True)[1])
     np.testing.assert_array_equal(pixels, np.sort(np.unique(mask[0, :, :, 1:6].numpy(), return_counts=True)[1]))
@@ -135,3 +136,29 @@ def test_a_flat_image_is_a_volume_of_one_slice(tmp_path):
     results = _results(tmp_path, scan, formats="nifti")
     results.write("flat", MetaTensor(torch.ones(1, 5, 6, 1), affine=torch.eye(4)))
     assert read_measurements(results.files.table)[0].p50 == 14.5
+
+
+def test_numbers_above_255_and_with_gaps_stay(tmp_path):
+    names = {2: "vein", 205: "aorta", 850: "ventricle"}
+    qform, sform = np.diag([2.0, 1.5, 4, 1]), np.diag([2.0, 1.5, 4, 1])
+    sform[:3, 3] = 30, 20, 10
+    scan = nibabel.Nifti1Image(np.random.default_rng(0).normal(size=SIZE).astype(np.float32), sform)
+    scan.set_qform(qform, 1)
+    nibabel.save(scan, tmp_path / "a.nii.gz")
+    label = torch.zeros(1, *SIZE)
+    label[0, 2:4, 1:4, 1:3], label[0, 8, 2:9, 3], label[0, 5, 5, 5] = 850, 205, 2
+    files = OutputFiles(tmp_path / "out", **{**ALL, "formats": ["nifti", "seg_nrrd"]})
+    results = ScanResults(files, [{"name": "a", "image": str(tmp_path / "a.nii.gz")}], LoadScand(), names)
+    results.write("a", MetaTensor(label, affine=torch.from_numpy(sform)))
+    written = nibabel.load(files.mask("a", "nifti"))
+    np.testing.assert_array_equal(written.dataobj, label[0])
+    rows = {row.label: row for row in read_measurements(files.table)}
+    assert {number: row.voxels for number, row in rows.items()} == {2: 1, 205: 7, 850: 12}
+    assert rows[850].volume_ml == pytest.approx(12 * 2 * 1.5 * 4 / 1000)
+    np.testing.assert_array_equal(written.get_qform(), nibabel.load(tmp_path / "a.nii.gz").get_qform())
+    segments, source = (sitk.ReadImage(str(file)) for file in (files.mask("a", "seg_nrrd"), tmp_path / "a.nii.gz"))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(segments).T, label[0])
+    for end in np.ndindex(2, 2, 2):
+        corner = [int(i * (n - 1)) for i, n in zip(end, SIZE, strict=True)]
+        places = [image.TransformIndexToPhysicalPoint(corner) for image in (segments, source)]
+        np.testing.assert_allclose(*places, atol=1e-4)

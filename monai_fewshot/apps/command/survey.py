@@ -19,6 +19,7 @@ from monai_fewshot.data import (
     read_scan_facts,
     segmentation_names,
 )
+from monai_fewshot.data.annotations.segmentation_reader import region_numbers
 from monai_fewshot.data.scans.scan_folder import is_picture
 
 from .problems import ScanProblem, problems_of
@@ -27,7 +28,7 @@ __all__ = ["Survey", "survey_scans"]
 
 FEW_VOXELS = 20
 SPACING_FACTOR = 10.0
-MOST_CLASSES = 255
+MOST_CLASSES = 254
 NAMES_LISTED = 5
 LABEL_AMONG_SCANS = "holds a few whole numbers alone, as a label map does; keep labels in another folder than scans."
 SECONDS_OF_START = 15.0
@@ -130,10 +131,10 @@ def classes_of_examples(
         raise ValueError(f"The example cannot be used:\n{lines}")
     found: dict[int, dict[str, str]] = {}
     for scan, fact in zip(examples, facts, strict=True):
-        if len(fact.class_voxels) > MOST_CLASSES or max(fact.class_voxels) > MOST_CLASSES:
+        if len(fact.class_voxels) > MOST_CLASSES:
             raise ValueError(
                 f"{scan['label']} holds {len(fact.class_voxels)} class numbers up to {max(fact.class_voxels)}; a label "
-                "has numbers from 1 to 255. Are image and label swapped? The image comes first."
+                f"has up to {MOST_CLASSES} classes. Are image and label swapped? The image comes first."
             )
         regions = segmentation_names(scan["label"])
         if regions and class_names is not None:
@@ -202,14 +203,11 @@ def seconds_of_segmentation(scans: Sequence[ScanFacts], device: str | None = Non
 
 
 def _chosen_regions(regions: Mapping[int, str], wanted: Sequence[str], label: str) -> dict[int, str]:
-    """Regions of the wanted names, in upper or lower case, by their own numbers."""
-    numbers = {name.lower(): number for number, name in regions.items()}
-    if unknown := [name for name in wanted if name.lower() not in numbers]:
-        raise ValueError(
-            f"{label} has no region called {', '.join(unknown)}; it has {', '.join(regions.values())}. Correct "
-            "--class-names."
-        )
-    return {numbers[name.lower()]: name for name in wanted}
+    """Regions of the wanted names by their own numbers."""
+    try:
+        return dict(zip(region_numbers(regions, wanted), wanted, strict=True))
+    except ValueError as error:
+        raise ValueError(f"{label} {error} Correct --class-names.") from None
 
 
 def _differing(scans: Sequence[ScanFacts], examples: Sequence[ScanFacts]) -> list[str]:

@@ -19,6 +19,7 @@ from monai.utils import convert_to_tensor
 from numpy.typing import NDArray
 
 from monai_fewshot.data.scans.check_scan import CheckScand
+from monai_fewshot.data.scans.nifti_files import place_nifti
 from monai_fewshot.utils import Provenance, write_atomically
 
 from .cases.case import Case
@@ -136,9 +137,7 @@ def _write_nifti(path: Path, volume: torch.Tensor) -> None:
     affine = volume.affine.numpy() if isinstance(volume, MetaTensor) else np.eye(4)
     voxels = convert_to_tensor(volume, track_meta=False).numpy()
     image = nib.Nifti1Image(_smallest(voxels[0] if len(voxels) == 1 else np.moveaxis(voxels, 0, -1)), affine)
-    image.set_qform(affine, code="scanner")
-    image.set_sform(affine, code="scanner")
-    image.header.set_xyzt_units("mm")
+    place_nifti(image, affine)
     path.parent.mkdir(parents=True, exist_ok=True)
     for remains in path.parent.glob(f".*.{path.name}"):
         remains.unlink()

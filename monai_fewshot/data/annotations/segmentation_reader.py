@@ -3,22 +3,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from monai.config import PathLike
 from monai.data import MetaTensor
-from monai.transforms import LoadImage
 from monai.utils import ImageMetaKey
 
 from monai_fewshot.data.dicom.header import is_dicom
 from monai_fewshot.data.dicom.regions import dicom_region_names, dicom_regions
 from monai_fewshot.data.dicom.series import DicomSeries, find_series
+from monai_fewshot.data.scans.class_numbers import numbers_called
 from monai_fewshot.data.scans.label_grids import LabelGrid, Region, label_map, onto_grid
+from monai_fewshot.data.scans.volume_loader import VolumeLoader
 
 from .slicer_segments import is_slicer_segmentation, slicer_segment_names, slicer_segments
 
-__all__ = ["names_regions", "read_segmentation", "segmentation_names"]
+__all__ = ["names_regions", "read_segmentation", "region_numbers", "segmentation_names"]
+
+logger = logging.getLogger(__name__)
 
 
 def read_segmentation(
@@ -33,9 +39,10 @@ def read_segmentation(
             segmentation of 3D Slicer (``.seg.nrrd``), or a file that ``monai.transforms.LoadImage`` reads, such as
             NIfTI and NRRD.
         reference: the image (C, H, W, D), or its series.
-        class_names: names of the segments or regions to take from a file that has names, in upper or lower case,
-            numbered from 1 in this order. Defaults to None: all, segments by their own numbers, regions from 1 in the
-            order of theirs.
+        class_names: names of the segments or regions to take from a file that has names, numbered from 1 in this order.
+            Upper or lower case matters only where a region is called just so. Defaults to None: all, segments by their
+            own numbers, regions from 1 in the order of theirs. Regions that share a name are one class, with the number
+            of the first.
 
     Returns:
         Label (1, H, W, D), and names by number; none for a file that has no names. Files of images are flipped and
@@ -47,9 +54,9 @@ def read_segmentation(
     """
     grid, file = LabelGrid.of(reference), _one_file(path)
     if not names_regions(file):
-        label = LoadImage(image_only=True, ensure_channel_first=True)(file)
-        return onto_grid(label, grid), {}
+        return onto_grid(VolumeLoader()(file), grid), {}
     drawn = slicer_segments(file, grid) if is_slicer_segmentation(file) else dicom_regions(file, grid)
+    drawn = _united(drawn)
     drawn = drawn if class_names is None else _chosen(drawn, class_names)
     if not any(len(region.voxels) for region in drawn):
         raise ValueError(
@@ -76,7 +83,34 @@ def segmentation_names(path: PathLike) -> dict[int, str]:
     file = _one_file(path)
     if not names_regions(file):
         return {}
-    return slicer_segment_names(file) if is_slicer_segmentation(file) else dicom_region_names(file)
+    names = slicer_segment_names(file) if is_slicer_segmentation(file) else dicom_region_names(file)
+    firsts = {name: number for number, name in reversed(names.items())}
+    return {number: name for number, name in names.items() if firsts[name] == number}
+
+
+def region_numbers(regions: Mapping[int, str], wanted: Sequence[str]) -> list[int]:
+    """Find the regions of some names.
+
+    Args:
+        regions: names by number, as :func:`segmentation_names` returns them.
+        wanted: names, see :func:`read_segmentation`.
+
+    Returns:
+        Numbers in the order of ``wanted``.
+
+    Raises:
+        ValueError: where there is no region of a name, or several whose names differ in upper and lower case alone; the
+            text does not name the file.
+    """
+    found = {name: numbers_called(name, regions) for name in wanted}
+    unknown = [name for name in wanted if not found[name]]
+    if unknown:
+        raise ValueError(f"has no region called {', '.join(unknown)}; it has {', '.join(regions.values())}.")
+    for name in wanted:
+        if len(found[name]) > 1:
+            alike = ", ".join(regions[number] for number in found[name])
+            raise ValueError(f"has several regions called {name} ({alike}): write the name as the file has it.")
+    return [found[name][0] for name in wanted]
 
 
 def names_regions(path: PathLike) -> bool:
@@ -97,10 +131,21 @@ def _one_file(path: PathLike) -> Path:
 
 
 def _chosen(drawn: Sequence[Region], names: Sequence[str]) -> list[Region]:
-    by_name = {region.name.lower(): region for region in drawn}
-    unknown = [name for name in names if name.lower() not in by_name]
-    if unknown:
-        raise ValueError(
-            f"has no region called {', '.join(unknown)}; it has {', '.join(region.name for region in drawn)}."
-        )
-    return [by_name[name.lower()]._replace(number=number) for number, name in enumerate(names, start=1)]
+    regions = {region.number: region for region in drawn}
+    numbers = region_numbers({region.number: region.name for region in drawn}, names)
+    return [regions[own]._replace(number=number) for number, own in enumerate(numbers, start=1)]
+
+
+def _united(drawn: Sequence[Region]) -> list[Region]:
+    """Make one region of those that share a name, as of several lesions, with the number of the first."""
+    groups: dict[str, list[Region]] = defaultdict(list)
+    for region in drawn:
+        groups[region.name].append(region)
+    for name, parts in groups.items():
+        if len(parts) > 1:
+            logger.info("%d regions are called %s, and are taken as one class", len(parts), name)
+    return [Region(parts[0].number, name, _all_voxels(parts)) for name, parts in groups.items()]
+
+
+def _all_voxels(parts: Sequence[Region]) -> np.ndarray:
+    return parts[0].voxels if len(parts) == 1 else np.unique(np.concatenate([part.voxels for part in parts]))

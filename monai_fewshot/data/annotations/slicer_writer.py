@@ -38,6 +38,7 @@ def write_seg_nrrd(
     path: PathLike,
     colors: Mapping[int, str],
     own_codes: Mapping[str, SegmentCode] | None = None,
+    like: PathLike | None = None,
 ) -> Path:
     """Write a label map as a segmentation of 3D Slicer, on its own grid.
 
@@ -49,12 +50,14 @@ def write_seg_nrrd(
     describes it.
 
     Args:
-        label: (1, H, W, D) or (H, W, D) class numbers below 65536, with a RAS affine.
+        label: (1, H, W, D) or (H, W, D) class numbers, with a RAS affine.
         class_names: name by number.
         path: the file, ``.seg.nrrd``.
         colors: by number, as matplotlib knows them, such as ``"#ff4f64"``;
             :func:`monai_fewshot.visualize.class_colors` are those of the previews.
         own_codes: codes by name of the class that go before ours.
+        like: NIfTI file of the scan. The segmentation then lies where 3D Slicer, which may go by another part of the
+            header than nibabel, has the scan. Defaults to None: where the affine says.
 
     Returns:
         The path.
@@ -69,7 +72,10 @@ def write_seg_nrrd(
     unnamed = sorted({int(number) for number in np.unique(voxels)} - {0} - set(class_names))
     if unnamed:
         raise ValueError(f"The label map holds {unnamed}, but names are given for {sorted(class_names)}: name these.")
-    image = _image(voxels, orientation_ras_lps(convert_to_numpy(label.affine).astype(float)))
+    affine = None if like is None else _affine_in_slicer(like)
+    image = _image(
+        voxels, orientation_ras_lps(convert_to_numpy(label.affine).astype(float)) if affine is None else affine
+    )
     for key, value in _fields(voxels, class_names, colors, own_codes).items():
         image.SetMetaData(key, value)
     with tempfile.TemporaryDirectory() as folder:
@@ -79,13 +85,30 @@ def write_seg_nrrd(
 
 
 def _image(voxels: np.ndarray, affine: np.ndarray) -> Any:
-    numbers = np.ascontiguousarray(voxels.T, np.uint8 if voxels.max(initial=0) < 256 else np.uint16)
+    numbers = np.ascontiguousarray(voxels.T, np.min_scalar_type(int(voxels.max(initial=0))))
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     image = sitk.GetImageFromArray(numbers, isVector=False)
     image.SetSpacing(spacing.tolist())
     image.SetDirection((affine[:3, :3] / spacing).ravel().tolist())
     image.SetOrigin(affine[:3, 3].tolist())
     return image
+
+
+def _affine_in_slicer(file: PathLike) -> np.ndarray | None:
+    """LPS affine of a file as ITK reads it, on which 3D Slicer rests; None of what it does not read, such as shear."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(file))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        return None
+    axes = reader.GetDimension()
+    if axes < 3:
+        return None
+    affine = np.eye(4)
+    affine[:3, :3] = np.reshape(reader.GetDirection(), (axes, axes))[:3, :3] * reader.GetSpacing()[:3]
+    affine[:3, 3] = reader.GetOrigin()[:3]
+    return affine
 
 
 def _fields(

@@ -39,6 +39,8 @@ _TAGS = (
     "ImagePositionPatient",
     "ImageOrientationPatient",
     "PixelSpacing",
+    "SliceThickness",
+    "SpacingBetweenSlices",
     "Rows",
     "Columns",
     "SamplesPerPixel",
@@ -65,7 +67,9 @@ class DicomSlice:
         modality: e.g. ``"MR"``.
         description: SeriesDescription.
         size: numbers of columns and rows; empty for what is no image, such as a report.
-        spacing: mm between columns and between rows; empty where it is unknown.
+        spacing: mm between columns and between rows; empty where it is unknown or not above 0.
+        thickness: SliceThickness in mm; None where it is unknown or not above 0.
+        step: SpacingBetweenSlices in mm, likewise.
         orientation: direction cosines of column index and row index in LPS, six numbers; empty likewise.
         position: LPS coordinates in mm of the first voxel's center; empty likewise.
         slope: by which stored values are multiplied.
@@ -85,6 +89,8 @@ class DicomSlice:
     description: str = field(repr=False)
     size: tuple[int, ...]
     spacing: tuple[float, ...]
+    thickness: float | None
+    step: float | None
     orientation: tuple[float, ...]
     position: tuple[float, ...]
     slope: float
@@ -170,7 +176,9 @@ def _slice(ds: Any, file: PathLike, frame: int | None, places: Sequence[Any]) ->
         modality=str(ds.get("Modality") or ""),
         description=str(ds.get("SeriesDescription") or ""),
         size=(int(ds.Columns), int(ds.Rows)) if has_image else (),
-        spacing=_numbers(first("PixelSpacing"), 2)[::-1],
+        spacing=_lengths(_numbers(first("PixelSpacing"), 2)[::-1]),
+        thickness=next(iter(_lengths(_numbers([first("SliceThickness")], 1))), None),
+        step=next(iter(_lengths(_numbers([first("SpacingBetweenSlices")], 1))), None),
         orientation=_numbers(first("ImageOrientationPatient"), 6),
         position=_numbers(first("ImagePositionPatient"), 3),
         slope=1.0 if slope in (None, "") else float(slope),
@@ -183,7 +191,13 @@ def _slice(ds: Any, file: PathLike, frame: int | None, places: Sequence[Any]) ->
 
 
 def _numbers(values: Any, count: int) -> tuple[float, ...]:
-    return tuple(float(value) for value in values) if values is not None and len(values) == count else ()
+    if values is None or len(values) != count or any(value in (None, "") for value in values):
+        return ()
+    return tuple(float(value) for value in values)
+
+
+def _lengths(values: tuple[float, ...]) -> tuple[float, ...]:
+    return values if all(0 < value < float("inf") for value in values) else ()
 
 
 def _is_truncated(ds: Any, file: PathLike) -> bool:

@@ -13,16 +13,18 @@ from monai.utils import optional_import
 
 from monai_fewshot.data.scans.label_grids import OFF_GRID, LabelGrid, Region
 
+from .contours import Contour, fill_contours
 from .header import DicomSlice, slices_of
 
 __all__ = ["contour_regions", "dicom_region_names", "dicom_regions", "segment_regions"]
 
 pydicom, _ = optional_import("pydicom")
 iter_pixels, _ = optional_import("pydicom.pixels", name="iter_pixels")
-polygon, _ = optional_import("skimage.draw", name="polygon")
 
-CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
+XOR = "CLOSEDPLANAR_XOR"
+CLOSED = ("CLOSED_PLANAR", XOR)
 _UNIT_TOLERANCE = 0.02
+THICKNESS_TOLERANCE = 0.1
 
 
 def dicom_regions(file: Path, grid: LabelGrid) -> list[Region]:
@@ -62,13 +64,14 @@ def segment_regions(ds: Any, grid: LabelGrid) -> list[Region]:
         One region a segment, in the order of their numbers; voxels outside of the grid are left out.
 
     Raises:
-        ValueError: where it belongs to another frame of reference, or its pixels are not the grid's.
+        ValueError: where it belongs to another frame of reference, or its pixels are not the grid's, nor its frames as
+            thick as the slices of the image.
     """
     grid.check_frame_of_reference(str(ds.get("FrameOfReferenceUID") or ""))
     voxels: dict[int, list[np.ndarray]] = defaultdict(list)
-    for slice_, groups, pixels in zip(
-        slices_of(ds, ds.filename), ds.PerFrameFunctionalGroupsSequence, _frames(ds), strict=True
-    ):
+    slices = slices_of(ds, ds.filename)
+    _check_thickness(slices, grid)
+    for slice_, groups, pixels in zip(slices, ds.PerFrameFunctionalGroupsSequence, _frames(ds), strict=True):
         to_index = _frame_to_index(slice_, grid)
         for number, mask in _segments_of_frame(ds, groups, pixels):
             rows, columns = np.nonzero(mask)
@@ -83,13 +86,13 @@ def segment_regions(ds: Any, grid: LabelGrid) -> list[Region]:
 
 
 def contour_regions(ds: Any, grid: LabelGrid) -> list[Region]:
-    """Fill the contours of an RTSTRUCT: a voxel belongs to a region if its center lies inside or on an edge.
+    """Fill the contours of an RTSTRUCT (:func:`~monai_fewshot.data.dicom.contours.fill_contours`).
 
-    Of several contours of a region in one plane, a voxel counts where it lies in an odd number (exclusive or), so that
-    an inner contour is a hole; a keyhole, one contour that runs in and out along the same line, is one as well.
+    Contours of the type CLOSEDPLANAR_XOR are combined by exclusive or within their plane. Of the type CLOSED_PLANAR an
+    inner contour is a hole; a keyhole, one contour that runs in and out along the same line, is one as well.
 
-    Deviation: DICOM (PS3.3, C.8.8.6) wants the exclusive or for the type CLOSEDPLANAR_XOR alone; for CLOSED_PLANAR it
-    leaves inner contours open, and annotation tools write them as holes.
+    Deviation: for CLOSED_PLANAR, DICOM (PS3.3, C.8.8.6) leaves inner contours open, and annotation tools write them as
+    holes.
 
     Args:
         ds: ``pydicom.Dataset`` of the file.
@@ -105,7 +108,7 @@ def contour_regions(ds: Any, grid: LabelGrid) -> list[Region]:
     regions = []
     for number, (item, contours) in enumerate(_drawn(ds), start=1):
         grid.check_frame_of_reference(str(item.get("ReferencedFrameOfReferenceUID") or ""))
-        regions.append(Region(number, str(item.ROIName), _filled(contours, grid)))
+        regions.append(Region(number, str(item.ROIName), fill_contours(contours, grid, str(item.ROIName))))
     return regions
 
 
@@ -147,6 +150,29 @@ def _segments_of_frame(ds: Any, groups: Any, pixels: np.ndarray) -> Iterator[tup
     yield number, pixels.astype(int) * 2 >= highest
 
 
+def _check_thickness(slices: Sequence[DicomSlice], grid: LabelGrid) -> None:
+    """Raise a ValueError where frames stand for thicker or thinner slices than those of the image.
+
+    Frames in neighboring slices are as they should be. Where there are none, the file's own distance of frames counts,
+    or else their thickness, which may be that of the image's slices in place of their distance.
+    """
+    placed = [slice_ for slice_ in slices if slice_.position and slice_.orientation]
+    if not placed:
+        return
+    normal = np.cross(placed[0].orientation[:3], placed[0].orientation[3:])
+    directions = grid.affine[:3, :3] * np.array([[-1], [-1], [1]])
+    own = float(np.abs(normal @ directions).max())
+    gaps = np.diff(np.unique(np.round([normal @ slice_.position for slice_ in placed], 3)))
+    if len(gaps) and gaps.min() < (1 + OFF_GRID) * own:
+        return
+    expected = [own] if placed[0].step or not grid.thickness else [own, grid.thickness]
+    length = placed[0].step or placed[0].thickness
+    if length and not any(abs(length / each - 1) < THICKNESS_TOLERANCE for each in expected):
+        raise ValueError(
+            _not_on_grid(f"its frames are for slices of {length:.4g} mm, but those of the image are {own:.4g} mm apart")
+        )
+
+
 def _frame_to_index(slice_: DicomSlice, grid: LabelGrid) -> np.ndarray:
     """Affine from (column, row, 0) of a frame to indices of the grid."""
     if not (slice_.position and slice_.orientation and slice_.spacing):
@@ -170,7 +196,7 @@ def _not_on_grid(what: str) -> str:
     )
 
 
-def _drawn(ds: Any) -> list[tuple[Any, list[np.ndarray]]]:
+def _drawn(ds: Any) -> list[tuple[Any, list[Contour]]]:
     """Regions with their closed contours, where they have any, in the order of their numbers."""
     drawn = {int(item.ReferencedROINumber): item for item in ds.get("ROIContourSequence") or ()}
     items = sorted(ds.StructureSetROISequence, key=lambda item: int(item.ROINumber))
@@ -178,33 +204,11 @@ def _drawn(ds: Any) -> list[tuple[Any, list[np.ndarray]]]:
     return [(item, contours) for item, contours in pairs if contours]
 
 
-def _closed_contours(item: Any) -> list[np.ndarray]:
+def _closed_contours(item: Any) -> list[Contour]:
     contours = (item.get("ContourSequence") or ()) if item is not None else ()
-    points = [
-        np.array(contour.ContourData, float).reshape(-1, 3)
+    closed = [
+        Contour(np.array(contour.ContourData, float).reshape(-1, 3), contour.ContourGeometricType == XOR)
         for contour in contours
         if contour.get("ContourGeometricType") in CLOSED
     ]
-    return [each for each in points if len(each) > 2]
-
-
-def _filled(contours: Sequence[np.ndarray], grid: LabelGrid) -> np.ndarray:
-    to_index = grid.lps_to_index
-    indices = [points @ to_index[:3, :3].T + to_index[:3, 3] for points in contours]
-    depth = int(np.argmin(np.max([np.ptp(index, axis=0) for index in indices], axis=0)))
-    if max(np.ptp(index[:, depth]) for index in indices) > 2 * OFF_GRID:
-        raise ValueError(
-            "has contours that are not drawn in the planes of its image's voxels; give the annotation of this series."
-        )
-    plane = [axis for axis in range(3) if axis != depth]
-    shape = tuple(grid.shape[axis] for axis in plane)
-    masks: dict[int, np.ndarray] = defaultdict(lambda: np.zeros(shape, bool))
-    for index in indices:
-        inside = polygon(*index[:, plane].T, shape)
-        masks[round(float(index[:, depth].mean()))][inside] ^= True
-    return np.concatenate([grid.flat(_voxels(mask, height, depth)) for height, mask in masks.items()])
-
-
-def _voxels(mask: np.ndarray, height: int, depth: int) -> np.ndarray:
-    first, second = np.nonzero(mask)
-    return np.insert(np.stack([first, second]), depth, height, axis=0)
+    return [each for each in closed if len(each.points) > 2]

@@ -71,7 +71,8 @@ def write_dicom_seg(
     Each slice of the label map is put on the source instance that lies there, by its position in space: the order of
     the files, the order and direction of the label map's axes play no part. The file references the source instances,
     and names every class, those that are not found too, with its code (:func:`monai_fewshot.data.segment_code`) and the
-    algorithm. Segment numbers are class numbers.
+    algorithm. DICOM numbers segments from 1 without gaps: they stand in the order of their class numbers, which are
+    the segments' descriptions.
 
     Patient and study are those of the source, which DICOM demands; of the source's header nothing else is copied, and
     none of it appears in errors, warnings or logs.
@@ -79,7 +80,7 @@ def write_dicom_seg(
     Args:
         label: (1, H, W, D) or (H, W, D) class numbers, with the affine of the series as MONAI's ``LoadImage`` reads it.
         source_files: of one series, in any order: images of one frame each, or one multi-frame file.
-        class_names: names of the classes 1..N.
+        class_names: names of the classes by number.
         path: the file.
         own_codes: codes by name of the class that go before ours.
         algorithm_name: what made the label map, up to 64 characters.
@@ -96,12 +97,14 @@ def write_dicom_seg(
     check_highdicom()
     voxels = convert_to_numpy(label)
     voxels = voxels[0] if voxels.ndim == 4 else voxels
-    _check_classes(voxels, class_names)
+    numbers = sorted(class_names)
+    _check_classes(voxels, numbers)
     sources = [_header(file) for file in source_files]
     slices = [slice_ for source, file in zip(sources, source_files, strict=True) for slice_ in slices_of(source, file)]
     _check_sources(sources, slices)
-    planes = _planes(voxels, convert_to_numpy(label.affine).astype(float), slices)
-    own = {number: segment_code(class_names[number], own_codes) for number in sorted(class_names)}
+    segments = np.searchsorted([0, *numbers], voxels)
+    planes = _planes(segments, convert_to_numpy(label.affine).astype(float), slices)
+    own = [segment_code(class_names[number], own_codes) for number in numbers]
     algorithm = highdicom.AlgorithmIdentificationSequence(
         name=algorithm_name[:64], family=codes.DCM.ArtificialIntelligence, version=algorithm_version[:64]
     )
@@ -111,7 +114,8 @@ def write_dicom_seg(
             pixel_array=planes,
             segmentation_type="BINARY",
             segment_descriptions=[
-                _segment(number, class_names[number], code, algorithm) for number, code in own.items()
+                _segment(place, number, class_names[number], code, algorithm)
+                for place, (number, code) in enumerate(zip(numbers, own, strict=True), start=1)
             ],
             series_instance_uid=highdicom.UID(),
             series_number=SERIES_NUMBER,
@@ -124,7 +128,7 @@ def write_dicom_seg(
             omit_empty_frames=bool(planes.any()),
             content_label="SEGMENTATION",
             series_description=f"Segmentation by {algorithm_name}"[:64],
-            coding_schemes=_private_schemes(own.values()),
+            coding_schemes=_private_schemes(own),
         )
         for keyword, value in identifiers.items():
             setattr(segmentation, keyword, value)
@@ -160,13 +164,12 @@ def _private_schemes(segment_codes: Iterable[SegmentCode]) -> list[Any] | None:
     return [scheme_class(PRIVATE_SCHEME, name="Classes of monai_fewshot without a public code")]
 
 
-def _check_classes(voxels: np.ndarray, class_names: Mapping[int, str]) -> None:
+def _check_classes(voxels: np.ndarray, numbers: Sequence[int]) -> None:
     found = set(np.unique(voxels).tolist()) - {0}
-    numbers = sorted(class_names)
-    if numbers != list(range(1, len(numbers) + 1)) or not numbers or not found <= set(numbers):
+    if not numbers or min(numbers) < 1 or not found <= set(numbers):
         raise ValueError(
-            f"The label map holds the classes {sorted(found)}, and names are given for {numbers}: name all classes "
-            "from 1 to the highest, class_names."
+            f"The label map holds the classes {sorted(found)}, and names are given for {numbers}: name all of its "
+            "classes, class_names."
         )
 
 
@@ -232,15 +235,16 @@ def _indices(shape: Sequence[int], affine: np.ndarray, slice_: DicomSlice) -> tu
     return first, second, third
 
 
-def _segment(number: int, name: str, code: SegmentCode, algorithm: Any) -> Any:
+def _segment(place: int, number: int, name: str, code: SegmentCode, algorithm: Any) -> Any:
     segment = highdicom.seg.SegmentDescription(
-        segment_number=number,
+        segment_number=place,
         segment_label=name[:64],
         segmented_property_category=code.category,
         segmented_property_type=code.type,
         algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
         algorithm_identification=algorithm,
     )
+    segment.SegmentDescription = f"Class {number}"
     if code.side is not None:
         side = highdicom.sr.CodedConcept.from_code(code.side)
         segment.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = [side]

@@ -99,12 +99,14 @@ class DicomSeries:
         """RAS affine (4, 4) of (column, row, slice) in mm.
 
         The third column is the mean step from slice to slice as their positions have it, so that a tilted gantry
-        shears the grid; a single slice counts as 1 mm thick, as ITK has it.
+        shears the grid; a single slice has its SliceThickness, and counts as 1 mm thick without, as ITK has it.
         """
         first, last = self.slices[0], self.slices[-1]
         rows, columns = np.reshape(first.orientation, (2, 3))
         steps = len(self.slices) - 1
-        step = (np.subtract(last.position, first.position) / steps) if steps else _normal(first)
+        step = (
+            (np.subtract(last.position, first.position) / steps) if steps else _normal(first) * (first.thickness or 1)
+        )
         affine = np.eye(4)
         affine[:3, 0], affine[:3, 1] = rows * first.spacing[0], columns * first.spacing[1]
         affine[:3, 2], affine[:3, 3] = step, first.position

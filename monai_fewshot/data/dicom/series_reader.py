@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Sequence
@@ -20,10 +21,12 @@ from .series_checks import series_problems
 
 __all__ = ["SeriesReader"]
 
+logger = logging.getLogger(__name__)
+
 pydicom, has_pydicom = optional_import("pydicom")
 itk, has_itk = optional_import("itk")
 
-FRAME_OF_REFERENCE, SERIES_NAME = "frame_of_reference", "series_name"
+FRAME_OF_REFERENCE, SERIES_NAME, THICKNESS = "frame_of_reference", "series_name", "slice_thickness"
 ITK_LOCK = threading.Lock()
 """Held while within ITK, which changes the working folder of the process as it loads its parts."""
 
@@ -92,6 +95,8 @@ class SeriesReader(ImageReader):
         Raises:
             ValueError: where pixels cannot be decoded; the text tells the slice, and neither it nor a cause a file.
         """
+        if len(img.slices) == 1 and not img.slices[0].thickness:
+            logger.warning("%s is one slice without SliceThickness: it counts as 1 mm thick in all volumes", img.name)
         voxels = np.empty(img.shape[::-1], np.float32)
         index = 0
         for file, slices in groupby(img.slices, key=lambda slice_: slice_.file):
@@ -108,6 +113,7 @@ class SeriesReader(ImageReader):
             MetaKeys.SPATIAL_SHAPE: np.array(img.shape),
             MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan"),
             FRAME_OF_REFERENCE: img.frame_of_reference,
+            **({THICKNESS: img.slices[0].thickness} if img.slices[0].thickness else {}),
             SERIES_NAME: img.name,
         }
 

@@ -20,12 +20,16 @@ __all__ = ["ScanEpisodes"]
 class ScanEpisodes(Dataset):
     """One episode a query scan, all with the same support scans, for a volume inferer.
 
-    The support is loaded once. Load with a batch size of 1 and ``collate_fn=list_data_collate`` (MONAI's default).
+    The support is loaded once, and the classes that it shows become 1, 2, ... in ascending order. Load with a batch
+    size of 1 and ``collate_fn=list_data_collate`` (MONAI's default).
 
     Args:
         queries: scans to be segmented.
         supports: annotated scans, one or several.
         transform: loads and normalizes a scan; it must take scans with and without ``label``.
+
+    Attributes:
+        classes: numbers of the classes that the supports show, ascending, as their labels have them.
 
     Raises:
         ValueError: where there is no support, or one of the supports has no label.
@@ -44,9 +48,12 @@ class ScanEpisodes(Dataset):
         self.queries = queries
         self.transform = transform
         loaded = [transform(scan) for scan in supports]
+        labels = [convert_to_tensor(scan[EpisodeKeys.LABEL], torch.float32, track_meta=False) for scan in loaded]
+        shown = torch.cat([torch.zeros(1), *(label.unique() for label in labels)]).unique()
+        self.classes = [int(value) for value in shown[1:]]
         self.support = {
             EpisodeKeys.SUPPORT_IMAGE: _stack([scan[EpisodeKeys.IMAGE] for scan in loaded]),
-            EpisodeKeys.SUPPORT_LABEL: _stack([scan[EpisodeKeys.LABEL] for scan in loaded]),
+            EpisodeKeys.SUPPORT_LABEL: _stack([torch.searchsorted(shown, label).float() for label in labels]),
             EpisodeKeys.SUPPORT_AFFINE: torch.stack([_affine(scan[EpisodeKeys.IMAGE]) for scan in loaded]),
         }
 

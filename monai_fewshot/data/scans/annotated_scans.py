@@ -20,7 +20,7 @@ from .load_scan import LoadScand
 from .scan_folder import SEGMENTATION_SUFFIXES, Scan, is_image, is_picture, load_class_names, load_scans, scan_name
 from .splits import choose_folds, training_scans
 
-__all__ = ["add_seed_labels", "annotated_classes", "annotated_scans", "unlabeled_scans"]
+__all__ = ["add_seed_labels", "annotated_classes", "annotated_scans", "shown_classes", "unlabeled_scans"]
 
 logger = logging.getLogger(__name__)
 
@@ -147,17 +147,26 @@ def annotated_classes(
     names = load_class_names(dataset_dir) or (segmentation_names(scans[0]["label"]) if scans else {})
     numbers = names and class_numbers(names, classes or list(names))
     if not names:
-        numbers = class_numbers({}, classes) if classes else _values(scans)
+        numbers = class_numbers({}, classes) if classes else shown_classes(scans)
     return {number: names.get(number, f"class {number}") for number in numbers}
 
 
-def _image_files(scan: Scan) -> tuple[Path, ...]:
-    return tuple(Path(file).resolve() for file in ensure_tuple(scan["image"]))
+def shown_classes(scans: Sequence[Scan], class_names: Sequence[str] | None = None) -> tuple[int, ...]:
+    """Numbers of the classes that the labels of annotated scans show, ascending.
 
+    Args:
+        scans: the annotated scans.
+        class_names: as for :class:`monai_fewshot.data.LoadScand`.
 
-def _values(scans: Sequence[Scan]) -> tuple[int, ...]:
-    load = LoadScand()
+    Raises:
+        ValueError: where there are none.
+    """
+    load = LoadScand(class_names=class_names)
     shown = sorted({int(value) for scan in scans for value in torch.unique(load(scan)["label"]).tolist()} - {0})
     if not shown:
         raise ValueError(f"{scans[0]['label']} is empty, no voxel is above 0: annotate at least one class.")
     return tuple(shown)
+
+
+def _image_files(scan: Scan) -> tuple[Path, ...]:
+    return tuple(Path(file).resolve() for file in ensure_tuple(scan["image"]))

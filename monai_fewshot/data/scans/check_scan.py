@@ -22,6 +22,8 @@ from .scan_folder import is_picture
 __all__ = ["AFFINE_TOLERANCE", "CheckScanD", "CheckScanDict", "CheckScand"]
 
 AFFINE_TOLERANCE = 0.1
+HIGHEST_CLASS = 1 << 24
+"""Up to which single precision, in which labels are read, tells one number from the next."""
 
 
 class CheckScand(MapTransform):
@@ -116,6 +118,11 @@ def _image_problems(image: torch.Tensor, num_channels: int | None) -> list[str]:
     problems = _shape_problems(voxels, num_channels, is_picture(Path(file_of(image, ""))))
     if not voxels.numel():
         return problems
+    if isinstance(image, MetaTensor) and not _has_place(image.affine):
+        problems.append(
+            "does not tell where its voxels lie: their distances or directions are 0 or not finite. Convert the scan "
+            "from its source again, or correct its header."
+        )
     lowest, highest = voxels.aminmax()
     if not (lowest.isfinite() and highest.isfinite()):
         nan, infinite = int(voxels.isnan().sum()), int(voxels.isinf().sum())
@@ -126,6 +133,10 @@ def _image_problems(image: torch.Tensor, num_channels: int | None) -> list[str]:
     elif lowest == highest:
         problems.append(f"is constant, every voxel is {lowest.item():g}; export the scan again, or leave it out.")
     return problems
+
+
+def _has_place(affine: torch.Tensor) -> bool:
+    return bool(affine.isfinite().all() and torch.linalg.det(affine.double()) != 0)
 
 
 def _label_problems(label: torch.Tensor, classes: Collection[int] | None) -> list[str]:
@@ -142,6 +153,11 @@ def _label_problems(label: torch.Tensor, classes: Collection[int] | None) -> lis
         problems.append(
             f"holds {list_values(odd)}; expected {expected}. Correct the label, or the classes (labels in "
             "dataset.json)."
+        )
+    if values.numel() and values.max() > HIGHEST_CLASS:
+        problems.append(
+            f"holds class numbers up to {values.max().item():.0f}; they can be told apart up to {HIGHEST_CLASS}: give "
+            "the classes lower numbers."
         )
     if not (values > 0).any():
         problems.append("is empty, no voxel is above 0; annotate at least one class, or leave the scan out.")

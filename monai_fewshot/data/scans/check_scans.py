@@ -18,14 +18,15 @@ from typing import cast
 import nibabel
 from monai.config import PathLike
 from monai.data import MetaTensor
-from monai.transforms import LoadImage
 from tqdm import tqdm
 
 from monai_fewshot.data.dicom.series_reader import ITK_LOCK
 
 from .check_scan import AFFINE_TOLERANCE, CheckScand
 from .load_scan import load_image, load_label
+from .nifti_files import NiftiHeaderError, is_nifti
 from .scan_folder import Scan
+from .volume_loader import VolumeLoader
 
 __all__ = ["ScanReader", "check_output_dir", "check_scans", "read_and_check"]
 
@@ -95,23 +96,24 @@ def check_output_dir(path: PathLike) -> Path:
 class ScanReader(threading.local):
     """Read files in threads.
 
-    Each thread has its own ``LoadImage``, as its readers keep the name of the file they are at. ITK changes the working
+    Each thread has its own :class:`VolumeLoader`. ITK changes the working
     folder of the process while it loads its parts, hence only one thread at a time is within it.
     """
 
     def __init__(self) -> None:
-        self.load = LoadImage(image_only=True, ensure_channel_first=True)
+        self.load = VolumeLoader()
 
     def __call__(self, path: Path) -> MetaTensor:
         """Read a file as (C, H, W, D); a ValueError says why it cannot be read, and what to do."""
         if not path.exists():
             raise ValueError("is missing; correct its path in the list of scans, or restore the file.")
-        is_nifti = path.name.lower().endswith((".nii", ".nii.gz"))
-        if is_nifti:
+        if is_nifti(path):
             check_nifti_header(path)
         try:
-            with nullcontext() if is_nifti else ITK_LOCK:
+            with nullcontext() if is_nifti(path) else ITK_LOCK:
                 return self.load(path)
+        except NiftiHeaderError:
+            raise
         except Exception as error:
             raise ValueError(unreadable(path, error)) from error
 

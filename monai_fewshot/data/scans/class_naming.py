@@ -14,18 +14,18 @@ __all__ = ["name_classes"]
 
 
 def name_classes(
-    classes: int | Sequence[int] | Mapping[int, str],
+    classes: Sequence[int] | Mapping[int, str],
     class_names: Sequence[str] | None = None,
     supports: Sequence[Scan] = (),
 ) -> dict[int, str]:
     """Name the classes of masks.
 
     Args:
-        classes: the class numbers, how many there are from 1, or names by number that are known already, as
+        classes: the class numbers, or names by number that are known already, as
             :class:`monai_fewshot.workflows.TrainedModel` reads them.
-        class_names: names in the order of the numbers 1, 2, ... Defaults to None: the known names, those that the first
-            support's label has in it (DICOM, 3D Slicer), or those that the ``dataset.json`` of its data set tells,
-            one or two folders above it.
+        class_names: names of the classes, in ascending order of their numbers, or of all numbers from 1. Defaults to
+            None: the known names, those that the first support's label has in it (DICOM, 3D Slicer), or those that the
+            ``dataset.json`` of its data set tells, one or two folders above it.
         supports: annotated scans.
 
     Returns:
@@ -35,20 +35,22 @@ def name_classes(
         ValueError: where names are given, but not for all classes.
 
     Example:
-        >>> name_classes(2, ["liver", "spleen"])
-        {1: 'liver', 2: 'spleen'}
+        >>> name_classes([205, 420], ["liver", "spleen"])
+        {205: 'liver', 420: 'spleen'}
         >>> name_classes([1, 4])
         {1: 'class 1', 4: 'class 4'}
     """
-    numbers = list(range(1, classes + 1)) if isinstance(classes, int) else sorted(classes)
+    numbers = sorted(classes)
     if class_names is None:
         known = dict(classes) if isinstance(classes, Mapping) else {}
         names = known or (_names_of_label(supports[0]["label"]) if supports else {})
         return {number: names.get(number, f"class {number}") for number in numbers}
+    if not isinstance(class_names, str) and len(class_names) == len(numbers):
+        return dict(zip(numbers, map(str, class_names), strict=True))
     if isinstance(class_names, str) or max(numbers) > len(class_names):
         raise ValueError(
-            f"class_names are {class_names!r}, but the masks hold the classes {numbers}: name all classes from 1 to "
-            'the highest, such as ["liver", "spleen"].'
+            f"class_names are {class_names!r}, but the masks hold the classes {numbers}: give {len(numbers)} "
+            'name(s) in the order of these numbers, such as ["liver", "spleen"].'
         )
     return {number: str(class_names[number - 1]) for number in numbers}
 

@@ -10,7 +10,7 @@ import torch
 from monai.config import NdarrayOrTensor
 from monai.utils import convert_to_tensor
 
-__all__ = ["class_numbers", "slices_with_classes"]
+__all__ = ["class_numbers", "numbers_called", "slices_with_classes"]
 
 
 def slices_with_classes(label: NdarrayOrTensor, classes: Sequence[int]) -> NdarrayOrTensor:
@@ -51,26 +51,40 @@ def class_numbers(class_names: Mapping[int, str], classes: str | int | Sequence[
     Args:
         class_names: name by number, as :func:`monai_fewshot.data.load_class_names` returns them; where it is empty,
             numbers are taken as they are.
-        classes: one class or several, each a name (upper or lower case) or a number.
+        classes: one class or several, each a name or a number. Upper or lower case of a name matters only where a
+            class is called just so.
 
     Returns:
         Numbers, in the order of ``classes``.
 
     Raises:
-        ValueError: if a class is not among ``class_names``; all such are listed, with what there is.
+        ValueError: if a class is not among ``class_names``, or a name is that of several; all such are listed, with
+            what there is.
 
     Example:
         >>> class_numbers({1: "liver", 4: "spleen"}, ["Spleen", 1])
         (4, 1)
     """
     wanted = [classes] if isinstance(classes, (str, int)) else list(classes)
-    by_name = {name.casefold(): number for number, name in class_names.items()}
-    numbers = [by_name.get(item.casefold()) if isinstance(item, str) else item for item in wanted]
     known = set(class_names) or {item for item in wanted if isinstance(item, int) and item > 0}
-    unknown = [item for item, number in zip(wanted, numbers, strict=True) if number not in known]
+    found = {
+        item: numbers_called(item, class_names) if isinstance(item, str) else [item] if item in known else []
+        for item in wanted
+    }
+    listed = ", ".join(f"{number} {name}" for number, name in sorted(class_names.items())) or "none are named."
+    unknown = [item for item in wanted if not found[item]]
     if unknown:
+        raise ValueError(f"classes: {', '.join(map(repr, unknown))} not among the classes of the data set: {listed}")
+    doubled = [item for item in wanted if len(found[item]) > 1]
+    if doubled:
         raise ValueError(
-            f"classes: {', '.join(map(repr, unknown))} not among the classes of the data set: "
-            + (", ".join(f"{number} {name}" for number, name in sorted(class_names.items())) or "none are named.")
+            f"classes: {', '.join(map(repr, doubled))} is the name of several classes of the data set ({listed}): give "
+            "their numbers."
         )
-    return tuple(int(number) for number in numbers if number is not None)
+    return tuple(int(found[item][0]) for item in wanted)
+
+
+def numbers_called(name: str, class_names: Mapping[int, str]) -> list[int]:
+    """Numbers of the classes that have a name; where none has it just so, in upper or lower case."""
+    exact = [number for number, own in class_names.items() if own == name]
+    return exact or [number for number, own in class_names.items() if own.casefold() == name.casefold()]

@@ -15,7 +15,7 @@ from monai.data.utils import orientation_ras_lps
 from monai.utils import convert_to_numpy
 
 from monai_fewshot.data.dicom.series import DicomSeries
-from monai_fewshot.data.dicom.series_reader import FRAME_OF_REFERENCE
+from monai_fewshot.data.dicom.series_reader import FRAME_OF_REFERENCE, THICKNESS
 
 from .check_scan import AFFINE_TOLERANCE, corner_distance
 
@@ -34,19 +34,22 @@ class LabelGrid(NamedTuple):
         shape: number of voxels along the three axes.
         affine: RAS affine (4, 4).
         frame_of_reference: FrameOfReferenceUID of the image, "" where it is not known.
+        thickness: SliceThickness of the image in mm, None where it is not known.
     """
 
     shape: tuple[int, ...]
     affine: np.ndarray
     frame_of_reference: str
+    thickness: float | None = None
 
     @classmethod
     def of(cls, reference: MetaTensor | DicomSeries) -> LabelGrid:
         """Take the grid of an image (C, H, W, D), or of a series that is not read."""
         if isinstance(reference, DicomSeries):
-            return cls(reference.shape, reference.affine, reference.frame_of_reference)
+            return cls(reference.shape, reference.affine, reference.frame_of_reference, reference.slices[0].thickness)
         affine = convert_to_numpy(reference.affine).astype(float)
-        return cls(tuple(reference.shape[1:]), affine, str(reference.meta.get(FRAME_OF_REFERENCE, "")))
+        meta = reference.meta
+        return cls(tuple(reference.shape[1:]), affine, str(meta.get(FRAME_OF_REFERENCE, "")), meta.get(THICKNESS))
 
     @property
     def lps_to_index(self) -> np.ndarray:

@@ -21,6 +21,7 @@ from monai_fewshot.data.images.picture_files import load_picture, load_picture_m
 
 from .label_grids import LabelGrid, onto_grid
 from .scan_folder import is_picture
+from .volume_loader import VolumeLoader
 
 __all__ = ["LoadScanD", "LoadScanDict", "LoadScand", "load_image", "load_label"]
 
@@ -28,10 +29,10 @@ __all__ = ["LoadScanD", "LoadScanDict", "LoadScand", "load_image", "load_label"]
 class LoadScand(MapTransform):
     """Load a scan, DICOM series and annotations included; it stands where ``LoadImaged`` would.
 
-    An image is read by ``monai.transforms.LoadImage``, a DICOM series by :class:`SeriesReader`, a 2D picture (PNG,
-    JPEG, BMP, TIFF) as a volume of one slice, whose mask holds class numbers, or 0 and 255. A label may be any such
-    file, a DICOM SEG, an RTSTRUCT or a segmentation of 3D Slicer, and comes onto the grid of the image
-    (:func:`monai_fewshot.data.read_segmentation`).
+    An image is read by ``monai.transforms.LoadImage``, NIfTI in millimeters whatever the units of its header, a DICOM
+    series by :class:`SeriesReader`, a 2D picture (PNG, JPEG, BMP, TIFF) as a volume of one slice, whose mask holds
+    class numbers, or 0 and 255. A label may be any such file, a DICOM SEG, an RTSTRUCT or a segmentation of 3D Slicer,
+    and comes onto the grid of the image (:func:`monai_fewshot.data.read_segmentation`).
 
     Args:
         keys: keys of the images, each a path, or the files of one DICOM series.
@@ -57,7 +58,7 @@ class LoadScand(MapTransform):
         super().__init__(keys, allow_missing_keys)
         self.label_key = label_key
         self.class_names = class_names
-        self.load = LoadImage(image_only=True, ensure_channel_first=True)
+        self.load = VolumeLoader()
 
     def __call__(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
         """Load a scan.

@@ -6,30 +6,40 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import nibabel
 import numpy as np
 from monai.config import DtypeLike, NdarrayOrTensor, PathLike
-from monai.data import NibabelWriter, PILWriter
+from monai.data import ImageWriter, PILWriter
+from monai.data.utils import to_affine_nd
 from monai.utils import convert_to_numpy
 from PIL import Image
+
+from .nifti_files import nifti_mask
 
 __all__ = ["ImageMaskWriter", "MaskWriter"]
 
 
-class MaskWriter(NibabelWriter):
-    """Writes a volume of one channel as a NIfTI file of three axes, for ``SaveImage(writer=MaskWriter)``.
+class MaskWriter(ImageWriter):
+    """Writes a volume of one channel as a NIfTI file on its own grid, for ``SaveImage(writer=MaskWriter)``.
 
-    MONAI's writer drops trailing axes of length 1, so that the mask of a single slice would lie on another grid than
-    its scan.
+    MONAI's ``NibabelWriter`` drops trailing axes of length 1, so that the mask of a single slice would lie on another
+    grid than its scan, fails on coronal volumes, and leaves out the qform.
+
+    Args:
+        output_dtype: of the voxels.
+        like: NIfTI file of the scan, whose place in space the file takes over, see
+            :func:`~monai_fewshot.data.scans.nifti_files.nifti_mask`. Defaults to None: the affine says it.
+        kwargs: of no effect.
     """
 
     data_obj: Any
 
+    def __init__(self, output_dtype: DtypeLike = np.uint8, like: PathLike | None = None, **kwargs: Any) -> None:
+        super().__init__(output_dtype=output_dtype, affine=None)
+        self.like = like
+
     def set_data_array(
-        self,
-        data_array: NdarrayOrTensor,
-        channel_dim: int | None = 0,
-        squeeze_end_dims: bool = False,
-        **kwargs: Any,
+        self, data_array: NdarrayOrTensor, channel_dim: int | None = 0, squeeze_end_dims: bool = False, **kwargs: Any
     ) -> None:
         """Take the voxels.
 
@@ -37,33 +47,53 @@ class MaskWriter(NibabelWriter):
             data_array: (1, H, W, D), or (H, W, D) without a ``channel_dim``.
             channel_dim: axis of the channel.
             squeeze_end_dims: of no effect, no axis is dropped but that of the channel.
-            kwargs: see ``monai.data.NibabelWriter``.
+            kwargs: of no effect.
         """
-        super().set_data_array(data_array, channel_dim, squeeze_end_dims=False, **kwargs)
-        self.data_obj = self.data_obj[..., 0]
+        voxels = convert_to_numpy(data_array).astype(self.output_dtype)
+        self.data_obj = voxels if channel_dim is None else voxels.take(0, axis=channel_dim)
+
+    def set_metadata(self, meta_dict: Mapping | None = None, resample: bool = True, **options: Any) -> None:
+        """Take the affine.
+
+        Args:
+            meta_dict: with ``affine``.
+            resample: of no effect, a mask is written as it lies.
+            options: of no effect.
+        """
+        self.affine = to_affine_nd(3, convert_to_numpy((meta_dict or {})["affine"]).astype(float))
+
+    def write(self, filename: PathLike, verbose: bool = False, **kwargs: Any) -> None:
+        """Write the file.
+
+        Args:
+            filename: its path.
+            verbose: of no effect.
+            kwargs: of no effect.
+        """
+        nibabel.save(nifti_mask(self.data_obj, self.affine, self.like), filename)
 
 
 class ImageMaskWriter(PILWriter):
     """Writes the mask of a 2D image as a PNG file with rows and columns in place, for ``SaveImage``.
 
-    A mask of one class is written as 0 and 255, so that it can be seen; of several, with their numbers, whichever of
-    them an image shows.
+    A mask of class 1 alone is written as 0 and 255, so that it can be seen; others with their numbers, whichever of
+    them an image shows, in 16 bits where there are numbers above 255.
 
     Args:
-        num_classes: number of classes that masks may hold; ``functools.partial(ImageMaskWriter, num_classes=2)`` is
-            the writer of ``SaveImage`` for two.
-        output_dtype: of no effect, masks have 8 bits.
+        highest: class number that masks may hold; ``functools.partial(ImageMaskWriter, highest=2)`` is the writer of
+            ``SaveImage`` for the classes 1 and 2.
+        output_dtype: of no effect, the highest class number says it.
         kwargs: of no effect.
 
     Raises:
-        ValueError: where a mask holds a number above ``num_classes``.
+        ValueError: where a mask holds a number above ``highest``.
     """
 
     data_obj: Any
 
-    def __init__(self, num_classes: int = 1, output_dtype: DtypeLike = np.uint8, **kwargs: Any) -> None:
-        super().__init__(np.uint8, channel_dim=None, scale=None)
-        self.num_classes = num_classes
+    def __init__(self, highest: int = 1, output_dtype: DtypeLike = np.uint8, **kwargs: Any) -> None:
+        super().__init__(np.min_scalar_type(highest), channel_dim=None, scale=None)
+        self.highest = highest
 
     def set_data_array(
         self,
@@ -81,13 +111,13 @@ class ImageMaskWriter(PILWriter):
             contiguous: of no effect.
         """
         mask = convert_to_numpy(data_array).reshape(data_array.shape[1:3])
-        highest = int(mask.max(initial=0))
-        if highest > self.num_classes:
+        shown = int(mask.max(initial=0))
+        if shown > self.highest:
             raise ValueError(
-                f"A mask holds class {highest}, but is to be written as one of {self.num_classes} class(es): give "
-                "ImageMaskWriter their number, num_classes."
+                f"A mask holds class {shown}, but is to be written as one of classes up to {self.highest}: give "
+                "ImageMaskWriter the highest class number, highest."
             )
-        self.data_obj = mask * 255 if self.num_classes == 1 else mask
+        self.data_obj = mask * 255 if self.highest == 1 else mask
 
     def set_metadata(self, meta_dict: Mapping | None = None, resample: bool = True, **options: Any) -> None:
         """Do nothing: a mask keeps the size of its image."""
@@ -100,4 +130,4 @@ class ImageMaskWriter(PILWriter):
             verbose: of no effect.
             kwargs: of ``PIL.Image.Image.save``.
         """
-        Image.fromarray(self.data_obj.astype(np.uint8)).save(filename)
+        Image.fromarray(self.data_obj.astype(self.output_dtype)).save(filename)

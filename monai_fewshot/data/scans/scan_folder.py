@@ -116,7 +116,7 @@ def load_class_names(dataset_dir: PathLike, required: bool = False) -> dict[int,
         Name by number, ascending, without background (0); empty for a folder whose classes are not named.
 
     Raises:
-        ValueError: if ``labels`` is not a dictionary of names by number, or required and absent.
+        ValueError: if ``labels`` is no dictionary of names by number, lacks though required, or doubles a name.
     """
     labels = read_dataset_json(dataset_dir).get("labels", {})
     try:
@@ -131,6 +131,9 @@ def load_class_names(dataset_dir: PathLike, required: bool = False) -> dict[int,
             f'{Path(dataset_dir) / DATASET_JSON} names no class: add "labels", names by number such as '
             '{"0": "background", "1": "liver"}.'
         )
+    counts = Counter(class_names.values())
+    if doubled := [f"{number} {name}" for number, name in sorted(class_names.items()) if counts[name] > 1]:
+        raise ValueError(f'{Path(dataset_dir) / DATASET_JSON}: "labels" names classes alike: {", ".join(doubled)}.')
     return {number: class_names[number] for number in sorted(class_names) if number != 0}
 
 
@@ -174,12 +177,19 @@ def read_dataset_json(dataset_dir: PathLike) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_without_doubles)
     except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}): correct it, or write it anew.") from error
+        raise ValueError(f"{path} cannot be read as JSON ({error}): correct it, or write it anew.") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}; expected a dictionary with the key 'training'.")
     return content
+
+
+def _without_doubles(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse a key that an object in JSON has twice: Python would keep the last."""
+    if doubled := [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]:
+        raise ValueError(f"the key {doubled[0]!r} stands there twice")
+    return dict(pairs)
 
 
 def _listed_scans(folder: Path) -> list[Scan]:

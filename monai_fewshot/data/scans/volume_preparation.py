@@ -12,7 +12,6 @@ from monai.transforms import (
     ClipIntensityPercentilesd,
     Compose,
     LabelFilterd,
-    LoadImage,
     MapLabelValued,
     NormalizeIntensityd,
 )
@@ -25,6 +24,7 @@ from .check_scan import CheckScand
 from .check_scans import check_scans
 from .load_scan import LoadScand, load_image
 from .scan_folder import Scan, is_picture
+from .volume_loader import VolumeLoader
 
 __all__ = ["VolumePreparation", "count_channels", "holds_picture", "scan_axes"]
 
@@ -41,7 +41,7 @@ def scan_axes(scan: Scan) -> list[list[float]]:
         Unit vectors in the patient's coordinates (RAS) along which rows, columns and slices increase. Rows and columns
         keep their order and direction, and so do slices that are the last axis already.
     """
-    affine = load_image(scan[EpisodeKeys.IMAGE], LoadImage(image_only=True, ensure_channel_first=True)).affine.numpy()
+    affine = load_image(scan[EpisodeKeys.IMAGE], VolumeLoader()).affine.numpy()
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     through = 2 if spacing[2] > 0.99 * spacing.max() else int(spacing.argmax())
     directions = (affine[:3, :3] / spacing).T.tolist()

@@ -251,6 +251,92 @@ def test_contours_reach_beyond_the_image(tmp_path):
     np.testing.assert_array_equal(label[0].numpy(), expected)
 
 
+def _cone(height):
+    return 12.0 - abs(height - 3.2)
+
+
+def _areas(label):
+    return label[0].sum(dim=(0, 1)).numpy()
+
+
+TALL = (40, 36, 9)
+
+
+@pytest.mark.parametrize("heights", [np.arange(1, 7.1, 0.5), np.arange(1, 8, 2), np.arange(1.5, 7, 1)])
+def test_contours_on_other_planes_than_the_slices(tmp_path, heights, caplog):
+    files = write_series(tmp_path / "s", made_pixels(TALL), spacing=(1, 1, 3))
+    image = _load(files)
+    drawn = [_world(_ring((18.3, 17.6), _cone(height), height), image) for height in heights]
+    label, _ = read_segmentation(write_rtstruct(tmp_path / "rt.dcm", files, {"cone": drawn}), image)
+    slices = np.arange(TALL[2])
+    expected = [np.pi * _cone(z) ** 2 if heights[0] <= z <= heights[-1] else 0 for z in slices]
+    np.testing.assert_allclose(_areas(label), expected, rtol=0.15)
+    assert ("cone: contours lie beside" in caplog.text) == (len(heights) < 10)
+
+
+def test_planes_far_apart_are_not_joined(tmp_path, caplog):
+    files = write_series(tmp_path / "s", made_pixels(TALL))
+    image = _load(files)
+    drawn = [_world(_ring((18.3, 17.6), 9.2, height), image) for height in (1, 2, 5, 6)]
+    label, _ = read_segmentation(write_rtstruct(tmp_path / "rt.dcm", files, {"organ": drawn}), image)
+    assert (_areas(label) > 0).tolist() == [False, True, True, False, False, True, True, False, False]
+    assert "organ: no contour, and nothing filled in, in slices 3 to 4 (from 0)" in caplog.text
+
+
+def test_contours_of_one_plane_that_are_not_nested_are_united(tmp_path):
+    files = write_series(tmp_path / "s", made_pixels(BIG))
+    image = _load(files)
+    first, second, inner = [((14.3, 15.6), 8.2), ((23.2, 15.4), 7.1), ((23.2, 15.4), 2.1)]
+    drawn = [_world(_ring(*place, 2), image) for place in (first, first, second, inner)]
+    path = write_rtstruct(tmp_path / "rt.dcm", files, {"organ": drawn})
+    disks = [_disk(*place, BIG[:2]) for place in (first, second, inner)]
+    expected = (disks[0] | disks[1]) & ~disks[2]
+    np.testing.assert_array_equal(read_segmentation(path, image)[0][0, :, :, 2].numpy(), expected)
+    ds = pydicom.dcmread(path)
+    for contour in ds.ROIContourSequence[0].ContourSequence:
+        contour.ContourGeometricType = "CLOSEDPLANAR_XOR"
+    ds.save_as(path)
+    np.testing.assert_array_equal(read_segmentation(path, image)[0][0, :, :, 2].numpy(), disks[1] ^ disks[2])
+
+
+@pytest.mark.parametrize("names", [None, ["lesion"]])
+def test_regions_of_one_name_are_one_class(tmp_path, names):
+    files = write_series(tmp_path / "s")
+    image = _load(files)
+    seg = write_seg(tmp_path / "seg.dcm", files, _labels(), ["Lesion", "Lesion"])
+    label, found = read_segmentation(seg, image, names)
+    np.testing.assert_array_equal(label[0].numpy(), _labels() > 0)
+    assert found == segmentation_names(seg) == {1: "Lesion"}
+
+
+def test_names_that_differ_in_case_are_told_apart(tmp_path):
+    files = write_series(tmp_path / "s")
+    seg = write_seg(tmp_path / "seg.dcm", files, _labels(), ["Kidney", "kidney"])
+    label, _ = read_segmentation(seg, _load(files), ["kidney"])
+    np.testing.assert_array_equal(label[0].numpy(), _labels() == 2)
+    with pytest.raises(ValueError, match=r"several regions called KIDNEY \(Kidney, kidney\): write the name as"):
+        read_segmentation(seg, _load(files), ["KIDNEY"])
+
+
+def test_frames_of_thicker_slices_are_refused(tmp_path):
+    image = _load(write_series(tmp_path / "s", frame_of_reference_uid="1.2.3"))
+    thick = write_series(
+        tmp_path / "t", made_pixels((12, 10, 3)), spacing=(0.8, 0.7, 6.0), frame_of_reference_uid="1.2.3"
+    )
+    seg = write_seg(tmp_path / "seg.dcm", thick, _labels()[:, :, ::2], ["liver", "kidney"])
+    with pytest.raises(ValueError, match="its frames are for slices of 6 mm, but those of the image are 3 mm apart"):
+        read_segmentation(seg, image)
+
+
+@pytest.mark.parametrize("thickness", [3.0, 5.0])
+def test_frames_of_a_few_slices_of_the_image_are_read(tmp_path, thickness):
+    files = write_series(tmp_path / "s", SliceThickness=thickness)
+    labels = _labels()
+    labels[:, :, [0, 2, 4]] = 0
+    seg = write_seg(tmp_path / "seg.dcm", files, labels, ["liver", "kidney"])
+    np.testing.assert_array_equal(read_segmentation(seg, _load(files))[0][0].numpy(), labels)
+
+
 def test_points_are_no_regions(tmp_path):
     files = write_series(tmp_path / "s")
     image = _load(files)
@@ -308,7 +394,7 @@ def _fault(folder, kind):
         "elsewhere, contours": r"marks no voxel of its image: liver and the image overlap nowhere",
         "other voxels": r"is not on the grid of its image: pixels of 1\.6 x 1\.4 mm are not its voxels\.",
         "between voxels": r"is not on the grid of its image: frames lie between the voxels",
-        "turned planes": r"has contours that are not drawn in the planes of its image's voxels",
+        "turned planes": r"has contours of liver that are not drawn in the planes of its image's voxels",
         "unknown name": r"has no region called spleen, heart; it has liver\.",
         "report": r"is DICOM of modality SR; expected a segmentation \(SEG\) or contours \(RTSTRUCT\)",
         "broken": r"cannot be read as DICOM \(\w+\); copy it again",

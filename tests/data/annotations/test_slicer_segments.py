@@ -135,7 +135,7 @@ def test_a_support_brings_its_names(tmp_path):
     check_scans(supports)
     np.testing.assert_array_equal(LoadScand()(supports[0])["label"][0].numpy(), _labels())
     np.testing.assert_array_equal(LoadScand(class_names=["Läsion, left"])(supports[0])["label"][0], _labels() == 2)
-    assert name_classes(2, None, supports) == NAMES
+    assert name_classes([1, 2], None, supports) == NAMES
     assert [scan["name"] for scan in load_scans(tmp_path)] == ["a"], "a segmentation is no scan"
 
 

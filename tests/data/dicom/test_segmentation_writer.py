@@ -264,7 +264,7 @@ class TestRefusals:
     @pytest.mark.parametrize("names", [{}, {1: "liver"}, {1: "liver", 3: "spleen"}, {0: "background", 1: "a", 2: "b"}])
     def test_classes_without_name(self, series, names, tmp_path):
         files, image = series
-        with pytest.raises(ValueError, match=r"holds the classes \[1, 2\], and names are given for .*name all classes"):
+        with pytest.raises(ValueError, match=r"holds the classes \[1, 2\], and names are given for .*name all of its"):
             write_dicom_seg(_label(image), files, names, tmp_path / "seg.dcm")
 
     def test_another_grid(self, series, tmp_path):

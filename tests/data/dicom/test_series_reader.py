@@ -200,3 +200,17 @@ def test_problems_name_no_file(tmp_path):
         "1 slice(s) are missi",
     ]
     assert not [word for word in IDENTIFIERS if word in str(caught.value)]
+
+
+@pytest.mark.parametrize(("thickness", "step"), [(7.5, 7.5), (None, 1.0), (0, 1.0)])
+def test_one_slice_is_as_thick_as_it_says(tmp_path, caplog, thickness, step):
+    files = write_series(tmp_path / "s", made_pixels((12, 10, 1)), SliceThickness=thickness)
+    volume = LoadImage(ensure_channel_first=True)(files, reader=SeriesReader())
+    assert abs(np.linalg.det(volume.affine[:3, :3].numpy())) == pytest.approx(0.8 * 0.7 * step, rel=1e-5)
+    assert ("is one slice without SliceThickness" in caplog.text) == (not thickness)
+
+
+def test_pixels_of_no_size_are_refused(tmp_path):
+    files = write_series(tmp_path / "s", PixelSpacing=[0, 0.8])
+    with pytest.raises(ValueError, match=r"do not tell their spacing \(PixelSpacing\)"):
+        LoadImage(ensure_channel_first=True)(files, reader=SeriesReader())

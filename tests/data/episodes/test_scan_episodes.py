@@ -105,3 +105,15 @@ def test_support_without_label():
 def test_no_support():
     with pytest.raises(ValueError, match="There is no support scan: name one annotated scan at least"):
         ScanEpisodes([_scan("q")], [], Loader())
+
+
+def test_classes_of_the_supports_are_numbered_from_1():
+    numbers = {"a": [0, 850, 2], "b": [205, 0, 70000], "q": [0, 0, 0]}
+
+    def load(scan):
+        label = torch.tensor(numbers[scan["name"]], dtype=torch.float32).view(1, 3, 1, 1)
+        return {**scan, "image": MetaTensor(torch.zeros(1, 3, 1, 1)), "label": MetaTensor(label)}
+
+    episodes = ScanEpisodes([_scan("q", label=False)], [_scan("a"), _scan("b")], load)
+    assert episodes.classes == [2, 205, 850, 70000]
+    np.testing.assert_array_equal(episodes[0]["support_label"][:, 0, :, 0, 0], [[0, 3, 1], [2, 0, 4]])

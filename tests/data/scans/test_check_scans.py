@@ -255,9 +255,6 @@ def test_itk_reads_one_file_at_a_time(tmp_path, monkeypatch):
     class LoadAlone:
         inside: ClassVar[list[str]] = []
 
-        def __init__(self, **options):
-            pass
-
         def __call__(self, path):
             self.inside.append(path.name)
             time.sleep(0.02)
@@ -266,7 +263,7 @@ def test_itk_reads_one_file_at_a_time(tmp_path, monkeypatch):
             self.inside.remove(path.name)
             return torch.rand(1, 2, 2, 2)
 
-    monkeypatch.setattr(check_scans_module, "LoadImage", LoadAlone)
+    monkeypatch.setattr(check_scans_module, "VolumeLoader", LoadAlone)
     for name in "abcdef":
         (tmp_path / f"{name}.mha").touch()
     check_scans(load_scans(tmp_path), num_workers=3)

@@ -24,8 +24,12 @@ def _label(folder, **names):
 
 def test_given_names_go_first(tmp_path):
     supports = _label(tmp_path, **{"1": "heart"})
-    assert name_classes(2, ["liver", "spleen"], supports) == {1: "liver", 2: "spleen"}
+    assert name_classes([1, 2], ["liver", "spleen"], supports) == {1: "liver", 2: "spleen"}
     assert name_classes([1, 3], ["liver", "spleen", "aorta", "stomach"]) == {1: "liver", 3: "aorta"}
+
+
+def test_names_of_numbers_with_gaps():
+    assert name_classes([850, 205], ["ventricle", "aorta"]) == {205: "ventricle", 850: "aorta"}
 
 
 def test_names_that_are_known_already():
@@ -35,7 +39,7 @@ def test_names_that_are_known_already():
 
 def test_names_of_the_data_set_of_the_label(tmp_path):
     supports = _label(tmp_path, **{"1": "liver", "2": "spleen", "7": "heart"})
-    assert name_classes(3, None, supports) == {1: "liver", 2: "spleen", 3: "class 3"}
+    assert name_classes([1, 2, 3], None, supports) == {1: "liver", 2: "spleen", 3: "class 3"}
 
 
 def test_names_of_a_dicom_label(tmp_path):
@@ -44,18 +48,18 @@ def test_names_of_a_dicom_label(tmp_path):
     labels[2:4, 2:4, 2] = 1
     labels[5:7, 2:4, 2] = 2
     seg = write_seg(tmp_path / "seg.dcm", files, labels, ["Liver", "Left kidney"])
-    assert name_classes(2, None, [{"name": "a", "image": "", "label": str(seg)}]) == {1: "Liver", 2: "Left kidney"}
+    assert name_classes([1, 2], None, [{"name": "a", "image": "", "label": str(seg)}]) == {1: "Liver", 2: "Left kidney"}
     contours = {"Spleen": [np.array([[-48.0, -38, 103], [-45, -38, 103], [-45, -35, 103]])]}
     rtstruct = write_rtstruct(tmp_path / "contours.dcm", files, contours)
-    assert name_classes(1, None, [{"name": "a", "image": "", "label": str(rtstruct)}]) == {1: "Spleen"}
+    assert name_classes([1], None, [{"name": "a", "image": "", "label": str(rtstruct)}]) == {1: "Spleen"}
 
 
 def test_classes_without_names(tmp_path):
-    assert name_classes(2) == {1: "class 1", 2: "class 2"}
+    assert name_classes([1, 2]) == {1: "class 1", 2: "class 2"}
     assert name_classes([4, 2], None, _label(tmp_path)) == {2: "class 2", 4: "class 4"}
 
 
 @pytest.mark.parametrize("names", [["liver"], "liver and spleen", []])
 def test_too_few_names(names):
-    with pytest.raises(ValueError, match=r"class_names are .*, but the masks hold the classes \[1, 2\]: name all"):
-        name_classes(2, names)
+    with pytest.raises(ValueError, match=r"class_names are .*, but the masks hold the classes \[1, 2\]: give 2 name"):
+        name_classes([1, 2], names)

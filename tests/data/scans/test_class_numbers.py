@@ -59,6 +59,31 @@ def test_numbers_serve_where_classes_are_not_named():
     assert class_numbers({}, [2, 7]) == (2, 7)
 
 
+def test_upper_and_lower_case_tell_classes_apart():
+    names = {1: "Kidney", 2: "kidney"}
+    assert class_numbers(names, ["kidney", "Kidney"]) == (2, 1)
+    with pytest.raises(ValueError, match=r"'KIDNEY' is the name of several .*1 Kidney, 2 kidney\): give their numbers"):
+        class_numbers(names, "KIDNEY")
+
+
+def test_a_name_of_two_classes_is_refused():
+    with pytest.raises(ValueError, match=r"'kidney' is the name of several classes .*2 kidney, 3 kidney"):
+        class_numbers({1: "liver", 2: "kidney", 3: "kidney"}, ["liver", "kidney"])
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ('{"1": "liver", "2": "kidney", "3": "kidney"}', "names classes alike: 2 kidney, 3 kidney"),
+        ('{"1": "liver", "1": "spleen"}', "the key '1' stands there twice"),
+    ],
+)
+def test_classes_that_are_doubled_in_a_data_set(tmp_path, labels, message):
+    (tmp_path / "dataset.json").write_text(f'{{"labels": {labels}}}')
+    with pytest.raises(ValueError, match=rf"dataset\.json.*{message}"):
+        load_class_names(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("names", "classes", "message"),
     [

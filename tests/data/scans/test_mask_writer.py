@@ -77,10 +77,12 @@ def test_an_empty_mask_is_written(tmp_path):
 @pytest.mark.parametrize("present", [[1], [2], [1, 2], [0]])
 def test_masks_of_several_classes_hold_their_numbers(tmp_path, present):
     values = np.resize([0, *present], (4, 5)).astype(np.uint8)
-    writer = functools.partial(ImageMaskWriter, num_classes=2)
+    writer = functools.partial(ImageMaskWriter, highest=2)
     np.testing.assert_array_equal(_write_png(tmp_path, values, writer), values)
 
 
 def test_a_class_beyond_those_announced():
-    with pytest.raises(ValueError, match=r"holds class 3, but is to be written as one of 2 class\(es\): give .*num_cl"):
-        ImageMaskWriter(num_classes=2).set_data_array(torch.full((1, 2, 2, 1), 3))
+    with pytest.raises(
+        ValueError, match=r"holds class 3, but is to be written as one of classes up to 2: give .*highest"
+    ):
+        ImageMaskWriter(highest=2).set_data_array(torch.full((1, 2, 2, 1), 3))

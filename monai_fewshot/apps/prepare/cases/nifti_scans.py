@@ -10,9 +10,10 @@ from typing import Any, cast
 
 import nibabel as nib
 import numpy as np
-from monai.transforms import LoadImage, MapLabelValue
+from monai.transforms import MapLabelValue
 
 from monai_fewshot.data.scans.scan_reading import share_of_cores
+from monai_fewshot.data.scans.volume_loader import VolumeLoader
 from monai_fewshot.utils import EpisodeKeys, list_values
 
 from .case import Case, Problem
@@ -32,7 +33,7 @@ def load_nifti_scan(case: Case, values: Mapping[int, int] | None = None) -> dict
     Returns:
         ``image`` and, where there is one, ``label``, each (1, H, W, D).
     """
-    load = LoadImage(ensure_channel_first=True)
+    load = VolumeLoader()
     scan = {str(EpisodeKeys.IMAGE): load(case.image[0])}
     if case.label:
         label = load(case.label[0])
