@@ -112,12 +112,15 @@ class DicomSlice:
 
 
 def is_dicom(file: Path) -> bool:
-    """Tell whether a file is DICOM by its suffix or first bytes; what a broken one holds, does not matter."""
+    """Tell whether a file is DICOM by its suffix or first bytes; one that cannot be opened may be."""
     suffix = file.suffix.lower()
     if suffix in DICOM_SUFFIXES or suffix in NOT_DICOM_SUFFIXES or not file.is_file():
         return suffix in DICOM_SUFFIXES and file.is_file()
-    with open(file, "rb") as stream:
-        return stream.read(132)[128:] == b"DICM"
+    try:
+        with open(file, "rb") as stream:
+            return stream.read(132)[128:] == b"DICM"
+    except OSError:
+        return True
 
 
 def slices_of_file(file: PathLike) -> list[DicomSlice]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 import shutil
 
@@ -127,6 +128,22 @@ def test_files_that_cannot_be_read(tmp_path):
     tree = find_series(tmp_path)
     assert [file.name for file in tree.unreadable] == ["a.dcm", "b.ima", "c"]
     assert [len(series.slices) for series in tree.series] == [6]
+
+
+def test_a_file_that_may_not_be_opened_does_not_stop_a_tree(tmp_path, monkeypatch):
+    """Made so by hand, as the superuser may open any file."""
+    write_series(tmp_path)
+    (tmp_path / "locked").write_bytes(b"x" * 200)
+
+    def refuse(file, *args, **kwargs):
+        if os.fspath(file).endswith("locked"):
+            raise PermissionError(13, "Permission denied", os.fspath(file))
+        return opened(file, *args, **kwargs)
+
+    opened = open
+    monkeypatch.setattr("builtins.open", refuse)
+    tree = find_series(tmp_path)
+    assert ([file.name for file in tree.unreadable], len(tree.series)) == (["locked"], 1)
 
 
 def _twice(folder, first, second, series_uid="1.2", **settings):
