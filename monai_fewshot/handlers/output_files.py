@@ -13,7 +13,8 @@ from monai.config import PathLike
 from monai.utils import ensure_tuple, optional_import
 
 from monai_fewshot.data.annotations.slicer_segments import check_simpleitk, is_whole_seg_nrrd
-from monai_fewshot.data.dicom.segmentation_writer import check_highdicom, source_files
+from monai_fewshot.data.dicom.segmentation_sources import source_files, source_headers, source_problems
+from monai_fewshot.data.dicom.segmentation_writer import check_highdicom
 from monai_fewshot.data.scans.inference_scans import is_whole_image, is_whole_mask
 from monai_fewshot.data.scans.scan_folder import Scan
 from monai_fewshot.data.scans.volume_preparation import holds_picture
@@ -112,8 +113,8 @@ class OutputFiles:
         Raises:
             OptionalImportError: where a DICOM segmentation is wanted without highdicom, or one of 3D Slicer without
                 SimpleITK.
-            ValueError: where a DICOM segmentation is wanted of scans that are no DICOM series, PNG files of volumes, or
-                other files or measurements of pictures.
+            ValueError: where a DICOM segmentation is wanted of scans that are no DICOM series, or of series that it
+                cannot refer to, PNG files of volumes, or other files or measurements of pictures.
         """
         if scans:
             self._check_kind(scans)
@@ -128,6 +129,13 @@ class OutputFiles:
                 f"outputs name dicom_seg, but {len(others)} of {len(scans)} scans are no DICOM series: "
                 f"{', '.join(others[:10])}. A DICOM segmentation refers to the images of a series: give DICOM series, "
                 'or leave "dicom_seg" out.'
+            )
+        problems = {scan["name"]: source_problems(*source_headers(source_files(scan["image"]))) for scan in scans}
+        lines = [f"{name}: {problem}" for name, found in problems.items() for problem in found]
+        if lines:
+            raise ValueError(
+                f"DICOM segmentations of {sum(map(bool, problems.values()))} of {len(scans)} series cannot be "
+                "written:\n" + "\n".join(lines)
             )
 
     def masks(self) -> dict[str, list[Path]]:

@@ -19,7 +19,8 @@ from monai.utils import CommonKeys, convert_to_numpy
 import monai_fewshot
 from monai_fewshot.data.annotations.slicer_writer import write_seg_nrrd
 from monai_fewshot.data.dicom.segment_codes import load_segment_codes
-from monai_fewshot.data.dicom.segmentation_writer import source_files, write_dicom_seg
+from monai_fewshot.data.dicom.segmentation_sources import source_files
+from monai_fewshot.data.dicom.segmentation_writer import write_dicom_seg
 from monai_fewshot.data.scans.mask_writer import ImageMaskWriter, MaskWriter
 from monai_fewshot.data.scans.nifti_files import is_nifti
 from monai_fewshot.data.scans.scan_folder import Scan

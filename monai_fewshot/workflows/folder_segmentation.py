@@ -15,7 +15,7 @@ from monai.transforms import (
     Compose,
     Invertd,
 )
-from monai.utils import CommonKeys
+from monai.utils import CommonKeys, ensure_tuple
 
 import monai_fewshot
 from monai_fewshot.data import (
@@ -98,8 +98,7 @@ class FolderSegmentation(Segmentation):
         dtype: torch.dtype | None = None,
         failures: PathLike | None = None,
     ) -> None:
-        super().__init__(model, inferer, output_dir, overwrite, keep_largest, dtype)
-        self.dataset_dir = dataset_dir
+        super().__init__(dataset_dir, model, inferer, output_dir, overwrite, keep_largest, dtype)
         self.name = name
         self.support = (support_image, support_label, support_series_uid)
         self.chosen: dict[str, Any] = {"modality": modality, "description": description, "series_uid": series_uid}
@@ -129,7 +128,9 @@ class FolderSegmentation(Segmentation):
     @cached_property
     def pending(self) -> list[dict[str, Any]]:
         """The scans that lack any of the wanted results."""
-        return self.files.pending(without_labels(load_scans(self.dataset_dir, **self.chosen)), self.overwrite)
+        no_scans = [self.output_dir, *(() if self.support[1] is None else ensure_tuple(self.support[1]))]
+        scans = load_scans(self.dataset_dir, **self.chosen, leave_out=no_scans)
+        return self.files.pending(without_labels(scans), self.overwrite)
 
     @cached_property
     def preparation(self) -> VolumePreparation:
@@ -178,8 +179,8 @@ class FolderSegmentation(Segmentation):
             ValueError: where a setting or a file does not do; all problems of files are listed.
         """
         super().check()
-        self.model.preparation.check([*self.supports, *self.pending])
         self.files.check(self.pending)
+        self.model.preparation.check([*self.supports, *self.pending])
         if self.supports and self.preparation.spatial is not None:
             self._check_classes()
 

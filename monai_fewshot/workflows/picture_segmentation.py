@@ -68,8 +68,7 @@ class PictureSegmentation(Segmentation):
         keep_largest: bool = True,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(model, inferer, output_dir, overwrite, keep_largest, dtype)
-        self.dataset_dir = dataset_dir
+        super().__init__(dataset_dir, model, inferer, output_dir, overwrite, keep_largest, dtype)
         self.support = (support_image, support_label, binary_masks, mask_threshold)
         self.layout = layout
         self.postfix = postfix

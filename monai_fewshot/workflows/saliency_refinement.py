@@ -24,6 +24,7 @@ from scipy import ndimage
 from tqdm import tqdm
 
 from monai_fewshot.data import NumberedSamples, SliceStack, check_output_dir, numbered_random
+from monai_fewshot.data.images.picture_reading import as_shown
 from monai_fewshot.transforms import EpisodeAugmentation, clean_saliency, field_of_view
 from monai_fewshot.utils import write_atomically
 
@@ -230,7 +231,7 @@ def write_masks(masks: torch.Tensor, images: Sequence[Mapping[str, Any]], folder
         path.unlink(missing_ok=True)
         if mask.any():
             with Image.open(image["image"]) as original:
-                size = original.size
+                size = as_shown(original).size
             picture = Image.fromarray((mask > 0).astype(np.uint8) * 255).resize(size, Image.Resampling.NEAREST)
             buffer = io.BytesIO()
             picture.save(buffer, format="PNG")

@@ -45,6 +45,7 @@ class Segmentation(ABC):
     """What segmenting scans and segmenting pictures have in common.
 
     Args:
+        dataset_dir: what is segmented.
         model: the network, and how scans are prepared for it.
         inferer: makes the inferer, given ``num_classes``.
         output_dir: where masks are written.
@@ -56,6 +57,7 @@ class Segmentation(ABC):
 
     def __init__(
         self,
+        dataset_dir: PathLike,
         model: TrainedModel | GivenModel,
         inferer: Callable[..., Inferer],
         output_dir: PathLike,
@@ -63,6 +65,7 @@ class Segmentation(ABC):
         keep_largest: bool = True,
         dtype: torch.dtype | None = None,
     ) -> None:
+        self.dataset_dir = dataset_dir
         self.model = model
         self.make_inferer = inferer
         self.output_dir = output_dir
@@ -100,7 +103,7 @@ class Segmentation(ABC):
             ValueError: where a setting or a file does not do; all problems of files are listed.
         """
         check_device_settings(self.model.device, self.dtype, self.model.channels_last)
-        check_output_dir(self.output_dir)
+        check_output_dir(self.output_dir, self.dataset_dir)
 
     @cached_property
     def dataset(self) -> Dataset | ScanEpisodes:

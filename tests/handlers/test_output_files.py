@@ -132,6 +132,26 @@ def test_dicom_segmentations_are_of_dicom_series(series, tmp_path, monkeypatch):
     OutputFiles(tmp_path).check([listed])
 
 
+def test_series_that_a_dicom_segmentation_cannot_refer_to_are_all_named(series, tmp_path):
+    faults = {
+        "space": ({"FrameOfReferenceUID": None}, "lacks FrameOfReferenceUID, which a DICOM segmentation refers to"),
+        "studies": (
+            {"StudyInstanceUID": [f"1.{k}" for k in range(6)]},
+            "are of 6 different StudyInstanceUIDs: give the files of one series",
+        ),
+        "instances": ({"SOPInstanceUID": "1.2.3"}, "5 of 6 source files have the SOPInstanceUID of another one"),
+    }
+    scans = [{"name": "sound", "image": [str(file) for file in series]}]
+    for name, (tags, _) in faults.items():
+        scans.append({"name": name, "image": [str(file) for file in write_series(tmp_path / name, **tags)]})
+    with pytest.raises(ValueError, match=r"DICOM segmentations of 3 of 4 series cannot be written:\n") as caught:
+        OutputFiles(tmp_path / "out", formats=["nifti", "dicom_seg"]).check(scans)
+    for line, (name, (_, text)) in zip(str(caught.value).splitlines()[1:], faults.items(), strict=True):
+        assert line.startswith(f"{name}: ")
+        assert text in line
+    assert not [word for word in IDENTIFIERS if word in str(caught.value)]
+
+
 def test_segmentations_of_slicer_need_simpleitk(tmp_path, monkeypatch):
     files = OutputFiles(tmp_path, formats=["seg_nrrd"])
     files.check(SCANS)

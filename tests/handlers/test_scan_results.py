@@ -8,7 +8,7 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813
 import torch
 from dicom_files import IDENTIFIERS, made_pixels, oblique, write_series
 from ignite.engine import Engine

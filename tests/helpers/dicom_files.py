@@ -147,6 +147,42 @@ def write_series(
     return files
 
 
+def write_enhanced(path, volumes, own, spacing=(0.8, 0.7, 3.0), **tags):
+    """Write one enhanced MR file of several volumes at the same axial positions.
+
+    Args:
+        path: of the file.
+        volumes: stored integers (columns, rows, slices) of each.
+        own: by volume a function of the slice index that gives the functional groups of its frames, dictionaries of
+            attributes by keyword of the group.
+        spacing: mm between columns, rows and slices.
+        tags: further attributes of the file.
+    """
+    ds = _dataset("1.2.840.10008.5.1.4.1.1.4.1")
+    measures = _item(PixelSpacing=[spacing[1], spacing[0]], SliceThickness=spacing[2])
+    orientation = _item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])
+    shared = _item(PixelMeasuresSequence=Sequence([measures]), PlaneOrientationSequence=Sequence([orientation]))
+    frames = []
+    for volume, groups in zip(volumes, own, strict=True):
+        for index in range(volume.shape[2]):
+            position = _item(ImagePositionPatient=[-50, -40, 100 + spacing[2] * index])
+            items = {name: Sequence([_item(**values)]) for name, values in groups(index).items()}
+            frames.append(_item(PlanePositionSequence=Sequence([position]), **items))
+    stored = np.concatenate([volume.transpose(2, 1, 0) for volume in volumes])
+    _set(ds, {"Modality": "MR", "SeriesInstanceUID": generate_uid(), "StudyInstanceUID": generate_uid()})
+    _set(ds, {"FrameOfReferenceUID": generate_uid(), "ImageType": ["ORIGINAL", "PRIMARY", "OTHER", "NONE"]})
+    ds.SharedFunctionalGroupsSequence = Sequence([shared])
+    ds.PerFrameFunctionalGroupsSequence = Sequence(frames)
+    ds.NumberOfFrames, ds.Rows, ds.Columns = stored.shape
+    ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
+    ds.BitsAllocated = ds.BitsStored = 16
+    ds.HighBit, ds.PixelRepresentation = 15, 1
+    ds.PixelData = stored.astype("<i2").tobytes()
+    ds["PixelData"].VR = "OW"
+    _set(ds, tags)
+    return _save(ds, Path(path), ExplicitVRLittleEndian)
+
+
 def write_report(folder, name="SR0001.dcm", **tags):
     """Write an object without pixels: a structured report."""
     Path(folder).mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 from functools import partial
 
 import nibabel
@@ -78,3 +79,21 @@ def test_scores_have_no_spread(phantom, tmp_path):
     )
     assert len(outputs) == 2
     assert all("pred" in output and "spread" not in output for output in outputs)
+
+
+def test_what_a_run_writes_and_learns_from_is_no_scan(phantom, tmp_path):
+    """The output folder and the support's label lie in the folder of the scans, which must not be the output folder."""
+    for name in ("a", "b", "organ", "results/old"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(phantom / "imagesTr" / "phantom_001.nii.gz", tmp_path / f"{name}.nii.gz")
+    (tmp_path / "link").symlink_to(tmp_path)
+
+    def segmentation(output_dir):
+        model = GivenModel(torch.nn.Identity(), VolumePreparation(), "cpu")
+        support = (tmp_path / "a.nii.gz", tmp_path / "organ.nii.gz")
+        return FolderSegmentation(tmp_path, model, ClassVolumeInferer, output_dir, "none", *support)
+
+    assert [scan["name"] for scan in segmentation(tmp_path / "results").pending] == ["a", "b"]
+    for output_dir in (tmp_path, tmp_path / "link"):
+        with pytest.raises(ValueError, match="holds the scans: name another output folder"):
+            segmentation(output_dir).check()

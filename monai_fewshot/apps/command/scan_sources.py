@@ -5,15 +5,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from monai.config import PathLike
 
-from monai_fewshot.data import Scan, find_series, holds_picture, load_scans, support_scans
-from monai_fewshot.data.dicom.scans import dicom_scans, has_pydicom
-from monai_fewshot.data.scans.scan_folder import check_names, is_image, is_picture, scan_name
+from monai_fewshot.data import Scan, holds_picture, load_scans, support_scans
+from monai_fewshot.data.dicom.scans import UNREADABLE
+from monai_fewshot.data.scans.folder_scans import scans_of_folder
+from monai_fewshot.data.scans.scan_files import check_names, is_picture, scan_files
 from monai_fewshot.utils import write_atomically
 
 from .problems import ScanProblem
@@ -29,10 +29,7 @@ def list_scans(
 ) -> tuple[list[Scan], list[ScanProblem]]:
     """List the scans, or the 2D pictures, of a folder at any depth, without labels.
 
-    A folder with a ``dataset.json`` has the scans that this lists. In another one, all NIfTI, NRRD and MetaImage files
-    and all DICOM series are scans; hidden files and segmentations of 3D Slicer (``.seg.nrrd``) are passed over, and
-    files with the name of a series, which are its label or mask. Files that share a name are called after their folders
-    too. Pictures are PNG, JPEG, BMP and TIFF files.
+    A folder holds scans, and does not, as for :func:`monai_fewshot.data.load_scans`.
 
     Args:
         source: the folder, or one scan.
@@ -53,32 +50,12 @@ def list_scans(
         return _of_kind(
             [{key: scan[key] for key in ("name", "image")} for scan in load_scans(folder)], pictures, folder
         )
-    ignored = {Path(path).expanduser().resolve() for path in leave_out}
-    files = sorted(_files(folder, ignored, is_image))
-    tree = find_series(folder)
-    if not has_pydicom and (tree.series or tree.unreadable):
-        dicom_scans(folder)
-    scans: list[Scan] = [{"name": series.name, "image": series.files} for series in tree.series if series.is_volume]
-    of_series = {scan["name"] for scan in scans}
-    named = _named(files, folder)
-    scans += [{"name": name, "image": str(file)} for name, file in named if name.removesuffix("_seg") not in of_series]
-    if pictures or not scans:
-        images = _named(sorted(_files(folder, ignored, is_picture)), folder)
-        scans += [{"name": name, "image": str(file)} for name, file in images]
-    if not scans:
-        load_scans(folder)
-        raise FileNotFoundError(f"{folder} holds no scan: give a folder of NIfTI, NRRD, MetaImage or DICOM files.")
+    scans, unreadable = scans_of_folder(folder, leave_out=leave_out, pictures=bool(pictures))
     check_names(scans, folder)
     problems = []
-    if tree.unreadable:
-        problems.append(
-            ScanProblem(
-                "",
-                str(folder),
-                f"{len(tree.unreadable)} DICOM file(s) cannot be read: truncated, encrypted or no DICOM inside",
-                "Copy them again, or take them away; monai_fewshot.data.find_series(...).unreadable lists them.",
-            )
-        )
+    if unreadable:
+        problem, _, remedy = UNREADABLE.partition(". ")
+        problems.append(ScanProblem("", str(folder), f"{unreadable} DICOM file(s) {problem}", remedy))
     kept, mixed = _of_kind(sorted(scans, key=lambda scan: scan["name"]), pictures, folder)
     return kept, problems + mixed
 
@@ -97,8 +74,7 @@ def passed_over(source: PathLike, scans: Sequence[Scan], leave_out: Collection[P
     folder = Path(source).expanduser()
     if not folder.is_dir() or (folder / "dataset.json").is_file() or any(map(holds_picture, scans)):
         return ""
-    ignored = {Path(path).expanduser().resolve() for path in leave_out}
-    number = sum(1 for _ in _files(folder, ignored, is_picture))
+    number = len(scan_files(folder, is_picture, leave_out))
     return f"{number} PNG, JPEG, BMP or TIFF file(s) beside the scans are passed over." if number else ""
 
 
@@ -158,27 +134,8 @@ def write_scan_list(folder: Path, scans: Sequence[Scan], class_names: Mapping[in
         The folder.
     """
     entries = [
-        {"name": scan["name"], "image": scan["image"] if isinstance(scan["image"], str) else list(scan["image"])}
-        for scan in scans
+        {"name": scan["name"], "image": scan["image"], "frames": getattr(scan["image"], "frames", ())} for scan in scans
     ]
     labels = {"0": "background", **{str(number): name for number, name in class_names.items()}}
     write_atomically(folder / "dataset.json", json.dumps({"labels": labels, "training": entries}, indent=1))
     return folder
-
-
-def _files(folder: Path, ignored: Collection[Path], wanted: Callable[[Path], bool]) -> Iterator[Path]:
-    for place, folders, files in os.walk(folder):
-        folders[:] = [
-            name for name in folders if not name.startswith(".") and Path(place, name).resolve() not in ignored
-        ]
-        for name in files:
-            file = Path(place, name)
-            if wanted(file) and not name.startswith(".") and file.resolve() not in ignored:
-                yield file
-
-
-def _named(files: Sequence[Path], folder: Path) -> Iterator[tuple[str, Path]]:
-    stems = {file: scan_name(file) for file in files}
-    counts = Counter(stems.values())
-    for file, stem in stems.items():
-        yield stem if counts[stem] == 1 else "_".join((*file.relative_to(folder).parts[:-1], stem)), file

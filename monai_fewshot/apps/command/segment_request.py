@@ -14,7 +14,7 @@ from monai.config import PathLike
 from monai_fewshot.apps.bundles import BundleMethod
 from monai_fewshot.apps.bundles.bundle_step import setting_names
 from monai_fewshot.data import Scan
-from monai_fewshot.data.scans.scan_folder import is_picture
+from monai_fewshot.data.scans.scan_files import is_picture
 from monai_fewshot.handlers import OutputFiles
 from monai_fewshot.utils import check_device_settings
 
@@ -115,7 +115,7 @@ class SegmentRequest:
             check_device_settings(self.device)
         check_extras(self.method)
         source = Path(self.source).expanduser().absolute()
-        if source == self.folder:
+        if source.resolve() == self.folder.resolve():
             raise ValueError(
                 f"{self.folder} holds the scans: name another --output, so that masks are not taken for scans."
             )

@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from monai.config import PathLike
-from monai.utils import optional_import
+from monai.utils import ensure_tuple, optional_import
+
+from .image_kind import image_kind
 
 __all__ = ["DicomSlice", "is_dicom", "slices_of", "slices_of_file"]
 
@@ -21,14 +24,23 @@ NOT_DICOM_SUFFIXES = (".nii", ".gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".json", 
 DIRECTORY_STORAGE = "1.2.840.10008.1.3.10"
 DEFLATED = "1.2.840.10008.1.2.1.99"
 VARIANTS = (
-    "EchoTime",
-    "ImageType",
-    "TemporalPositionIdentifier",
-    "DiffusionBValue",
-    "TriggerTime",
-    "AcquisitionNumber",
+    ("EchoTime", "EffectiveEchoTime"),
+    ("FrameType", "ImageType"),
+    ("TemporalPositionIdentifier", "TemporalPositionIndex"),
+    ("DiffusionBValue",),
+    ("TriggerTime", "NominalCardiacTriggerDelayTime"),
+    ("AcquisitionNumber", "FrameAcquisitionNumber"),
+    ("DiffusionGradientOrientation",),
+    ("DiffusionDirectionality",),
+    ("EchoNumbers",),
+    ("InversionTime", "InversionTimes"),
+    ("FlipAngle",),
+    ("ComplexImageComponent",),
+    ("SequenceName",),
+    ("ConvolutionKernel",),
+    ("AcquisitionTime",),
 )
-"""Attributes by which the images of one series may belong to several volumes."""
+"""Attributes by which the images of one series may belong to several volumes, each under one of its names."""
 
 _TAGS = (
     "SOPInstanceUID",
@@ -50,7 +62,9 @@ _TAGS = (
     "PerFrameFunctionalGroupsSequence",
     "RescaleSlope",
     "RescaleIntercept",
-    *VARIANTS,
+    "SOPClassUID",
+    "PhotometricInterpretation",
+    *chain.from_iterable(VARIANTS),
 )
 
 
@@ -74,10 +88,11 @@ class DicomSlice:
         position: LPS coordinates in mm of the first voxel's center; empty likewise.
         slope: by which stored values are multiplied.
         intercept: what is added then.
-        is_color: whether it has several samples a pixel.
-        is_localizer: whether the scanner calls it a localizer.
+        kind: what it is where it is no gray slice of a volume, see :func:`image_kind`; else empty.
+        is_inverted: whether low values are meant to be bright (MONOCHROME1).
         is_truncated: whether the file is too short for its pixels; only known where they are not compressed.
-        variant: values of the attributes :data:`VARIANTS`, as text.
+        stack: StackID of a frame, "" where there is none.
+        variant: values of the attributes :data:`VARIANTS`, as text, and the indices of a frame's dimensions.
     """
 
     file: str = field(repr=False)
@@ -95,19 +110,23 @@ class DicomSlice:
     position: tuple[float, ...]
     slope: float
     intercept: float
-    is_color: bool
-    is_localizer: bool
+    kind: str
+    is_inverted: bool
     is_truncated: bool
+    stack: str
     variant: tuple[str, ...]
 
 
 def is_dicom(file: Path) -> bool:
-    """Tell whether a file is DICOM by its suffix or first bytes; what a broken one holds, does not matter."""
+    """Tell whether a file is DICOM by its suffix or first bytes; one that cannot be opened may be."""
     suffix = file.suffix.lower()
     if suffix in DICOM_SUFFIXES or suffix in NOT_DICOM_SUFFIXES or not file.is_file():
         return suffix in DICOM_SUFFIXES and file.is_file()
-    with open(file, "rb") as stream:
-        return stream.read(132)[128:] == b"DICM"
+    try:
+        with open(file, "rb") as stream:
+            return stream.read(132)[128:] == b"DICM"
+    except OSError:
+        return True
 
 
 def slices_of_file(file: PathLike) -> list[DicomSlice]:
@@ -145,7 +164,7 @@ def slices_of(ds: Any, file: PathLike) -> list[DicomSlice]:
     """
     if not ds.get("SeriesInstanceUID"):
         return []
-    if "PerFrameFunctionalGroupsSequence" not in ds:
+    if not ds.get("PerFrameFunctionalGroupsSequence"):
         return [_slice(ds, file, None, [ds])]
     shared = ds.get("SharedFunctionalGroupsSequence") or [pydicom.Dataset()]
     return [
@@ -154,18 +173,23 @@ def slices_of(ds: Any, file: PathLike) -> list[DicomSlice]:
     ]
 
 
-def _macros(groups: Any) -> list[Any]:
-    return [element.value[0] for element in groups if element.VR == "SQ" and element.value]
+def _macros(groups: Any, depth: int = 2) -> Iterator[Any]:
+    """The items of functional groups, and those within them, such as the gradient of a diffusion."""
+    for element in groups:
+        if element.VR == "SQ" and element.value and depth:
+            yield element.value[0]
+            yield from _macros(element.value[0], depth - 1)
 
 
 def _slice(ds: Any, file: PathLike, frame: int | None, places: Sequence[Any]) -> DicomSlice:
     """Look attributes up where they may stand: in a frame's own groups, in the shared ones, in the data set."""
 
-    def first(name: str) -> Any:
-        return next((place[name].value for place in places if name in place and place[name].value is not None), None)
+    def first(*names: str) -> Any:
+        held = (place[name].value for place in places for name in names if name in place)
+        return next((value for value in held if value is not None), None)
 
     slope, intercept = first("RescaleSlope"), first("RescaleIntercept")
-    image_type = first("ImageType") or first("FrameType") or ()
+    image_type = [str(word).upper() for word in _words(first("FrameType", "ImageType"))]
     has_image = bool(ds.get("Rows")) and bool(ds.get("Columns"))
     return DicomSlice(
         file=os.fspath(file),
@@ -183,11 +207,16 @@ def _slice(ds: Any, file: PathLike, frame: int | None, places: Sequence[Any]) ->
         position=_numbers(first("ImagePositionPatient"), 3),
         slope=1.0 if slope in (None, "") else float(slope),
         intercept=0.0 if intercept in (None, "") else float(intercept),
-        is_color=int(ds.get("SamplesPerPixel") or 1) > 1,
-        is_localizer="LOCALIZER" in image_type,
+        kind=image_kind(ds, image_type, frame) if has_image else "",
+        is_inverted=ds.get("PhotometricInterpretation") == "MONOCHROME1",
         is_truncated=has_image and _is_truncated(ds, file),
-        variant=tuple(str(first(name)) for name in VARIANTS),
+        stack=str(first("StackID") or ""),
+        variant=tuple(map(str, (*(first(*names) for names in VARIANTS), *_words(first("DimensionIndexValues"))))),
     )
+
+
+def _words(value: Any) -> Sequence[Any]:
+    return () if value is None else ensure_tuple(value)
 
 
 def _numbers(values: Any, count: int) -> tuple[float, ...]:

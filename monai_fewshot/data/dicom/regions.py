@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from monai_fewshot.data.scans.label_grids import OFF_GRID, LabelGrid, Region
 
 from .contours import Contour, fill_contours
 from .header import DicomSlice, slices_of
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["contour_regions", "dicom_region_names", "dicom_regions", "segment_regions"]
 
@@ -40,14 +44,16 @@ def dicom_regions(file: Path, grid: LabelGrid) -> list[Region]:
     Raises:
         ValueError: where it is no annotation, or as they tell.
     """
-    ds = _annotation(file)
-    return segment_regions(ds, grid) if "SegmentSequence" in ds else contour_regions(ds, grid)
+    with _damage_told():
+        ds = _annotation(file)
+        return segment_regions(ds, grid) if "SegmentSequence" in ds else contour_regions(ds, grid)
 
 
 def dicom_region_names(file: Path) -> dict[int, str]:
     """Names of the regions of a DICOM annotation, as :func:`dicom_regions` numbers them."""
-    ds = _annotation(file, stop_before_pixels=True)
-    return segment_names(ds) if "SegmentSequence" in ds else region_names(ds)
+    with _damage_told():
+        ds = _annotation(file, stop_before_pixels=True)
+        return segment_names(ds) if "SegmentSequence" in ds else region_names(ds)
 
 
 def segment_regions(ds: Any, grid: LabelGrid) -> list[Region]:
@@ -108,7 +114,8 @@ def contour_regions(ds: Any, grid: LabelGrid) -> list[Region]:
     regions = []
     for number, (item, contours) in enumerate(_drawn(ds), start=1):
         grid.check_frame_of_reference(str(item.get("ReferencedFrameOfReferenceUID") or ""))
-        regions.append(Region(number, str(item.ROIName), fill_contours(contours, grid, str(item.ROIName))))
+        name = _name(item)
+        regions.append(Region(number, name, fill_contours(contours, grid, name)))
     return regions
 
 
@@ -120,7 +127,25 @@ def segment_names(ds: Any) -> dict[int, str]:
 
 def region_names(ds: Any) -> dict[int, str]:
     """Names of the regions of an RTSTRUCT that have closed contours, as :func:`contour_regions` numbers them."""
-    return {number: str(item.ROIName) for number, (item, _) in enumerate(_drawn(ds), start=1)}
+    return {number: _name(item) for number, (item, _) in enumerate(_drawn(ds), start=1)}
+
+
+@contextmanager
+def _damage_told() -> Iterator[None]:
+    """Say of whatever pydicom meets in a damaged file that it is damaged."""
+    try:
+        yield
+    except ValueError:
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"lacks a part that it must have, as a truncated or damaged file does ({type(error).__name__}: {error}); "
+            "copy or export it again."
+        ) from error
+
+
+def _name(item: Any) -> str:
+    return str(item.get("ROIName") or f"region {item.ROINumber}")
 
 
 def _annotation(file: Path, **options: Any) -> Any:
@@ -209,6 +234,9 @@ def _closed_contours(item: Any) -> list[Contour]:
     closed = [
         Contour(np.array(contour.ContourData, float).reshape(-1, 3), contour.ContourGeometricType == XOR)
         for contour in contours
-        if contour.get("ContourGeometricType") in CLOSED
+        if contour.get("ContourGeometricType") in CLOSED and contour.get("ContourData")
     ]
+    empty = sum(not contour.get("ContourData") for contour in contours)
+    if empty:
+        logger.warning("%d of %d contours of a region have no points, and are passed over", empty, len(contours))
     return [each for each in closed if len(each.points) > 2]

@@ -16,14 +16,15 @@ import numpy as np
 from monai.config import PathLike
 from monai.data import MetaTensor
 from monai.data.utils import orientation_ras_lps
-from monai.utils import OptionalImportError, convert_to_numpy, ensure_tuple, optional_import
+from monai.utils import OptionalImportError, convert_to_numpy, optional_import
 
 import monai_fewshot
 from monai_fewshot.utils import write_atomically
 
-from .header import DicomSlice, is_dicom, slices_of
+from .header import DicomSlice
 from .segment_codes import PRIVATE_SCHEME, SegmentCode, segment_code
-from .series import find_series
+from .segmentation_sources import IDENTIFIERS, source_headers, source_problems
+from .series_files import SeriesFiles
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -36,24 +37,8 @@ scheme_class, _ = optional_import("highdicom.coding_schemes", name="CodingScheme
 pydicom, _ = optional_import("pydicom")
 codes, _ = optional_import("pydicom.sr.codedict", name="codes")
 
-IDENTIFIERS = (
-    "PatientID",
-    "PatientName",
-    "PatientBirthDate",
-    "PatientSex",
-    "AccessionNumber",
-    "StudyID",
-    "StudyDate",
-    "StudyTime",
-    "ReferringPhysicianName",
-)
-"""What DICOM demands of every object of a study: these alone go from the source into the file, and nowhere else."""
-
-GEOMETRY = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns")
-FRAMES = ("NumberOfFrames", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
-REFERENCES = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID")
-OTHERS = ("SpecificCharacterSet", "Modality", "SliceThickness", "SpacingBetweenSlices", "Manufacturer")
 SERIES_NUMBER = 1000
+UTF_8 = "ISO_IR 192"
 OFF_GRID = 0.25
 
 
@@ -74,12 +59,13 @@ def write_dicom_seg(
     algorithm. DICOM numbers segments from 1 without gaps: they stand in the order of their class numbers, which are
     the segments' descriptions.
 
-    Patient and study are those of the source, which DICOM demands; of the source's header nothing else is copied, and
-    none of it appears in errors, warnings or logs.
+    Patient and study are those of the source, which DICOM demands, in UTF-8 whatever the source is written in; of the
+    source's header nothing else is copied, and none of it appears in errors, warnings or logs.
 
     Args:
         label: (1, H, W, D) or (H, W, D) class numbers, with the affine of the series as MONAI's ``LoadImage`` reads it.
-        source_files: of one series, in any order: images of one frame each, or one multi-frame file.
+        source_files: of one series, in any order: images of one frame each, or one multi-frame file. Of one that holds
+            several volumes, :class:`SeriesFiles` name the frames.
         class_names: names of the classes by number.
         path: the file.
         own_codes: codes by name of the class that go before ours.
@@ -99,9 +85,12 @@ def write_dicom_seg(
     voxels = voxels[0] if voxels.ndim == 4 else voxels
     numbers = sorted(class_names)
     _check_classes(voxels, numbers)
-    sources = [_header(file) for file in source_files]
-    slices = [slice_ for source, file in zip(sources, source_files, strict=True) for slice_ in slices_of(source, file)]
-    _check_sources(sources, slices)
+    files = source_files if isinstance(source_files, SeriesFiles) else SeriesFiles(map(os.fspath, source_files))
+    sources, slices = source_headers(files)
+    if problems := source_problems(sources, slices):
+        raise ValueError("\n".join(problems))
+    if files.frames:
+        slices = _take_frames(sources[0], slices, files)
     segments = np.searchsorted([0, *numbers], voxels)
     planes = _planes(segments, convert_to_numpy(label.affine).astype(float), slices)
     own = [segment_code(class_names[number], own_codes) for number in numbers]
@@ -130,26 +119,14 @@ def write_dicom_seg(
             series_description=f"Segmentation by {algorithm_name}"[:64],
             coding_schemes=_private_schemes(own),
         )
+        segmentation.SpecificCharacterSet = UTF_8
+        if files.frames:
+            _number_frames(segmentation, slices)
         for keyword, value in identifiers.items():
             setattr(segmentation, keyword, value)
         buffer = io.BytesIO()
         segmentation.save_as(buffer, enforce_file_format=True)
     return write_atomically(path, buffer.getvalue())
-
-
-def source_files(image: PathLike | Sequence[PathLike]) -> list[PathLike]:
-    """List the files of a scan that is a DICOM series.
-
-    Args:
-        image: folder of the series, or its files.
-
-    Returns:
-        The files; none for a scan of another format.
-    """
-    paths = ensure_tuple(image)
-    if len(paths) == 1 and os.path.isdir(paths[0]):
-        return [file for series in find_series(paths[0]).series for file in series.files]
-    return list(paths) if all(is_dicom(Path(path)) for path in paths) else []
 
 
 def check_highdicom() -> None:
@@ -173,31 +150,6 @@ def _check_classes(voxels: np.ndarray, numbers: Sequence[int]) -> None:
         )
 
 
-def _header(file: PathLike) -> Dataset:
-    tags = [*IDENTIFIERS, *GEOMETRY, *FRAMES, *REFERENCES, *OTHERS]
-    return pydicom.dcmread(file, stop_before_pixels=True, specific_tags=tags, force=True)
-
-
-def _check_sources(sources: Sequence[Dataset], slices: Sequence[DicomSlice]) -> None:
-    lacking = [name for name in REFERENCES if any(not source.get(name) for source in sources)]
-    if not all(slice_.position and slice_.orientation and slice_.spacing and slice_.size for slice_ in slices):
-        lacking.append("the place of its images")
-    if not slices or lacking:
-        raise ValueError(
-            f"The source series of {len(sources)} file(s) lacks {', '.join(lacking) or 'images'}, which a DICOM "
-            "segmentation refers to. Give a series as the scanner sent it, or write NIfTI."
-        )
-    for name in ("SeriesInstanceUID", "FrameOfReferenceUID"):
-        number = len({source[name].value for source in sources})
-        if number > 1:
-            raise ValueError(f"The source files are of {number} different {name}s: give the files of one series.")
-    if len(sources) > 1 and len(slices) > len(sources):
-        raise ValueError(
-            f"The source series has {len(slices)} frames in {len(sources)} files: a DICOM segmentation refers to one "
-            "multi-frame file, or to files of one frame each. Write NIfTI."
-        )
-
-
 def _planes(voxels: np.ndarray, affine: np.ndarray, slices: Sequence[DicomSlice]) -> np.ndarray:
     """Take the slice of each source image, (images, rows, columns), out of the label map."""
     planes = [voxels[_indices(voxels.shape, affine, slice_)] for slice_ in slices]
@@ -208,6 +160,23 @@ def _planes(voxels: np.ndarray, affine: np.ndarray, slices: Sequence[DicomSlice]
             "source series: give all its files, each once."
         )
     return np.stack(planes).astype(np.uint8 if voxels.max(initial=0) < 256 else np.uint16)
+
+
+def _take_frames(source: Dataset, slices: Sequence[DicomSlice], files: SeriesFiles) -> list[DicomSlice]:
+    """Leave only the frames of one volume in the header of a multi-frame file, and return them."""
+    own = [slice_ for slice_ in slices if files.holds(slice_)]
+    groups = source.PerFrameFunctionalGroupsSequence
+    source.PerFrameFunctionalGroupsSequence = [groups[slice_.frame] for slice_ in own]
+    source.NumberOfFrames = len(own)
+    return own
+
+
+def _number_frames(segmentation: Dataset, slices: Sequence[DicomSlice]) -> None:
+    """Refer to frames by their numbers in the whole file, from 1."""
+    for groups in segmentation.PerFrameFunctionalGroupsSequence:
+        for derivation in groups.DerivationImageSequence:
+            for reference in derivation.SourceImageSequence:
+                reference.ReferencedFrameNumber = (slices[reference.ReferencedFrameNumber - 1].frame or 0) + 1
 
 
 def _indices(shape: Sequence[int], affine: np.ndarray, slice_: DicomSlice) -> tuple[np.ndarray, ...]:
@@ -258,8 +227,9 @@ def _identifiers_apart(sources: Sequence[Dataset]) -> Iterator[dict[str, Any]]:
     level = logger.level
     with warnings.catch_warnings(), pydicom.config.disable_value_validation():
         warnings.simplefilter("ignore")
-        identifiers = {keyword: sources[0].get(keyword, "") for keyword in IDENTIFIERS}
+        identifiers = {keyword: str(sources[0].get(keyword) or "") for keyword in IDENTIFIERS}
         for source in sources:
+            source.SpecificCharacterSet = UTF_8
             for keyword in IDENTIFIERS:
                 setattr(source, keyword, "")
         try:

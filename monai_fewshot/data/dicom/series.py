@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -17,23 +18,12 @@ from monai.config import PathLike
 from monai.data.utils import orientation_ras_lps
 from monai.utils import ensure_tuple
 
-from .header import DicomSlice, is_dicom, slices_of_file
+from .header import VARIANTS, DicomSlice, is_dicom, slices_of_file
+from .series_files import SeriesFiles
 
-__all__ = ["DicomSeries", "DicomTree", "SeriesFiles", "find_series", "read_series", "select_series", "series_name"]
+__all__ = ["DicomSeries", "DicomTree", "find_series", "read_series", "select_series", "series_name"]
 
-
-class SeriesFiles(tuple[str, ...]):
-    """Paths of the files of a series, which do not show where they are printed or logged: they may name a patient.
-
-    Example:
-        >>> SeriesFiles(["Jane Doe/1.dcm", "Jane Doe/2.dcm"])
-        <2 DICOM files>
-    """
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return f"<{len(self)} DICOM files>"
+MOST_ATTRIBUTES = 3
 
 
 @dataclass(frozen=True)
@@ -75,8 +65,11 @@ class DicomSeries:
 
     @property
     def files(self) -> SeriesFiles:
-        """Paths of the files, in the order of their first slices."""
-        return SeriesFiles(dict.fromkeys(slice_.file for slice_ in self.slices))
+        """Paths of the files, in the order of their first slices, and which frames of each are of this volume."""
+        frames: dict[str, list[int]] = defaultdict(list)
+        for slice_ in self.slices:
+            frames[slice_.file] += [] if slice_.frame is None else [slice_.frame]
+        return SeriesFiles(frames, frames.values() if self.part and any(frames.values()) else ())
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -88,11 +81,7 @@ class DicomSeries:
     def is_volume(self) -> bool:
         """Whether these are gray images with a place in the patient, and not localizers, reports or annotations."""
         first = self.slices[0]
-        return (
-            first.modality not in ("SEG", "RTSTRUCT")
-            and not (first.is_localizer or first.is_color)
-            and all((first.size, first.position, first.orientation, first.spacing))
-        )
+        return not first.kind and all((first.size, first.position, first.orientation, first.spacing))
 
     @property
     def affine(self) -> np.ndarray:
@@ -140,9 +129,10 @@ def find_series(folder: PathLike, num_workers: int = 8) -> DicomTree:
     """Find all DICOM series in a folder, at any depth, by the headers of their files.
 
     Files of one series may bear any names and lie in any folders, those of several in one. Files and folders whose name
-    begins with a dot are passed over, DICOMDIR too. Where a series has several images at each position (echoes, in and
-    out of phase, time points, diffusion weights), and one attribute parts them into volumes of equally many slices,
-    each is a series of its own, numbered as that attribute sorts.
+    begins with a dot are passed over, DICOMDIR too. Where a series, or one multi-frame file, has several images at each
+    position (echoes, in and out of phase, time points, diffusion weights), and one attribute, or up to three together,
+    parts them into volumes that cover all positions, each is a series of its own, numbered as those attributes sort.
+    So are the stacks of a multi-frame file, and localizers and the like that share a series with a volume.
 
     Args:
         folder: where to look, or one file.
@@ -223,32 +213,50 @@ def _try_header(file: PathLike) -> list[DicomSlice] | None:
 
 
 def _volumes(slices: Sequence[DicomSlice]) -> list[DicomSeries]:
-    groups = _parted(slices)
-    return [DicomSeries(_in_space(group), part if len(groups) > 1 else 0) for part, group in enumerate(groups, start=1)]
+    groups = [part for kind in _grouped(slices, _kinds(slices)) for part in _parted(kind)]
+    return [DicomSeries(in_space(group), part if len(groups) > 1 else 0) for part, group in enumerate(groups, start=1)]
+
+
+def _kinds(slices: Sequence[DicomSlice]) -> list[tuple[str, ...]]:
+    """What keeps images from being of one volume: what they are, and the stack that they belong to."""
+    sizes = Counter(slice_.stack for slice_ in slices)
+    return [(slice_.kind, slice_.stack if min(sizes.values()) > 1 else "") for slice_ in slices]
 
 
 def _parted(slices: Sequence[DicomSlice]) -> list[list[DicomSlice]]:
-    """Part images at equal positions by the first attribute that makes sound volumes of them."""
-    if not _has_doubles(slices) or copies(slices):
+    """Part images at equal positions by the first attributes that make volumes of them, each with all positions."""
+    number = len(_places(slices))
+    if not all(slice_.position for slice_ in slices) or number == len(slices) or copies(slices):
         return [list(slices)]
-    folders = [(*slice_.variant, os.path.dirname(slice_.file)) for slice_ in slices]
-    for values in zip(*folders, strict=True):
-        groups: dict[str, list[DicomSlice]] = defaultdict(list)
-        for value, slice_ in zip(values, slices, strict=True):
-            groups[value].append(slice_)
-        if len({len(group) for group in groups.values()}) == 1 and not any(map(_has_doubles, groups.values())):
-            return [groups[value] for value in sorted(groups, key=_numeric)]
+    named = len(VARIANTS)
+    rows = [(*s.variant[:named], os.path.dirname(s.file), *s.variant[named:]) for s in slices]
+    columns = [column for column in zip(*rows, strict=False) if len(set(column)) > 1]
+    for count in range(1, MOST_ATTRIBUTES + 1):
+        for chosen in combinations(columns, count):
+            groups = _grouped(slices, list(zip(*chosen, strict=True)))
+            if all(len(group) == len(_places(group)) == number for group in groups):
+                return groups
     return [list(slices)]
 
 
+def _grouped(slices: Sequence[DicomSlice], values: Sequence[tuple[str, ...]]) -> list[list[DicomSlice]]:
+    groups: dict[tuple[str, ...], list[DicomSlice]] = defaultdict(list)
+    for value, slice_ in zip(values, slices, strict=True):
+        groups[value].append(slice_)
+    return [groups[value] for value in sorted(groups, key=lambda value: tuple(map(_numeric, value)))]
+
+
 def copies(slices: Sequence[DicomSlice]) -> int:
-    """Count the images that are there once more, in copies of their files."""
-    return len(slices) - len({(slice_.instance_uid, slice_.frame) for slice_ in slices})
+    """Count the images that are there once more, in copies of their files: of one SOPInstanceUID at one position."""
+    return len(slices) - len({(slice_.instance_uid, slice_.frame, *_place(slice_)) for slice_ in slices})
 
 
-def _has_doubles(slices: Sequence[DicomSlice]) -> bool:
-    places = {(slice_.orientation, tuple(np.round(slice_.position, 3))) for slice_ in slices}
-    return all(slice_.position for slice_ in slices) and len(places) < len(slices)
+def _place(slice_: DicomSlice) -> tuple[tuple[float, ...], ...]:
+    return slice_.orientation, tuple(np.round(slice_.position, 3))
+
+
+def _places(slices: Sequence[DicomSlice]) -> set[tuple[tuple[float, ...], ...]]:
+    return set(map(_place, slices))
 
 
 def _numeric(value: str) -> tuple[float, str]:
@@ -258,7 +266,7 @@ def _numeric(value: str) -> tuple[float, str]:
         return np.inf, value
 
 
-def _in_space(slices: Sequence[DicomSlice]) -> tuple[DicomSlice, ...]:
+def in_space(slices: Sequence[DicomSlice]) -> tuple[DicomSlice, ...]:
     if not all(slice_.position and slice_.orientation for slice_ in slices):
         return tuple(slices)
     normal = _normal(slices[0])

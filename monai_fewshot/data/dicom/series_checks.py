@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -20,10 +21,10 @@ _SHOWN_GAPS = 3
 def series_problems(series: DicomSeries) -> list[str]:
     """Find all that keeps a DICOM series from being one volume on a regular grid.
 
-    Found are reports and other objects without pixels, localizers, color images, images without position, orientation
-    or spacing, files that are too short for their pixels, images that differ in size, spacing or orientation, doubled
-    and missing slices, and gaps that differ by more than a tenth of the median one. Noise of positions below that
-    passes, as does a tilted gantry.
+    Found are reports and other objects without pixels, doses, localizers, mosaics, captures of a screen and color
+    images, images without position, orientation or spacing, files that are too short for their pixels, images that
+    differ in size, spacing or orientation, doubled and missing slices, and gaps that differ by more than a tenth of the
+    median one. Noise of positions below that passes, as does a tilted gantry.
 
     Args:
         series: as :func:`monai_fewshot.data.find_series` returns it.
@@ -52,12 +53,10 @@ def _kind_problems(slices: Sequence[DicomSlice]) -> list[str]:
             f"{_of(without_pixels, slices)} hold no image (modality {slices[0].modality or 'unknown'}), as reports and "
             "contours do; choose the series of the images."
         ]
+    kinds = Counter(slice_.kind for slice_ in slices if slice_.kind)
+    if kinds:
+        return [f"{_of(count, slices)} are {kind}. Choose another series." for kind, count in kinds.items()]
     problems = []
-    localizers, colors = sum(slice_.is_localizer for slice_ in slices), sum(slice_.is_color for slice_ in slices)
-    if localizers:
-        problems.append(f"{_of(localizers, slices)} are localizers, no volume; choose another series.")
-    if colors:
-        problems.append(f"{_of(colors, slices)} are in color; expected gray values. Choose another series.")
     for name, attribute in (
         ("position", "ImagePositionPatient"),
         ("orientation", "ImageOrientationPatient"),

@@ -16,8 +16,9 @@ from monai.data import ImageReader
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple, optional_import
 
 from .header import DicomSlice
-from .series import DicomSeries, find_series, read_series
+from .series import DicomSeries, find_series, in_space, read_series
 from .series_checks import series_problems
+from .series_files import SeriesFiles
 
 __all__ = ["SeriesReader"]
 
@@ -45,12 +46,20 @@ class SeriesReader(ImageReader):
     follow their positions; its ``ITKReader`` loses a tilted gantry's shear and the fractions of slopes that differ from
     slice to slice, takes a list of files for channels, and keeps the patient's attributes of a single slice.
 
-    Pixels are decoded by pydicom, and by ITK where pydicom lacks a decoder, as for JPEG 2000 and lossless JPEG.
+    Pixels are decoded by pydicom, and by ITK where pydicom lacks a decoder, as for JPEG 2000 and lossless JPEG. Values
+    that are meant to be bright where they are low (MONOCHROME1) are inverted within their range of bits, as ITK does.
+
+    Args:
+        frames: which frames of each file are read, see :class:`SeriesFiles`; empty for all.
 
     Example:
         >>> from monai.transforms import LoadImage
         >>> load = LoadImage(ensure_channel_first=True)  # load(["IM1", "IM2", ...], reader=SeriesReader())
     """
+
+    def __init__(self, frames: Sequence[Sequence[int]] = ()) -> None:
+        super().__init__()
+        self.frames = frames
 
     def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
         """Tell whether pydicom is there to read files, whatever they are called.
@@ -75,13 +84,17 @@ class SeriesReader(ImageReader):
         """
         paths = ensure_tuple(data)
         tree = find_series(paths[0]) if len(paths) == 1 and os.path.isdir(paths[0]) else read_series(paths)
+        found = tree.series
+        if self.frames:
+            meant = SeriesFiles(map(os.fspath, paths), self.frames)
+            found = (DicomSeries(in_space([each for series in found for each in series.slices if meant.holds(each)])),)
         problems = [f"{len(tree.unreadable)} files cannot be read; copy them again."] if tree.unreadable else []
-        if len(tree.series) != 1:
-            problems.append(f"there are {len(tree.series)} series in {len(paths)} path(s); choose one.")
-        problems += [f"{series.name}: {problem}" for series in tree.series for problem in series_problems(series)]
+        if len(found) != 1:
+            problems.append(f"there are {len(found)} series in {len(paths)} path(s); choose one.")
+        problems += [f"{series.name}: {problem}" for series in found for problem in series_problems(series)]
         if problems:
             raise ValueError("\n".join(problems))
-        return tree.series[0]
+        return found[0]
 
     def get_data(self, img: DicomSeries) -> tuple[np.ndarray, dict[str, Any]]:
         """Read the pixels.
@@ -132,9 +145,17 @@ def _read_frames(file: str, frames: Sequence[DicomSlice], voxels: np.ndarray) ->
             raise
         voxels[:] = _read_by_itk(file)[[frame.frame or 0 for frame in frames]]
         return
+    stored = stored.reshape(-1, *stored.shape[-2:])
     for frame, target in zip(frames, voxels, strict=True):
-        np.multiply(stored if frame.frame is None else stored[frame.frame], frame.slope, out=target, casting="unsafe")
+        np.multiply(_as_meant(stored[frame.frame or 0], frame, ds), frame.slope, out=target, casting="unsafe")
         target += frame.intercept
+
+
+def _as_meant(stored: np.ndarray, slice_: DicomSlice, ds: Any) -> np.ndarray:
+    if not slice_.is_inverted:
+        return stored
+    highest = 2.0**ds.BitsStored - 1
+    return (-1.0 if ds.PixelRepresentation else highest) - stored
 
 
 def _read_by_itk(file: str) -> np.ndarray:

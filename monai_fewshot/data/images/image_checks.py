@@ -18,9 +18,10 @@ from tqdm import tqdm
 
 from monai_fewshot.utils import IGNORED, file_of, list_values, root_cause
 
+from .picture_reading import as_shown, gray_of, lost_in_reading
+
 __all__ = ["CheckImageD", "CheckImageDict", "CheckImaged", "check_images", "image_reading"]
 
-PNG_DEPTH = 24
 MODES = {1: "L", 3: "RGB"}
 REMEDIES = {
     "L": "is a gray image",
@@ -91,10 +92,11 @@ class CheckImaged(MapTransform):
         images = list(self.key_iterator(d))
         found = [(key, problem) for key in images for problem in self._image_problems(d[key])]
         if self.label_key in d:
+            lost = lost_in_reading(file_of(d[self.label_key], ""))
             mask = d[self.label_key] = gray_of(d[self.label_key])
-            found += [(self.label_key, problem) for key in images for problem in self._size_problems(d[key], mask)] + [
-                (self.label_key, problem) for problem in self._mask_problems(mask, d)
-            ]
+            of_mask = [lost] if lost else self._mask_problems(mask, d)
+            sizes = [(self.label_key, problem) for key in images for problem in self._size_problems(d[key], mask)]
+            found += sizes + [(self.label_key, problem) for problem in of_mask]
         if found:
             raise ValueError("\n".join(f"{file_of(d[key], key)}: {problem}" for key, problem in found))
         for key in images:
@@ -108,18 +110,17 @@ class CheckImaged(MapTransform):
     def _image_problems(self, image: torch.Tensor) -> list[str]:
         expected = MODES[self.channels]
         mode = getattr(image, "meta", {}).get("mode", expected)
+        remedy = (
+            f"expected {'colors (RGB)' if self.channels == 3 else 'gray levels'}, 8 bits a channel. Convert it, e.g. "
+            f'with PIL.Image.open(file).convert("{expected}"){self._other_channels(mode)}.'
+        )
+        if lost := lost_in_reading(file_of(image, ""), remedy):
+            return [lost]
         if mode == expected and image.shape[0] == self.channels:
-            if not _has_16_bits(image):
-                return []
-            what = "has 16 bits a channel"
-        elif mode == expected:
-            what = f"has {image.shape[0]} channels"
-        else:
-            what = REMEDIES.get(mode, f"is of the mode {mode}")
-        return [
-            f"{what}; expected {'colors (RGB)' if self.channels == 3 else 'gray levels'}, 8 bits a channel. Convert "
-            f'it, e.g. with PIL.Image.open(file).convert("{expected}"){self._other_channels(mode)}.'
-        ]
+            return []
+        if mode == expected:
+            return [f"has {image.shape[0]} channels; {remedy}"]
+        return [f"{REMEDIES.get(mode, f'is of the mode {mode}')}; {remedy}"]
 
     def _other_channels(self, mode: str) -> str:
         other = {1: "L", 3: "RGB"}
@@ -175,7 +176,7 @@ def image_reading(
     """
     load = LoadImaged(
         keys,
-        reader=PILReader(reverse_indexing=False),
+        reader=PILReader(converter=as_shown, reverse_indexing=False),
         image_only=True,
         ensure_channel_first=True,
         allow_missing_keys=True,
@@ -226,18 +227,3 @@ def check_images(
         raise ValueError(
             f"{len(lines)} problem(s) in {sum(map(bool, found))} of {len(images)} images:\n" + "\n".join(lines)
         )
-
-
-def gray_of(mask: torch.Tensor) -> torch.Tensor:
-    """Return the first channel of a mask whose colors are equal, without transparency, else the mask."""
-    colors = mask[:3] if len(mask) > 2 else mask[:1]
-    return colors[:1] if bool((colors == colors[:1]).all()) else mask
-
-
-def _has_16_bits(image: torch.Tensor) -> bool:
-    """Tell of a PNG file of colors, which PIL opens as one of 8 bits."""
-    path = Path(file_of(image, ""))
-    if path.suffix.lower() != ".png" or not path.is_file():
-        return False
-    with open(path, "rb") as file:
-        return file.read(PNG_DEPTH + 1)[PNG_DEPTH:] == b"\x10"

@@ -10,13 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from monai_fewshot.data.scans.scan_folder import (
-    DATASET_JSON,
-    PICTURE_SUFFIXES,
-    is_picture,
-    load_class_names,
-    load_scans,
-)
+from monai_fewshot.data.scans.scan_files import PICTURE_SUFFIXES, is_picture
+from monai_fewshot.data.scans.scan_folder import DATASET_JSON, load_class_names, load_scans
 
 from .few_shot_folds import COCO_CLASSES, PASCAL_CLASSES
 

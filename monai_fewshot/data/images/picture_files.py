@@ -13,14 +13,15 @@ from PIL import Image
 
 from monai_fewshot.utils import list_values
 
-from .image_checks import CheckImaged, gray_of
+from .image_checks import CheckImaged
 from .image_layouts import JPEG_THRESHOLD
 from .image_volumes import ImageAsVolumed
+from .picture_reading import as_shown, gray_of, lost_in_reading
 
 __all__ = ["load_picture", "load_picture_mask", "picture_channels"]
 
 GRAY_MODES = ("1", "L", "LA", "I", "I;16", "F")
-VISIBLE = 255
+VISIBLE = (255, 65535)
 MODE = "mode"
 
 
@@ -46,8 +47,8 @@ def load_picture(path: Path) -> MetaTensor:
 def load_picture_mask(path: Path, image: torch.Tensor | None = None) -> MetaTensor:
     """Load the mask of a picture as a volume of one slice.
 
-    A mask of 0 and 255 holds one class, number 1, and so does one in JPEG, whose levels above 127 count. Others hold
-    class numbers.
+    A mask of 0 and 255, or 0 and 65535, holds one class, number 1, and so does one in JPEG, whose levels above 127
+    count. Others hold class numbers.
 
     Args:
         path: of the file.
@@ -60,6 +61,8 @@ def load_picture_mask(path: Path, image: torch.Tensor | None = None) -> MetaTens
         ValueError: where it cannot be read, is of another size, or holds something else; the text names the file.
     """
     pixels = _read(path)
+    if lost := lost_in_reading(path):
+        raise ValueError(f"{path}: {lost}")
     mask = gray_of(pixels)
     if len(mask) != 1:
         raise ValueError(
@@ -76,11 +79,15 @@ def load_picture_mask(path: Path, image: torch.Tensor | None = None) -> MetaTens
     if path.suffix.lower() in (".jpg", ".jpeg"):
         values = (values > JPEG_THRESHOLD).float()
     shown = values.unique()
-    if shown[-1] == VISIBLE:
-        if len(shown) > 2 or shown[0] not in (0, VISIBLE):
+    if shown[0] != 0 and shown[0] not in VISIBLE:
+        raise ValueError(
+            f"{path}: holds {list_values(shown)}, but no 0 for the background; save it with 0 where nothing is."
+        )
+    if shown[-1] in VISIBLE:
+        if len(shown) > 2:
             raise ValueError(
-                f"{path}: holds {len(shown)} levels ({list_values(shown)}), 255 among them; expected 0 and 255 alone, "
-                "or class numbers below 255. Save it as PNG, without smooth edges."
+                f"{path}: holds {len(shown)} levels ({list_values(shown)}), {shown[-1]:g} among them; "
+                "expected 0 and 255 alone, or class numbers below 255. Save it as PNG, without smooth edges."
             )
         values = (values > 0).float()
     return ImageAsVolumed("label")({"label": MetaTensor(values.float(), meta=pixels.meta)})["label"]
@@ -105,13 +112,12 @@ def _read(path: Path) -> MetaTensor:
         raise ValueError(f"{path}: is missing; correct its path, or restore the file.")
     try:
         with Image.open(path) as image:
-            frames, mode, pixels = getattr(image, "n_frames", 1), image.mode, np.array(image)
+            upright = as_shown(image)
+            mode, pixels = upright.mode, np.array(upright)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = (str(error).splitlines() or [""])[0].replace(f" {str(path)!r}", "")
         raise ValueError(
             f"{path}: cannot be read as a picture ({reason}); copy it again, or export it anew."
         ) from error
-    if frames > 1:
-        raise ValueError(f"{path}: holds {frames} pictures; save each as a file of its own.")
     array = torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1).astype(np.float32)).movedim(-1, 0)
     return MetaTensor(array, meta={MODE: mode, ImageMetaKey.FILENAME_OR_OBJ: str(path)})

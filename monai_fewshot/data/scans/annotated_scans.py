@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from monai.config import PathLike
@@ -17,7 +18,8 @@ from monai_fewshot.utils import process_rank
 from .class_numbers import class_numbers
 from .inference_scans import support_scans
 from .load_scan import LoadScand
-from .scan_folder import SEGMENTATION_SUFFIXES, Scan, is_image, is_picture, load_class_names, load_scans, scan_name
+from .scan_files import SEGMENTATION_SUFFIXES, is_image, is_picture, scan_name
+from .scan_folder import Scan, load_class_names, load_scans
 from .splits import choose_folds, training_scans
 
 __all__ = ["add_seed_labels", "annotated_classes", "annotated_scans", "shown_classes", "unlabeled_scans"]
@@ -84,7 +86,7 @@ def unlabeled_scans(
     Raises:
         ValueError: where no scan is left.
     """
-    taken = set(map(_image_files, annotated))
+    taken = {_image_files({"image": scan[key]}) for scan in annotated for key in ("image", "label")}
     scans = training_scans(dataset_dir, fold, num_folds, with_labels)
     left = [scan for scan in scans if _image_files(scan) not in taken]
     if required and not left:
@@ -168,5 +170,5 @@ def shown_classes(scans: Sequence[Scan], class_names: Sequence[str] | None = Non
     return tuple(shown)
 
 
-def _image_files(scan: Scan) -> tuple[Path, ...]:
-    return tuple(Path(file).resolve() for file in ensure_tuple(scan["image"]))
+def _image_files(scan: Scan) -> tuple[Any, ...]:
+    return tuple(Path(file).resolve() for file in ensure_tuple(scan["image"])), getattr(scan["image"], "frames", ())

@@ -17,7 +17,7 @@ from monai.utils import convert_to_tensor
 
 from monai_fewshot.utils import file_of, list_values
 
-from .scan_folder import is_picture
+from .scan_files import is_picture
 
 __all__ = ["AFFINE_TOLERANCE", "CheckScanD", "CheckScanDict", "CheckScand"]
 

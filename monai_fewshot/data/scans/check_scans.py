@@ -68,19 +68,25 @@ def check_scans(
         )
 
 
-def check_output_dir(path: PathLike) -> Path:
+def check_output_dir(path: PathLike, source: PathLike | None = None) -> Path:
     """Create an output folder and try to write in it.
 
     Args:
         path: the folder; its parents are created too.
+        source: folder of the scans, which it must not be, as masks would be taken for scans.
 
     Returns:
         The folder.
 
     Raises:
         OSError: if it cannot be created or written in.
+        ValueError: if it is the folder of the scans.
     """
     folder = Path(path).expanduser()
+    if source is not None and Path(source).expanduser().resolve() == folder.resolve():
+        raise ValueError(
+            f"{folder} holds the scans: name another output folder, so that masks are not taken for scans."
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:

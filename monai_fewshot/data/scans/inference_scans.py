@@ -115,7 +115,8 @@ def _one_label(path: PathLike) -> str:
 
 
 def _one_scan(path: PathLike, series_uid: str | Sequence[str] | None = None) -> Scan:
-    scans = load_scans(path, series_uid=series_uid if Path(path).expanduser().is_dir() else None)
+    file = Path(path).expanduser()
+    scans = load_scans(path, series_uid=series_uid if file.is_dir() or is_dicom(file) else None)
     if len(scans) > 1:
         names = ", ".join(scan["name"] for scan in scans)
         raise ValueError(f"{path} holds {len(scans)} scans ({names}); as a support's image or label, name one of them.")

@@ -20,7 +20,7 @@ from monai_fewshot.data.dicom.series_reader import SERIES_NAME, SeriesReader
 from monai_fewshot.data.images.picture_files import load_picture, load_picture_mask
 
 from .label_grids import LabelGrid, onto_grid
-from .scan_folder import is_picture
+from .scan_files import is_picture
 from .volume_loader import VolumeLoader
 
 __all__ = ["LoadScanD", "LoadScanDict", "LoadScand", "load_image", "load_label"]
@@ -96,7 +96,9 @@ def load_image(path: Any, load: Callable[[Path], MetaTensor]) -> MetaTensor:
         ValueError: where it cannot be read; the text names the file or series.
     """
     if _is_dicom(path):
-        volume = LoadImage(image_only=True, ensure_channel_first=True)(path, reader=SeriesReader())
+        volume = LoadImage(image_only=True, ensure_channel_first=True)(
+            path, reader=SeriesReader(getattr(path, "frames", ()))
+        )
         volume.meta[ImageMetaKey.FILENAME_OR_OBJ] = volume.meta[SERIES_NAME]
         return volume
     if is_picture(Path(path)):

@@ -20,7 +20,8 @@ from monai_fewshot.data.dicom.header import slices_of_file
 
 from .check_scan import CheckScand
 from .check_scans import ScanReader, read_and_check
-from .scan_folder import Scan, is_picture, volume_suffix
+from .scan_files import is_picture, volume_suffix
+from .scan_folder import Scan
 
 __all__ = ["ScanFacts", "read_scan_facts"]
 

@@ -7,27 +7,25 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from monai.config import PathLike
 
-from monai_fewshot.data.dicom.header import is_dicom
-from monai_fewshot.data.dicom.scans import dicom_scans
-from monai_fewshot.data.dicom.series import SeriesFiles
+from monai_fewshot.data.dicom.scans import warn_of_unreadable
+from monai_fewshot.data.dicom.series_files import SeriesFiles
+
+from .folder_scans import scans_of_folder
+from .nnunet_layout import names_of_labels, nnunet_scans
+from .scan_files import check_names, scan_name
 
 __all__ = [
     "Scan",
-    "check_names",
     "fingerprint_scans",
-    "is_image",
-    "is_picture",
     "load_class_names",
     "load_scans",
     "read_dataset_json",
-    "scan_name",
-    "volume_suffix",
 ]
 
 Scan = dict[str, Any]
@@ -37,9 +35,6 @@ The image of a DICOM series is a tuple, its files in spatial order, which :class
 """
 
 DATASET_JSON = "dataset.json"
-VOLUME_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
-SEGMENTATION_SUFFIXES = (".seg.nrrd", ".seg.nhdr")
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 _SAMPLED_BYTES = 1 << 16
 
 
@@ -50,6 +45,7 @@ def load_scans(
     modality: str | Sequence[str] | None = None,
     description: str | Sequence[str] | None = None,
     series_uid: str | Sequence[str] | None = None,
+    leave_out: Collection[PathLike] = (),
 ) -> list[Scan]:
     """List the scans of a data set, sorted by name.
 
@@ -59,12 +55,15 @@ def load_scans(
       image and label files of any format that ``monai.transforms.LoadImage`` opens, relative to the folder. The image
       may be a list, the files of one DICOM series in spatial order. A scan takes the key ``name`` of its entry, or the
       name of its image file without suffix;
-    - a folder of images without labels: NIfTI, NRRD or MetaImage files directly in it, and DICOM series, at any depth,
-      several to a folder or in several folders (:func:`monai_fewshot.data.find_series`). Files take their name without
-      suffix. Series are called ``series_`` and 12 digits of their UID's hash, never after a folder or a patient; what
-      is no volume, such as localizers and reports, is passed over, and so are segmentations of 3D Slicer
-      (``.seg.nrrd``) and files and folders whose name begins with a dot;
-    - a folder of 2D pictures without masks: PNG, JPEG, BMP and TIFF files directly in it, and none of the above. A
+    - a folder in the layout of nnU-Net, whose ``dataset.json`` has no such list: ``imagesTr/NAME_0000.nii.gz`` and
+      ``labelsTr/NAME.nii.gz``, of one channel;
+    - a folder of images without labels, at any depth: NIfTI, NRRD and MetaImage files, and DICOM series, several to a
+      folder or in several folders (:func:`monai_fewshot.data.find_series`). Files take their name without suffix, with
+      those of the folders before it where it repeats. Series are called ``series_`` and 12 digits of their UID's hash,
+      never after a folder or a patient; what is no volume, such as localizers and reports, is passed over, and so are
+      annotations, masks (``a_label.nii.gz``, ``a_seg.nii.gz``, ``.seg.nrrd``, files called as a series, folders such as
+      ``labels``, ``masks`` and ``derivatives``) and files and folders whose name begins with a dot;
+    - a folder of 2D pictures without masks, at any depth: PNG, JPEG, BMP and TIFF files, and none of the above. A
       picture is a scan of one slice;
     - one image file, or one DICOM file.
 
@@ -80,6 +79,8 @@ def load_scans(
             characters; or several.
         series_uid: their SeriesInstanceUID, or the name of the scan; or several. Series that are no volumes are then
             listed too.
+        leave_out: files in the folder that are no scans, such as labels, and folders not to look into, such as that of
+            the masks; of no effect on a ``dataset.json``.
 
     Returns:
         Dictionaries with ``name``, ``image`` and, where there is one, ``label``; paths are absolute. The ``image`` of a
@@ -87,8 +88,9 @@ def load_scans(
 
     Raises:
         FileNotFoundError: if ``dataset_dir`` does not exist or holds no image.
-        ValueError: if ``dataset.json`` is malformed, two scans share a name, one of ``names`` is unknown, a required
-            label is absent, DICOM files cannot be read, or no series is as asked for.
+        ValueError: if ``dataset.json`` is malformed, two scans share a name or one has a name that leads out of a
+            folder, one of ``names`` is unknown, a required label is absent, no DICOM file can be read, or no series is
+            as asked for.
     """
     folder = Path(os.path.abspath(Path(dataset_dir).expanduser()))
     if not folder.exists():
@@ -100,13 +102,16 @@ def load_scans(
             raise ValueError(f"{folder / DATASET_JSON} lists scans by file: leave out {', '.join(choice)}.")
         scans = _listed_scans(folder)
     else:
-        scans = _scans_of_folder(folder, choice)
+        scans, unreadable = scans_of_folder(folder, choice, leave_out)
+        warn_of_unreadable(folder, unreadable)
     check_names(scans, folder)
     return _selected(sorted(scans, key=lambda scan: scan["name"]), folder, names, require_labels)
 
 
 def load_class_names(dataset_dir: PathLike, required: bool = False) -> dict[int, str]:
     """Read the classes of a data set from ``labels`` of its ``dataset.json``, e.g. ``{1: "liver", 2: "spleen"}``.
+
+    Names by number, as the Medical Segmentation Decathlon has them, or numbers by name, as nnU-Net has them.
 
     Args:
         dataset_dir: folder as for :func:`load_scans`.
@@ -116,12 +121,12 @@ def load_class_names(dataset_dir: PathLike, required: bool = False) -> dict[int,
         Name by number, ascending, without background (0); empty for a folder whose classes are not named.
 
     Raises:
-        ValueError: if ``labels`` is no dictionary of names by number, lacks though required, or doubles a name.
+        ValueError: if ``labels`` is neither, lacks though required, or doubles a name.
     """
     labels = read_dataset_json(dataset_dir).get("labels", {})
     try:
-        class_names = {int(number): str(name) for number, name in labels.items()}
-    except (AttributeError, ValueError) as error:
+        class_names = names_of_labels(labels)
+    except ValueError as error:
         raise ValueError(
             f'{Path(dataset_dir) / DATASET_JSON}: "labels" is {labels!r}; '
             'expected names by number such as {"0": "background", "1": "liver"}.'
@@ -193,7 +198,10 @@ def _without_doubles(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _listed_scans(folder: Path) -> list[Scan]:
-    entries = read_dataset_json(folder).get("training")
+    content = read_dataset_json(folder)
+    entries = content.get("training")
+    if entries is None and (folder / "imagesTr").is_dir():
+        return nnunet_scans(folder, content)
     if not isinstance(entries, list) or not entries:
         raise ValueError(
             f'{folder / DATASET_JSON}: "training" is {"absent" if entries is None else repr(entries)[:60]}; expected '
@@ -206,7 +214,7 @@ def _listed_scan(folder: Path, index: int, entry: Any) -> Scan:
     paths = {key: entry[key] for key in ("image", "label") if key in entry} if isinstance(entry, dict) else {}
     image = paths.get("image")
     if isinstance(image, list) and image and all(isinstance(file, str) for file in image) and entry.get("name"):
-        files = SeriesFiles(os.path.normpath(folder / file) for file in image)
+        files = SeriesFiles((os.path.normpath(folder / file) for file in image), entry.get("frames", ()))
         return {"name": str(entry["name"]), "image": files}
     if "image" not in paths or not all(isinstance(path, str) for path in paths.values()):
         raise ValueError(
@@ -215,23 +223,6 @@ def _listed_scan(folder: Path, index: int, entry: Any) -> Scan:
         )
     resolved = {key: os.path.normpath(folder / path) for key, path in paths.items()}
     return {"name": str(entry.get("name") or scan_name(Path(resolved["image"]))), **resolved}
-
-
-def _scans_of_folder(folder: Path, choice: Mapping[str, str | Sequence[str]]) -> list[Scan]:
-    if folder.is_file() and not is_dicom(folder) and not choice:
-        return [{"name": scan_name(folder), "image": str(folder)}]
-    files = [] if choice else [file for file in _files(folder) if is_image(file)]
-    scans: list[Scan] = [{"name": scan_name(file), "image": str(file)} for file in files]
-    pictures = [] if choice or files else [file for file in _files(folder) if is_picture(file)]
-    scans += dicom_scans(folder, required=not files and not pictures, **choice)
-    scans = scans or [{"name": scan_name(file), "image": str(file)} for file in pictures]
-    if not scans:
-        what = "no DICOM series" if choice else f"no image ({', '.join(VOLUME_SUFFIXES)}) and no DICOM series"
-        contents = "" if folder.is_file() else f" it holds {', '.join(sorted(os.listdir(folder))[:5]) or 'nothing'}."
-        raise FileNotFoundError(
-            f"{folder} holds no {DATASET_JSON}, {what};{contents} Give the folder that has the images in it."
-        )
-    return scans
 
 
 def _files(path: PathLike | tuple[str, ...]) -> list[Path]:
@@ -243,43 +234,11 @@ def _files(path: PathLike | tuple[str, ...]) -> list[Path]:
     return [file for file in inner if not file.name.startswith(".") and not file.is_dir()]
 
 
-def is_image(path: Path) -> bool:
-    """Whether a file is a volume by its suffix, and no segmentation of 3D Slicer."""
-    return bool(volume_suffix(path)) and not path.name.lower().endswith(SEGMENTATION_SUFFIXES)
-
-
-def is_picture(path: Path) -> bool:
-    """Whether a file is a 2D picture by its suffix."""
-    return path.suffix.lower() in PICTURE_SUFFIXES
-
-
-def volume_suffix(path: Path) -> str:
-    """The suffix of a file of a volume, such as ``.nii.gz``; empty for other files."""
-    return next((suffix for suffix in VOLUME_SUFFIXES if path.name.lower().endswith(suffix)), "")
-
-
-def scan_name(path: Path) -> str:
-    """Name a scan after its file or folder."""
-    suffix = "" if path.is_dir() else volume_suffix(path) or path.suffix
-    return path.name[: len(path.name) - len(suffix)]
-
-
 def _both_ends(file: Path) -> bytes:
     with open(file, "rb") as stream:
         head = stream.read(_SAMPLED_BYTES)
         stream.seek(max(file.stat().st_size - _SAMPLED_BYTES, 0))
         return head + stream.read(_SAMPLED_BYTES)
-
-
-def check_names(scans: Sequence[Scan], folder: Path) -> None:
-    """Raise a ValueError where scans share a name, which lists them."""
-    counts = Counter(scan["name"] for scan in scans)
-    doubled = sorted((scan["name"], str(scan["image"])) for scan in scans if counts[scan["name"]] > 1)
-    if doubled:
-        raise ValueError(
-            f"{folder}: scans share a name: {', '.join(f'{name} ({image})' for name, image in doubled)}. "
-            f'Rename or remove files, or give each entry of {DATASET_JSON} a "name" of its own.'
-        )
 
 
 def _selected(scans: Sequence[Scan], folder: Path, names: Collection[str] | None, require_labels: bool) -> list[Scan]:

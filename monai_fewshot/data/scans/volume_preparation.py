@@ -23,7 +23,8 @@ from monai_fewshot.utils import EpisodeKeys, build, definition_of
 from .check_scan import CheckScand
 from .check_scans import check_scans
 from .load_scan import LoadScand, load_image
-from .scan_folder import Scan, is_picture
+from .scan_files import is_picture
+from .scan_folder import Scan
 from .volume_loader import VolumeLoader
 
 __all__ = ["VolumePreparation", "count_channels", "holds_picture", "scan_axes"]

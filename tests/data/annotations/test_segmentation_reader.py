@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import re
 
 import highdicom
 import itk
@@ -31,6 +32,7 @@ from pydicom.uid import generate_uid
 from monai_fewshot.data.annotations.segmentation_reader import read_segmentation, segmentation_names
 from monai_fewshot.data.dicom.series import find_series
 from monai_fewshot.data.dicom.series_reader import SeriesReader
+from monai_fewshot.data.scans.load_scan import load_label
 
 SIZE = (12, 10, 6)
 
@@ -405,3 +407,41 @@ def test_fault(tmp_path, kind, pattern):
     with pytest.raises(ValueError, match=f"^{pattern}") as caught:
         read_segmentation(path, image, ["spleen", "liver", "heart"] if kind == "unknown name" else None)
     assert not [word for word in IDENTIFIERS if word in str(caught.value)]
+
+
+def _square(image, plane, low=2, high=6):
+    """A contour in mm in LPS around voxels of one slice."""
+    corners = np.array([[low, low], [high, low], [high, high], [low, high]])
+    index = np.c_[corners, np.full(4, plane), np.ones(4)]
+    return (index @ image.affine.numpy().T)[:, :3] * [-1, -1, 1]
+
+
+def test_contours_without_points_and_regions_without_names(tmp_path, caplog):
+    files = write_series(tmp_path / "s")
+    image = _load(files)
+    path = write_rtstruct(tmp_path / "rt.dcm", files, {"o": [_square(image, 1), _square(image, 2), _square(image, 3)]})
+    ds = pydicom.dcmread(path)
+    del ds.ROIContourSequence[0].ContourSequence[1].ContourData
+    del ds.StructureSetROISequence[0].ROIName
+    ds.save_as(path)
+    label, names = read_segmentation(path, image)
+    assert [int(label[..., k].sum()) for k in range(6)] == [0, 25, 0, 25, 0, 0]
+    assert names == segmentation_names(path) == {1: "region 1"}
+    assert "1 of 3 contours of a region have no points" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["SEG", "RTSTRUCT"])
+def test_annotations_cut_anywhere_are_refused_by_name(kind, tmp_path):
+    files = write_series(tmp_path / "s")
+    image = _load(files)
+    path = tmp_path / "cut.dcm"
+    if kind == "SEG":
+        write_seg(path, files, _labels(), ["liver", "kidney"])
+    else:
+        write_rtstruct(path, files, {name: [_square(image, k) for k in (1, 2, 3)] for name in ("liver", "spleen")})
+    whole = path.read_bytes()
+    expected = load_label(str(path), image, LoadImage())
+    for cut in range(400, len(whole) - 1, len(whole) // 25):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(ValueError, match=re.escape(f"{path}: ")):
+            assert not torch.equal(load_label(str(path), image, LoadImage()), expected)

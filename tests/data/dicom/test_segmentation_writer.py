@@ -249,6 +249,27 @@ def test_identifiers_stay_in_the_file(tags, tmp_path, caplog, capfd):
     assert logging.getLogger("highdicom").level == logging.NOTSET
 
 
+@pytest.mark.parametrize(
+    ("sets", "name"),
+    [
+        (["", "ISO 2022 IR 87"], "Yamada^Tarou=\u5c71\u7530^\u592a\u90ce"),
+        (["", "ISO 2022 IR 149"], "Hong^Gildong=\u6d2a^\u5409\u6d1e"),
+        ("ISO_IR 100", "M\u00fcller^J\u00f6rg"),
+        ("ISO_IR 144", "\u041b\u044e\u043ace\u0440"),
+        ("GB18030", "Wang^XiaoDong=\u738b^\u5c0f\u4e1c"),
+        ("ISO_IR 192", "\u0e2a\u0e21^\u0e0a\u0e32\u0e22"),
+        ("ISO_IR 13", "\uff94\uff8f\uff80\uff9e"),
+    ],
+)
+def test_names_in_any_character_set_come_out_as_utf_8(sets, name, tmp_path):
+    files, image = _series(tmp_path, SpecificCharacterSet=lambda _: sets, PatientName=name)
+    assert str(pydicom.dcmread(files[0]).PatientName) == name
+    names = {1: "\u809d\u81d3", 2: "left kidney", 3: "gr\u00f6\u00dfe"}
+    ds = pydicom.dcmread(write_dicom_seg(_label(image), files, names, tmp_path / "seg.dcm"))
+    assert (str(ds.PatientName), ds.SpecificCharacterSet) == (name, "ISO_IR 192")
+    assert [segment.SegmentLabel for segment in ds.SegmentSequence] == list(names.values())
+
+
 def test_attributes_that_the_source_lacks_are_empty(tmp_path):
     lacking = ("PatientName", "PatientID", "PatientSex", "AccessionNumber", "StudyID", "StudyTime", "Manufacturer")
     files, image = _series(tmp_path, **dict.fromkeys(lacking))

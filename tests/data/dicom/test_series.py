@@ -4,12 +4,23 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 import shutil
 
 import numpy as np
 import pytest
-from dicom_files import AXIAL, made_pixels, oblique, ras_affine, write_report, write_rtstruct, write_seg, write_series
+from dicom_files import (
+    AXIAL,
+    SAGITTAL,
+    made_pixels,
+    oblique,
+    ras_affine,
+    write_report,
+    write_rtstruct,
+    write_seg,
+    write_series,
+)
 
 from monai_fewshot.data.dicom.series import find_series, read_series, select_series, series_name
 
@@ -119,6 +130,22 @@ def test_files_that_cannot_be_read(tmp_path):
     assert [len(series.slices) for series in tree.series] == [6]
 
 
+def test_a_file_that_may_not_be_opened_does_not_stop_a_tree(tmp_path, monkeypatch):
+    """Made so by hand, as the superuser may open any file."""
+    write_series(tmp_path)
+    (tmp_path / "locked").write_bytes(b"x" * 200)
+
+    def refuse(file, *args, **kwargs):
+        if os.fspath(file).endswith("locked"):
+            raise PermissionError(13, "Permission denied", os.fspath(file))
+        return opened(file, *args, **kwargs)
+
+    opened = open
+    monkeypatch.setattr("builtins.open", refuse)
+    tree = find_series(tmp_path)
+    assert ([file.name for file in tree.unreadable], len(tree.series)) == (["locked"], 1)
+
+
 def _twice(folder, first, second, series_uid="1.2", **settings):
     """Two volumes in one series."""
     one = write_series(folder / "x", series_uid=series_uid, file_name="A{}.dcm", **first, **settings)
@@ -154,6 +181,42 @@ def test_doubled_slices_stay_in_one_volume(tmp_path):
     _twice(tmp_path, {"EchoTime": 1.0}, {"EchoTime": 2.0, "offsets": [0, 3, 6, 9, 12, 12]})
     (series,) = find_series(tmp_path).series
     assert len(series.slices) == 12
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ["EchoTime", [1, 1, 2, 2], "FlipAngle", [5, 9, 5, 9]],
+        ["DiffusionBValue", [0, 800, 800, 800], "SequenceName", ["b0", "x", "y", "z"]],
+        ["TemporalPositionIdentifier", [1, 1, 2, 2], "InversionTime", [3, 4, 3, 4]],
+    ],
+    ids=["echoes and angles", "directions", "times and inversions"],
+)
+def test_volumes_that_two_attributes_part(values, tmp_path):
+    one, ones, two, twos = values
+    expected = [
+        tuple(map(str, write_series(tmp_path, series_uid="1.2", file_name=f"{n}_{{}}.dcm", **{one: a, two: b})))
+        for n, (a, b) in enumerate(zip(ones, twos, strict=True))
+    ]
+    assert [part.files for part in find_series(tmp_path).series] == expected
+
+
+def test_an_attribute_of_single_slices_makes_no_volumes(tmp_path):
+    """A time that differs from image to image."""
+    for name in "AB":
+        write_series(
+            tmp_path, series_uid="1.2", file_name=f"{name}{{}}", TriggerTime=lambda k, n=name: 9 * k + (n == "B")
+        )
+    (series,) = find_series(tmp_path).series
+    assert len(series.slices) == 12
+
+
+def test_a_localizer_within_a_series_stands_beside_its_volume(tmp_path):
+    files = write_series(tmp_path / "s", series_uid="1.2")
+    scout = {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"], "directions": SAGITTAL}
+    write_series(tmp_path / "s", made_pixels((12, 10, 1)), series_uid="1.2", file_name="S{}", **scout)
+    volume, other = find_series(tmp_path).series
+    assert (volume.files, volume.is_volume, other.is_volume) == (tuple(map(str, files)), True, False)
 
 
 def test_no_file():

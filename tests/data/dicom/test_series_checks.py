@@ -52,7 +52,7 @@ FAULTS = {
     ),
     "localizer": (
         {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]},
-        "6 of 6 images are localizers, no volume; choose",
+        "6 of 6 images are localizers, no volume. Choose",
     ),
     "no position": (
         {"ImagePositionPatient": None},
@@ -140,6 +140,32 @@ def test_truncated_files(tmp_path):
     for file in files[1:3]:
         file.write_bytes(file.read_bytes()[:-3000])
     assert _problems(tmp_path) == ["2 of 6 files are truncated, shorter than their pixels; copy them again."]
+
+
+OTHERS = {
+    "doses": ({"modality": "RTDOSE"}, "doses of a radiotherapy, no scan"),
+    "captures": ({"modality": "OT"}, "secondary captures, pictures that a computer made of a scan"),
+    "screen": ({"ImageType": ["DERIVED", "SECONDARY", "SCREEN SAVE"]}, "screen shots, no scan"),
+    "mosaics": (
+        {"ImageType": ["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"]},
+        "mosaics, all slices of a volume in one picture; convert them to NIfTI, e.g. with dcm2niix",
+    ),
+    "frames": ({"NumberOfFrames": 2}, "files of several frames that do not tell where each lies"),
+    "palette": ({"PhotometricInterpretation": "PALETTE COLOR"}, "in color; expected gray values"),
+}
+
+
+@pytest.mark.parametrize(("settings", "kind"), OTHERS.values(), ids=OTHERS)
+def test_images_that_are_no_slices(settings, kind, tmp_path):
+    write_series(tmp_path, **settings)
+    (series,) = find_series(tmp_path).series
+    assert not series.is_volume
+    assert series_problems(series) == [f"6 of 6 images are {kind}. Choose another series."]
+
+
+def test_instances_of_one_uid_at_different_positions_are_a_volume(tmp_path):
+    write_series(tmp_path, SOPInstanceUID="1.2.3")
+    assert _problems(tmp_path) == []
 
 
 @pytest.mark.parametrize("count", [1, 6])

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 
 import numpy as np
 import pydicom
 import pytest
 import SimpleITK
+import torch
 from dicom_files import (
     AXIAL,
     CORONAL,
@@ -17,9 +19,11 @@ from dicom_files import (
     made_pixels,
     oblique,
     ras_affine,
+    write_enhanced,
     write_report,
     write_series,
 )
+from monai.data import MetaTensor
 from monai.transforms import LoadImage
 from pydicom.data import get_testdata_file
 from pydicom.uid import (
@@ -31,6 +35,8 @@ from pydicom.uid import (
     generate_uid,
 )
 
+from monai_fewshot.apps.command.scan_sources import write_scan_list
+from monai_fewshot.data import LoadScand, load_scans, write_dicom_seg
 from monai_fewshot.data.dicom.series_reader import SeriesReader
 
 NOISE = np.arange(6) * 3.0 + np.array([0, 0.02, -0.015, 0.01, 0.013, 0])
@@ -156,6 +162,46 @@ def test_multi_frame_file(tmp_path, modality, order):
     assert pydicom.dcmread(file).NumberOfFrames == 6
     np.testing.assert_allclose(volume.affine, expected.affine, atol=1e-6)
     np.testing.assert_array_equal(volume.numpy(), expected.numpy())
+
+
+@pytest.mark.parametrize(
+    ("values", "groups"),
+    [
+        ((0, 800), lambda value, _: {"MRDiffusionSequence": {"DiffusionBValue": value}}),
+        ((80, 10), lambda value, _: {"MREchoSequence": {"EffectiveEchoTime": value}}),
+        ((1, 2, 3), lambda value, _: {"FrameContentSequence": {"TemporalPositionIndex": value}}),
+        ((1, 2), lambda value, k: {"FrameContentSequence": {"DimensionIndexValues": [1, value, k + 1]}}),
+        (("MAGNITUDE", "PHASE"), lambda value, _: {"MRImageFrameTypeSequence": {"ComplexImageComponent": value}}),
+        (("1", "2"), lambda value, _: {"FrameContentSequence": {"StackID": value}}),
+    ],
+    ids=["b-values", "echoes", "time points", "dimensions", "components", "stacks"],
+)
+def test_volumes_of_one_enhanced_file(values, groups, tmp_path):
+    """Each is a scan that loads, from a list of scans on disk too, and its mask refers to its own frames."""
+    volumes = [made_pixels(seed=seed) for seed in range(len(values))]
+    file = write_enhanced(tmp_path / "e.dcm", volumes, [partial(groups, value) for value in values])
+    scans = load_scans(tmp_path)
+    order = sorted(range(len(values)), key=lambda number: values[number])
+    for listed in (scans, load_scans(write_scan_list(tmp_path / "list", scans, {1: "liver"}))):
+        assert [scan["name"][-2:] for scan in listed] == [f"_{number + 1}" for number in range(len(values))]
+        for scan, number in zip(listed, order, strict=True):
+            loaded = LoadScand()(scan)["image"]
+            np.testing.assert_array_equal(loaded[0].numpy(), volumes[number])
+            np.testing.assert_allclose(loaded.affine, ras_affine(), atol=1e-6)
+    label = MetaTensor(torch.zeros(1, 12, 10, 6, dtype=torch.uint8), affine=loaded.affine)
+    label[0, 2:5, 3:6, 2] = 1
+    seg = pydicom.dcmread(write_dicom_seg(label, scans[1]["image"], {1: "liver"}, tmp_path / "seg" / "seg.dcm"))
+    (frame,) = seg.PerFrameFunctionalGroupsSequence
+    (reference,) = frame.DerivationImageSequence[0].SourceImageSequence
+    assert reference.ReferencedFrameNumber == 6 * order[1] + 3
+    assert pydicom.dcmread(file).SOPInstanceUID == reference.ReferencedSOPInstanceUID
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.uint16, np.uint8])
+def test_inverted_gray_values_are_as_itk_has_them(dtype, tmp_path):
+    files = write_series(tmp_path, made_pixels(dtype=dtype), PhotometricInterpretation="MONOCHROME1", slope=2.0)
+    read = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage([str(file) for file in files])).transpose(2, 1, 0)
+    np.testing.assert_array_equal(_load(files)[0].numpy(), read)
 
 
 def test_itk_decodes_what_pydicom_cannot(tmp_path):

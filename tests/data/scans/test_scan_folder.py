@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 
 import pytest
@@ -94,7 +95,7 @@ def test_absent_folder(tmp_path):
         load_scans(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize(("files", "held"), [([], "it holds nothing"), (["imagesTr/a.nii.gz"], "it holds imagesTr")])
+@pytest.mark.parametrize(("files", "held"), [([], "it holds nothing"), (["imagesTr/a.txt"], "it holds imagesTr")])
 def test_folder_without_images(tmp_path, files, held):
     _touch(*(tmp_path / file for file in files))
     with pytest.raises(FileNotFoundError, match=rf"holds no dataset\.json, no image \(\.nii\.gz, .*{held}"):
@@ -107,13 +108,67 @@ def test_equal_names(tmp_path):
         load_scans(tmp_path)
 
 
-def test_a_file_called_as_a_series(tmp_path):
+def test_files_called_as_a_series_are_its_label_and_mask(tmp_path):
     write_series(tmp_path / "Quxworth", series_uid="1.2")
-    _touch(tmp_path / f"{series_name('1.2')}.nii.gz")
-    with pytest.raises(ValueError, match=r"share a name: series_\w{12} \(.*\), series_\w{12} \(.*\)") as caught:
+    _touch(tmp_path / f"{series_name('1.2')}.nii.gz", tmp_path / f"{series_name('1.2')}_seg.nii.gz")
+    (scan,) = load_scans(tmp_path)
+    assert repr(scan["image"]) == "<6 DICOM files>"
+
+
+@pytest.mark.parametrize(
+    "name", ["../../outside", "/etc/x", "a/b", "a\\b", "..", ".hidden", "a\0b", "a\nb", "", "n" * 201]
+)
+def test_names_that_lead_out_of_a_folder_are_refused(tmp_path, name):
+    """An empty name stands for none, and the file's own counts."""
+    folder = _write(tmp_path, training=[{"image": "a.nii.gz", "name": name}, {"image": "b.nii.gz"}])
+    if not name:
+        assert [scan["name"] for scan in load_scans(folder)] == ["a", "b"]
+        return
+    with pytest.raises(ValueError, match=re.escape(f"{folder}: scans are called {name!r}, but masks and pictures are")):
+        load_scans(folder)
+
+
+def test_scans_in_folders_and_what_is_none_of_them(tmp_path, caplog):
+    """One folder a patient, with names that repeat, and masks of an earlier run."""
+    wanted = {"p1_t1": "p1/t1.nii.gz", "p2_t1": "p2/t1.nii.gz", "only": "p3/y/only.mha", "top": "top.nii"}
+    others = ["p1/label.nii.gz", "p2/t1_seg.nii.gz", "p2/t1-mask.nii", "labelsTr/t1.nii.gz", "masks/x/t1.nrrd"]
+    _touch(*(tmp_path / file for file in [*wanted.values(), *others, "p1/.hidden/a.nii", "p1/t1.json", "out/b.nii"]))
+    scans = load_scans(tmp_path, leave_out=[tmp_path / "out"])
+    assert {scan["name"]: os.path.relpath(scan["image"], tmp_path) for scan in scans} == wanted
+    assert "5 files in" in caplog.text
+    assert "labelsTr/t1.nii.gz, masks/x/t1.nrrd, p1/label.nii.gz, p2/t1-mask.nii, p2/t1_seg.nii.gz" in caplog.text
+    assert [scan["name"] for scan in load_scans(tmp_path / "labelsTr")] == ["t1"]
+
+
+def test_bids(tmp_path):
+    scans = [f"sub-{number}/anat/sub-{number}_T1w.nii.gz" for number in ("01", "02")]
+    others = [
+        "derivatives/fs/sub-01/sub-01_desc-x_T1w.nii.gz",
+        "sourcedata/raw.nii.gz",
+        "sub-01/anat/sub-01_dseg.nii",
+    ]
+    sidecars = [*(scan.replace(".nii.gz", ".json") for scan in scans), "dataset_description.json", "participants.tsv"]
+    _touch(*(tmp_path / file for file in [*scans, *others, *sidecars]))
+    assert [scan["name"] for scan in load_scans(tmp_path)] == ["sub-01_T1w", "sub-02_T1w"]
+
+
+def test_nnunet(tmp_path):
+    labels = {"background": 0, "whole": [1, 2], "core": 2, "liver": 4}
+    _write(tmp_path, labels=labels, channel_names={"0": "CT"}, numTraining=2, file_ending=".nrrd")
+    _touch(
+        *(
+            tmp_path / f
+            for f in ("imagesTr/a_0000.nrrd", "imagesTr/b_0000.nrrd", "labelsTr/a.nrrd", "imagesTs/c_0000.nrrd")
+        )
+    )
+    assert load_scans(tmp_path) == [
+        {"name": "a", "image": str(tmp_path / "imagesTr/a_0000.nrrd"), "label": str(tmp_path / "labelsTr/a.nrrd")},
+        {"name": "b", "image": str(tmp_path / "imagesTr/b_0000.nrrd")},
+    ]
+    assert load_class_names(tmp_path) == {1: "class 1", 2: "core", 4: "liver"}
+    _touch(tmp_path / "imagesTr/a_0001.nrrd")
+    with pytest.raises(ValueError, match=r"whose scans have several channels.*prepare nnunet --channel 0"):
         load_scans(tmp_path)
-    assert "<6 DICOM files>" in str(caught.value)
-    assert "Quxworth" not in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["{'training': []}", "", '{"training": ['])
@@ -156,7 +211,7 @@ def test_class_names_of_a_plain_folder(tmp_path):
         load_class_names(tmp_path, required=True)
 
 
-@pytest.mark.parametrize("labels", [["liver"], {"liver": 1}])
+@pytest.mark.parametrize("labels", [["liver"], {"liver": "one"}])
 def test_malformed_class_names(tmp_path, labels):
     with pytest.raises(ValueError, match=r'dataset\.json: "labels" is .*expected names by number'):
         load_class_names(_write(tmp_path, labels=labels))
@@ -248,13 +303,16 @@ def test_no_series_is_as_asked_for(tmp_path, choice, message):
     assert not [word for word in IDENTIFIERS if word in str(caught.value)]
 
 
-def test_unreadable_dicom_files(tmp_path):
-    (_study(tmp_path) / "Quxworth.dcm").write_bytes(b"x")
-    with pytest.raises(
-        ValueError, match=r"1 of 22 DICOM files cannot be read, they are truncated, encrypted"
-    ) as caught:
-        load_scans(tmp_path)
-    assert not [word for word in IDENTIFIERS if word in str(caught.value)]
+def test_an_unreadable_file_does_not_stop_a_tree(tmp_path, caplog):
+    (_study(tmp_path / "study") / "Quxworth.dcm").write_bytes(b"x")
+    assert len(load_scans(tmp_path / "study")) == 3
+    assert "1 DICOM file(s) cannot be read, they are truncated, encrypted" in caplog.text
+    assert "2 of 2 images are localizers, no volume" in caplog.text
+    assert not [word for word in IDENTIFIERS if word in caplog.text]
+    _touch(tmp_path / "broken" / "Quxworth.dcm")
+    with pytest.raises(ValueError, match=r"all 1 DICOM file\(s\) there cannot be read, they are") as caught:
+        load_scans(tmp_path / "broken")
+    assert "Quxworth" not in str(caught.value)
 
 
 def test_reports_beside_images_do_no_harm(tmp_path):

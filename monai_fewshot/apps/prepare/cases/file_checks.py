@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from monai_fewshot.data.scans.check_scan import AFFINE_TOLERANCE, corner_distance
 from monai_fewshot.data.scans.check_scans import check_nifti_header, is_whole_gzip, unreadable
-from monai_fewshot.data.scans.scan_folder import VOLUME_SUFFIXES
+from monai_fewshot.data.scans.scan_files import VOLUME_SUFFIXES
 
 from .case import Case, Problem
 

@@ -152,6 +152,8 @@ def _read_picture(file: Path) -> NDArray[np.uint8]:
         raise ValueError(
             f"has {pixels.shape[-1]} color channels; expected a picture of gray values. Download it again."
         )
+    if pixels.max(initial=0) > 255:
+        raise ValueError(f"holds gray values up to {pixels.max()}; expected 8 bits a pixel. Download it again.")
     return pixels.astype(np.uint8)
 
 

@@ -12,14 +12,13 @@ from monai.config import PathLike
 
 from monai_fewshot.apps.prepare.cases.case import Case, Problem
 from monai_fewshot.apps.prepare.sources.data_source import open_source
+from monai_fewshot.data.scans.nnunet_layout import file_ending, names_of_labels, nnunet_files
 from monai_fewshot.data.scans.scan_folder import DATASET_JSON, read_dataset_json
 
 from .decathlon import describe_set
 from .volume_sets import prepare_volume_set
 
 __all__ = ["find_nnunet_cases", "nnunet_class_names", "prepare_nnunet"]
-
-DEFAULT_ENDING = ".nii.gz"
 
 
 def prepare_nnunet(
@@ -88,10 +87,9 @@ def find_nnunet_cases(folder: Path, channel: int = 0) -> tuple[list[Case], list[
         ``numTraining``.
     """
     content = read_dataset_json(folder)
-    ending = str(content.get("file_ending", DEFAULT_ENDING))
+    ending = file_ending(content)
     own = f"_{channel:04d}{ending}"
-    images = {path.name[: -len(own)]: path for path in _files(folder / "imagesTr", own)}
-    labels = {path.name[: -len(ending)]: path for path in _files(folder / "labelsTr", ending)}
+    images, labels = nnunet_files(folder / "imagesTr", own), nnunet_files(folder / "labelsTr", ending)
     problems = [
         Problem(name, path, f"has no label {name}{ending} in labelsTr; add it, or remove the image.")
         for name, path in images.items()
@@ -126,18 +124,9 @@ def nnunet_class_names(content: Mapping[str, Any], folder: Path) -> dict[int, st
     try:
         if not isinstance(labels, dict) or "ignore" in labels:
             raise ValueError
-        if all(isinstance(name, str) and not name.isdigit() for name in labels.values()):
-            return {int(number): name for number, name in labels.items() if int(number) != 0}
-        regions = [int(number) for numbers in labels.values() if isinstance(numbers, list) for number in numbers]
-        single = {int(number): name for name, number in labels.items() if not isinstance(number, list)}
-        return {n: name for n, name in sorted({**{r: f"class {r}" for r in regions}, **single}.items()) if n != 0}
-    except (TypeError, ValueError) as error:
+        return {number: name for number, name in names_of_labels(labels).items() if number != 0}
+    except ValueError as error:
         raise ValueError(
             f'{folder / DATASET_JSON}: "labels" is {labels!r}; expected numbers by name such as {{"background": 0, '
             '"liver": 1}, and none to be ignored.'
         ) from error
-
-
-def _files(folder: Path, ending: str) -> list[Path]:
-    found = sorted(folder.iterdir()) if folder.is_dir() else []
-    return [path for path in found if path.name.endswith(ending) and not path.name.startswith(".")]
