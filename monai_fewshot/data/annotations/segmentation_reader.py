@@ -14,6 +14,7 @@ from monai.utils import ImageMetaKey
 from monai_fewshot.data.dicom.header import is_dicom
 from monai_fewshot.data.dicom.regions import dicom_region_names, dicom_regions
 from monai_fewshot.data.dicom.series import DicomSeries, find_series
+from monai_fewshot.data.scans.file_damage import errors_of_file
 from monai_fewshot.data.scans.label_grids import LabelGrid, Region, label_map, onto_grid
 
 from .slicer_segments import is_slicer_segmentation, slicer_segment_names, slicer_segments
@@ -71,12 +72,14 @@ def segmentation_names(path: PathLike) -> dict[int, str]:
         Names by number; none for a file that has no names, such as NIfTI.
 
     Raises:
-        ValueError: where a DICOM file is no annotation, or a segmentation of 3D Slicer cannot be read.
+        ValueError: where a DICOM file is no annotation, or it or a segmentation of 3D Slicer cannot be read; the text
+            names the file.
     """
     file = _one_file(path)
     if not names_regions(file):
         return {}
-    return slicer_segment_names(file) if is_slicer_segmentation(file) else dicom_region_names(file)
+    with errors_of_file(path):
+        return slicer_segment_names(file) if is_slicer_segmentation(file) else dicom_region_names(file)
 
 
 def names_regions(path: PathLike) -> bool:

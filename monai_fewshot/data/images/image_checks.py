@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 from monai.config import KeysCollection
-from monai.data import PILReader
+from monai.data import ImageReader, PILReader
 from monai.transforms import Compose, LoadImaged, MapTransform
 from monai.utils import convert_to_tensor
 from tqdm import tqdm
 
+from monai_fewshot.data.scans.file_damage import check_picture
 from monai_fewshot.utils import IGNORED, file_of, list_values, root_cause
 
 __all__ = ["CheckImageD", "CheckImageDict", "CheckImaged", "check_images", "image_reading"]
@@ -163,6 +164,15 @@ class CheckImaged(MapTransform):
 CheckImageD = CheckImageDict = CheckImaged
 
 
+class _WholeImaged(LoadImaged):
+    """MONAI's, which refuses what :func:`~monai_fewshot.data.scans.file_damage.check_picture` does."""
+
+    def __call__(self, data: Mapping[Any, Any], reader: ImageReader | None = None) -> dict[Any, Any]:
+        for path in (data[key] for key in self.keys if key in data):
+            check_picture(path)
+        return super().__call__(data, reader)
+
+
 def image_reading(
     keys: Sequence[str] = ("image", "label"), channels: int = 3, classes: Collection[int] | None = None
 ) -> Compose:
@@ -173,7 +183,7 @@ def image_reading(
         channels: 3 for color images, 1 for gray ones.
         classes: see :class:`CheckImaged`.
     """
-    load = LoadImaged(
+    load = _WholeImaged(
         keys,
         reader=PILReader(reverse_indexing=False),
         image_only=True,
