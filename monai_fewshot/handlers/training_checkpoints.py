@@ -116,7 +116,7 @@ class BestModelSaver(_SaverInProcesses):
     @property
     def has_saved(self) -> bool:
         """Whether any validation has counted."""
-        return bool(self._key_metric_checkpoint.state_dict()["saved"])
+        return self._key_metric_checkpoint.last_checkpoint is not None
 
 
 class FinalModelSaver(_SaverInProcesses):

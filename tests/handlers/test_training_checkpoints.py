@@ -202,9 +202,9 @@ def test_of_two_trainings_set_up_for_one_folder_the_second_does_not_start(tmp_pa
     assert "checkpoint_epoch=2.pt" in _files(tmp_path)
 
 
-@pytest.mark.parametrize("place", ["checkpoint_epoch=2.pt", "model.pt"])
-def test_what_stood_stays_on_a_full_disk(tmp_path, monkeypatch, place):
-    training = _Training(tmp_path, [0.3, 0.9])
+@pytest.mark.parametrize(("place", "scores"), [("checkpoint_epoch=2.pt", [0.9, 0.3]), ("model.pt", [0.3, 0.9])])
+def test_what_stood_stays_on_a_full_disk(tmp_path, monkeypatch, place, scores):
+    training = _Training(tmp_path, scores)
     training.run(1)
     before = {name: (tmp_path / name).read_bytes() for name in _files(tmp_path)}
     write = training_checkpoints.save_checkpoint

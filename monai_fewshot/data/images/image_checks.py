@@ -220,6 +220,8 @@ def check_images(
             own.load, own.check = image_reading(channels=channels, classes=classes).transforms
         try:
             read = own.load(dict(image))
+        except ValueError as error:
+            return [str(error)]
         except Exception as error:
             reason = str(root_cause(error)).strip().splitlines()[-1]
             return [f"{image['image']} or its mask: cannot be opened as an image ({reason}); export it again."]

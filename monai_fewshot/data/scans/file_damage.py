@@ -20,7 +20,7 @@ __all__ = ["check_checksums", "check_gzip", "check_picture", "errors_of_file", "
 
 GZIP_MAGIC = b"\x1f\x8b"
 CHUNK = 1 << 20
-STREAMS: Mapping[str, Any] = {"gzip": gzip.GzipFile, "gz": gzip.GzipFile, "bzip2": bz2.BZ2File, "bz2": bz2.BZ2File}
+STREAMS: Mapping[str, Any] = {"gzip": gzip.open, "gz": gzip.open, "bzip2": bz2.open, "bz2": bz2.open}
 
 
 def check_checksums(path: PathLike) -> None:
@@ -67,7 +67,8 @@ def check_gzip(path: Path) -> None:
                 "is not compressed, although its name ends with .gz: rename it, or copy or download it again."
             )
         stream.seek(0)
-        _read_to_end(gzip.GzipFile(fileobj=stream), "gzip")
+        with gzip.open(stream) as content:
+            _read_to_end(content, "gzip")
 
 
 def check_picture(path: PathLike) -> None:
@@ -107,6 +108,8 @@ def unreadable(path: Path, error: Exception) -> str:
             return "is empty; copy or export it again."
     except ValueError as known:
         return str(known)
+    if held := re.search(r"Expected (\d+) bytes, got (\d+) bytes", str(error)):
+        return f"is truncated: it holds {held[2]} of {held[1]} bytes of voxels. Copy or export it again."
     reason = (str(error).splitlines() or [""])[0]
     return (
         f"cannot be read ({type(error).__name__}: {reason}): it is damaged, holds colors or vectors, or needs another "
@@ -144,35 +147,47 @@ def _check_not_compressed(path: Path) -> None:
 
 def _check_nrrd(path: Path) -> None:
     with open(path, "rb") as stream:
-        fields = {}
-        while line := stream.readline(CHUNK).decode("latin-1").strip():
-            name, _, value = line.partition(":")
-            fields[name.strip().lower()] = value.strip()
+        fields = _fields(stream, ":", "")
         kind = fields.get("encoding", "raw").lower()
         if kind not in STREAMS:
             return
-        data = fields.get("data file", fields.get("datafile", "")).split()
-        if not data:
+        data = fields.get("data file", fields.get("datafile"))
+        if data is None:
             _read_to_end(STREAMS[kind](stream), kind)
-        elif len(data) == 1 and (path.parent / data[0]).is_file():
-            with open(path.parent / data[0], "rb") as detached:
-                _read_to_end(STREAMS[kind](detached), kind)
+        elif (detached := _detached(path, data)) is not None:
+            with STREAMS[kind](detached) as voxels:
+                _read_to_end(voxels, kind)
 
 
 def _check_metaimage(path: Path) -> None:
     with open(path, "rb") as stream:
-        fields: dict[str, str] = {}
-        while "elementdatafile" not in fields and (line := stream.readline(CHUNK).decode("latin-1").strip()):
-            name, _, value = line.partition("=")
-            fields[name.strip().lower()] = value.strip()
+        fields = _fields(stream, "=", "elementdatafile")
         if fields.get("compresseddata", "false").lower() != "true":
             return
         data = fields.get("elementdatafile", "")
         if data.lower() == "local":
             _inflate(stream)
-        elif (path.parent / data).is_file():
-            with open(path.parent / data, "rb") as detached:
-                _inflate(detached)
+        elif (detached := _detached(path, data)) is not None:
+            with open(detached, "rb") as voxels:
+                _inflate(voxels)
+
+
+def _fields(stream: IO[bytes], separator: str, last: str) -> dict[str, str]:
+    """Read the lines of a header, up to an empty one or the field ``last``."""
+    fields: dict[str, str] = {}
+    while last not in fields and (line := stream.readline(CHUNK).decode("latin-1").strip()):
+        name, _, value = line.partition(separator)
+        fields[name.strip().lower()] = value.strip()
+    return fields
+
+
+def _detached(path: Path, name: str) -> Path | None:
+    """File of the voxels beside a header; None where it is not one file, which the library then reports."""
+    try:
+        file = path.parent / name
+        return file if file.is_file() else None
+    except OSError:
+        return None
 
 
 def _inflate(stream: IO[bytes]) -> None:
