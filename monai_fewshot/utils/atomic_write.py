@@ -89,7 +89,8 @@ def _why_not_written(path: Path, error: OSError, num_bytes: int | None) -> str:
     if error.errno not in FULL:
         return f"{text}Name an output folder that you may write to, on a disk with room."
     needed = "" if num_bytes is None else f"It needs {_megabytes(num_bytes)}. "
-    left = f"{_megabytes(shutil.disk_usage(path.parent).free)} are left on the disk of {path.parent}"
+    folder = next(folder for folder in path.absolute().parents if folder.exists())
+    left = f"{_megabytes(shutil.disk_usage(folder).free)} are left on the disk of {folder}"
     return f"{text}{needed}{left}, or less where a quota holds. Free some, or name another folder, and run again."
 
 
