@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import copy
-import io
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from operator import itemgetter
@@ -22,17 +21,19 @@ from monai.inferers import Inferer, SimpleInferer
 from monai.utils import CommonKeys
 
 from monai_fewshot.data import EpisodeSampler, ExemplarSamples, SliceStack
-from monai_fewshot.handlers import MeanLossOverProcesses, TrainingCheckpoints
+from monai_fewshot.handlers import FiniteLoss, MeanLossOverProcesses, TrainingCheckpoints
 from monai_fewshot.networks import average_gradients
 from monai_fewshot.utils import (
     agree_on_file,
     load_network,
+    lock_folder,
     num_processes,
     process_rank,
     run_in_first,
     run_together,
+    save_checkpoint,
     share_of_batch,
-    write_atomically,
+    unlock_folder,
 )
 
 from .pseudo_labeling import describe_labels, pseudo_labels
@@ -112,7 +113,7 @@ class ExemplarTraining:
 
     Raises:
         ValueError: where an argument is out of its range; during the run, where processes would have unequal shares of
-            a batch, or the folder holds another training.
+            a batch, or the folder holds another training, or one is running there.
     """
 
     def __init__(
@@ -160,6 +161,7 @@ class ExemplarTraining:
             The network of the last one; ``model.pt`` in the folder of each stage holds that stage's, ``model.pt`` in
             the folder of all that of the last.
         """
+        run_in_first(lock_folder, self.folder)
         start = copy.deepcopy(self.network.state_dict())
         pseudo = None
         for stage in range(1, self.rounds + 2):
@@ -172,6 +174,7 @@ class ExemplarTraining:
                 truth = self.unlabeled if self.has_truth else None
                 self._log("After stage %d %s", stage, describe_labels(pseudo, truth))
         run_in_first(self._save, self.folder / "model.pt")
+        run_in_first(unlock_folder, self.folder)
         return self.network
 
     def _train(self, folder: Path, pseudo: SliceStack | None) -> None:
@@ -202,6 +205,7 @@ class ExemplarTraining:
             prepare_batch=PrepareBatchSamples(),
             train_handlers=[
                 MeanLossOverProcesses(),
+                FiniteLoss(),
                 LrScheduleHandler(schedule, print_lr=False, epoch_level=False),
                 *self._logs(folder),
                 checkpoints,
@@ -216,9 +220,7 @@ class ExemplarTraining:
 
     def _save(self, path: Path) -> None:
         content = {name: item.state_dict() for name, item in {"model": self.network, **self.records}.items()}
-        buffer = io.BytesIO()
-        torch.save(content, buffer)
-        write_atomically(path, buffer.getvalue())
+        save_checkpoint(content, path)
 
     def _logs(self, folder: Path) -> list[Any]:
         if process_rank() > 0:

@@ -3,6 +3,7 @@
 
 from .class_progress import ClassProgress
 from .convergence_stop import ConvergenceStop
+from .finite_loss import FiniteLoss
 from .mean_loss import MeanLossOverProcesses
 from .network_loader import NetworkLoader
 from .output_files import OutputFiles, write_index
@@ -18,6 +19,7 @@ __all__ = [
     "ClassProgress",
     "ConvergenceStop",
     "FinalModelSaver",
+    "FiniteLoss",
     "MeanLossOverProcesses",
     "NetworkLoader",
     "OutputFiles",

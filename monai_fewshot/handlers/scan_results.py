@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import os
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,8 +22,8 @@ from monai_fewshot.data.dicom.segmentation_writer import write_dicom_seg
 from monai_fewshot.data.scans.mask_writer import ImageMaskWriter, MaskWriter
 from monai_fewshot.data.scans.nifti_files import is_nifti
 from monai_fewshot.data.scans.scan_folder import Scan
-from monai_fewshot.metrics import measure, read_measurements, write_measurements
-from monai_fewshot.utils import write_atomically
+from monai_fewshot.metrics import add_measurements, measure
+from monai_fewshot.utils import atomic_path, write_atomically
 from monai_fewshot.visualize import class_colors, figure_to_png, picture_figure, preview_figure
 
 from .output_files import DICOM_SEG, NIFTI, PNG, SEG_NRRD, OutputFiles
@@ -88,16 +86,17 @@ class ScanResults:
             label: (1, H, W, D) class numbers on the scan's own grid.
 
         Raises:
-            ValueError: where the label map is not on the grid of the scan, or a file cannot be written.
+            ValueError: where the label map is not on the grid of the scan.
+            WriteError: where a file cannot be written.
         """
         highest = max(*self.class_names, int(label.max()))
         mask = MetaTensor(label.as_tensor().cpu().round().to(torch.int32), affine=label.affine.cpu())
         file = self.scans[name]["image"] if is_nifti(self.scans[name]["image"]) else None
         if NIFTI in self.files.formats:
             writer = MaskWriter(np.min_scalar_type(highest), like=file)
-            _write(self.files.mask(name, NIFTI), writer, mask, ".nii.gz")
+            _write(self.files.mask(name, NIFTI), writer, mask)
         if PNG in self.files.formats:
-            _write(self.files.mask(name, PNG), ImageMaskWriter(highest), mask, ".png")
+            _write(self.files.mask(name, PNG), ImageMaskWriter(highest), mask)
         if DICOM_SEG in self.files.formats:
             self._write_dicom_seg(name, mask)
         if SEG_NRRD in self.files.formats:
@@ -141,17 +140,11 @@ class ScanResults:
 
     def _add_measurements(self, name: str, image: np.ndarray, mask: MetaTensor) -> None:
         rows = measure(name, image, mask[0], self.class_names, mask.affine)
-        others = [row for row in read_measurements(self.files.table) if row.scan != name]
-        write_measurements(self.files.table, [*others, *rows])
+        add_measurements(self.files.table, rows)
 
 
-def _write(path: Path, writer: ImageWriter, mask: MetaTensor, suffix: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{uuid.uuid4().hex}{suffix}")
+def _write(path: Path, writer: ImageWriter, mask: MetaTensor) -> None:
     writer.set_data_array(mask, channel_dim=0)
     writer.set_metadata({"affine": mask.affine}, resample=False)
-    try:
+    with atomic_path(path, mask.nbytes) as temporary:
         writer.write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -124,7 +124,7 @@ class VolumeInferer(Inferer, ABC):
 
         Raises:
             ValueError: where shapes do not fit together, a label has values beyond the classes, a class is absent from
-                the support, or an image holds NaN or infinite values.
+                the support, an image holds NaN or infinite values, or the network gives NaN.
         """
         check_query(inputs)
         check_query_label(label, inputs)
@@ -140,6 +140,11 @@ class VolumeInferer(Inferer, ABC):
             with autocast(inputs.device, self.dtype):
                 results.append(self.segment(query, network, scans))
         margins = [torch.stack(parts) for parts in zip(*results, strict=True)]
+        if any(bool(part.isnan().any()) for part in margins):
+            raise ValueError(
+                "The network gives values that are no numbers: its weights, or those adapted to the support, have "
+                "diverged. Take another checkpoint, or a lower learning rate, or dtype float32."
+            )
         converted = [convert_to_dst_type(part, inputs, dtype=torch.float32)[0] for part in margins]
         named = {protocol.name: part for protocol, part in zip(self.protocols, cycle(converted), strict=False)}
         return converted[0] if self.single else named

@@ -4,6 +4,7 @@
 from .mask_agreement import MaskAgreement, MaskAgreementMetric, compute_mask_agreement
 from .measurements import (
     Measurement,
+    add_measurements,
     axial_axis,
     largest_axial_diameter,
     measure,
@@ -20,6 +21,7 @@ __all__ = [
     "Measurement",
     "ScanScore",
     "ScoreSummary",
+    "add_measurements",
     "axial_axis",
     "compute_mask_agreement",
     "distance_unit",

@@ -7,7 +7,7 @@ import csv
 import io
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -19,9 +19,17 @@ from scipy.ndimage import find_objects
 from scipy.spatial import ConvexHull, QhullError
 from scipy.spatial.distance import pdist
 
-from monai_fewshot.utils import write_atomically
+from monai_fewshot.utils import locked_file, write_atomically
 
-__all__ = ["Measurement", "axial_axis", "largest_axial_diameter", "measure", "read_measurements", "write_measurements"]
+__all__ = [
+    "Measurement",
+    "add_measurements",
+    "axial_axis",
+    "largest_axial_diameter",
+    "measure",
+    "read_measurements",
+    "write_measurements",
+]
 
 PERCENTILES = (5, 25, 50, 75, 95)
 
@@ -156,6 +164,24 @@ def write_measurements(path: str | os.PathLike[str], rows: Iterable[Measurement]
     writer.writeheader()
     writer.writerows(asdict(row) for row in sorted(rows, key=lambda row: (row.scan, row.label)))
     return write_atomically(path, table.getvalue())
+
+
+def add_measurements(path: str | os.PathLike[str], rows: Sequence[Measurement]) -> Path:
+    """Put rows into ``measurements.csv`` in the place of those of the same scans; processes may do so at once.
+
+    Args:
+        path: the file; a new one where there is none.
+        rows: of one scan, or several.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: where the file holds something else, or cannot be written.
+    """
+    scans = {row.scan for row in rows}
+    with locked_file(path):
+        return write_measurements(path, [*(row for row in read_measurements(path) if row.scan not in scans), *rows])
 
 
 def read_measurements(path: str | os.PathLike[str]) -> list[Measurement]:

@@ -2,13 +2,24 @@
 # SPDX-License-Identifier: Apache-2.0
 
 from .array_cache import ArrayCache, array_key
-from .atomic_write import write_atomically
-from .checkpoints import checkpoint_to_resume, latest_checkpoint, load_network, read_checkpoint
+from .atomic_write import WriteError, atomic_path, write_atomically
+from .checkpoints import (
+    checkpoint_to_resume,
+    checkpoints_by_age,
+    latest_checkpoint,
+    load_network,
+    load_whole,
+    not_finite,
+    read_checkpoint,
+    save_checkpoint,
+)
+from .checksums import check_zip
 from .definitions import build, define, definition_of
 from .device_settings import check_device_settings, compiler_error
 from .device_tensor import device_tensor
 from .enums import IGNORED, EpisodeKeys
 from .error_texts import file_of, list_values, root_cause
+from .folder_lock import lock_folder, locked_file, unlock_folder
 from .precision import autocast, default_dtype
 from .processes import (
     agree_on_file,
@@ -35,12 +46,16 @@ __all__ = [
     "EpisodeKeys",
     "Provenance",
     "RandomState",
+    "WriteError",
     "agree_on_file",
     "array_key",
+    "atomic_path",
     "autocast",
     "build",
     "check_device_settings",
+    "check_zip",
     "checkpoint_to_resume",
+    "checkpoints_by_age",
     "compiler_error",
     "default_dtype",
     "define",
@@ -52,7 +67,11 @@ __all__ = [
     "latest_checkpoint",
     "list_values",
     "load_network",
+    "load_whole",
+    "lock_folder",
+    "locked_file",
     "mean_over_processes",
+    "not_finite",
     "num_processes",
     "pixels_per_slice",
     "process_device",
@@ -62,9 +81,11 @@ __all__ = [
     "root_cause",
     "run_in_first",
     "run_together",
+    "save_checkpoint",
     "share_of_batch",
     "start_process_group",
     "sum_over_processes",
+    "unlock_folder",
     "whole_batch",
     "write_atomically",
 ]

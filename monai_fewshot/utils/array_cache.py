@@ -10,8 +10,6 @@ import os
 import tempfile
 import time
 import warnings
-import zipfile
-import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from .atomic_write import write_atomically
+from .checksums import check_zip
 
 __all__ = ["ArrayCache", "array_key"]
 
@@ -83,7 +82,7 @@ class ArrayCache:
             ) from error
 
     def _remove_remains(self) -> None:
-        for path in self.cache_dir.glob(".*.npz.*"):
+        for path in self.cache_dir.glob(".*.npz"):
             with suppress(FileNotFoundError):
                 if time.time() - path.stat().st_mtime > SECONDS_OF_A_DAY:
                     path.unlink()
@@ -96,11 +95,12 @@ class ArrayCache:
         """Stored array, or None where there is none or its file is damaged (with a warning)."""
         path = self.path(key)
         try:
+            check_zip(path)
             with np.load(path, allow_pickle=False) as file:
                 return file["array"]
         except FileNotFoundError:
             return None
-        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        except Exception as error:  # whatever damage makes the readers raise
             warnings.warn(f"cache file {str(path)!r} is damaged and is computed again ({error})", stacklevel=2)
             return None
 

@@ -15,7 +15,7 @@ import numpy as np
 from monai.transforms import ScaleIntensityRangePercentiles
 
 from monai_fewshot.metrics import ScanScore
-from monai_fewshot.utils import write_atomically
+from monai_fewshot.utils import check_zip, write_atomically
 
 from .overlay import orient_slice
 
@@ -165,9 +165,14 @@ def read_cases(path: str | os.PathLike[str]) -> list[SliceCase]:
 
     Raises:
         FileNotFoundError: where there is no such file.
+        ValueError: where it is damaged.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"There are no cases at {path}. Name the cases file of an evaluation.")
+    try:
+        check_zip(path)
+    except Exception as error:  # whatever damage makes zipfile raise
+        raise ValueError(f"{path} is damaged ({error}): evaluate again.") from error
     with np.load(path, allow_pickle=False) as stored:
         return [
             SliceCase(

@@ -3,19 +3,15 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from monai_fewshot.utils import root_cause
+from monai_fewshot.utils import WriteError, root_cause
 
 __all__ = ["run_past_failures"]
 
 logger = logging.getLogger(__name__)
-
-OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
-"""Errors that every further scan would meet too."""
 
 
 class _Remaining:
@@ -45,7 +41,7 @@ def run_past_failures(make_engine: Callable[[Any], Any], dataset: Any, names: Se
         The reason of each failure, by name.
 
     Raises:
-        Exception: where a file cannot be written, for then no other item would fare better.
+        WriteError: where a file cannot be written, for then no other item would fare better.
     """
     failed: dict[str, str] = {}
     first = 0
@@ -56,9 +52,9 @@ def run_past_failures(make_engine: Callable[[Any], Any], dataset: Any, names: Se
             engine.run()
             break
         except Exception as error:
-            reason = root_cause(error)
-            if isinstance(reason, OSError) and reason.errno in OF_THE_DISK:
+            if isinstance(root_cause(error, WriteError), WriteError):
                 raise
+            reason = root_cause(error)
             name = names[remaining.last_asked]
             logger.exception("%s cannot be segmented", name)
             failed[name] = f"{type(reason).__name__}: {reason}"

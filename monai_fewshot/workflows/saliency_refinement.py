@@ -25,8 +25,9 @@ from tqdm import tqdm
 
 from monai_fewshot.data import NumberedSamples, SliceStack, check_output_dir, numbered_random
 from monai_fewshot.data.images.picture_reading import as_shown
+from monai_fewshot.handlers import FiniteLoss
 from monai_fewshot.transforms import EpisodeAugmentation, clean_saliency, field_of_view
-from monai_fewshot.utils import write_atomically
+from monai_fewshot.utils import lock_folder, read_checkpoint, save_checkpoint, unlock_folder, write_atomically
 
 __all__ = ["RefinementImages", "SaliencyRefinement", "write_masks"]
 
@@ -101,7 +102,8 @@ class SaliencyRefinement:
 
     Raises:
         OSError: where the output folder cannot be written to.
-        ValueError: on :meth:`run`, where the folder holds rounds of other images or settings, or all masks are empty.
+        ValueError: on :meth:`run`, where the folder holds rounds of other images or settings, or damaged ones, another
+            process works there, or all masks are empty.
     """
 
     def __init__(
@@ -135,26 +137,28 @@ class SaliencyRefinement:
         Returns:
             The masks (S, 1, H, W), uint8, before the first round and after each, where the labels of the stack lie.
         """
+        lock_folder(self.output_dir)
         masks = [(self.stack.label > 0).to(torch.uint8)]
         for number in range(1, self.rounds + 1):
             path = self.output_dir / f"round_{number}.pt"
             if path.is_file():
-                done = torch.load(path, map_location="cpu", weights_only=True)
-                if done["made_with"] != self._made_with():
+                done = read_checkpoint(path)
+                if done.get("made_with") != self._made_with():
                     raise ValueError(
                         f"{path} was made with other images or settings: choose another output_dir, or remove the "
                         "rounds in it to begin anew."
                     )
-                self.network.load_state_dict(done["network"])
+                self.network.load_state_dict(done["model"])
                 masks.append(done["masks"].to(self.stack.label.device))
                 logger.info("round %d is done already: %s", number, path)
                 continue
             self._train(number, masks[-1])
             masks.append(self._predict(number))
-            made = {"network": self.network.state_dict(), "masks": masks[-1], "made_with": self._made_with()}
-            _save(made, path)
+            made = {"model": self.network.state_dict(), "masks": masks[-1], "made_with": self._made_with()}
+            save_checkpoint(made, path)
             changed = (masks[-1] != masks[-2]).float().mean()
             logger.info("round %d changed %.1f %% of all pixels", number, 100 * changed)
+        unlock_folder(self.output_dir)
         return masks
 
     def _made_with(self) -> dict[str, str]:
@@ -183,6 +187,7 @@ class SaliencyRefinement:
             decollate=False,
         )
         trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: schedule.step())
+        FiniteLoss().attach(trainer)
         ProgressBar(desc=f"round {number}").attach(trainer)
         trainer.run()
 
@@ -228,7 +233,6 @@ def write_masks(masks: torch.Tensor, images: Sequence[Mapping[str, Any]], folder
     written = 0
     for mask, image in zip(masks[:, 0].cpu().numpy(), images, strict=True):
         path = Path(folder) / f"{image['name']}.png"
-        path.unlink(missing_ok=True)
         if mask.any():
             with Image.open(image["image"]) as original:
                 size = as_shown(original).size
@@ -237,15 +241,11 @@ def write_masks(masks: torch.Tensor, images: Sequence[Mapping[str, Any]], folder
             picture.save(buffer, format="PNG")
             write_atomically(path, buffer.getvalue())
             written += 1
+        else:
+            path.unlink(missing_ok=True)
     logger.info("%d masks of %d images: %s", written, len(images), folder)
     return written
 
 
 def _cleaned(probability: np.ndarray) -> np.ndarray:
     return clean_saliency(np.where(probability > 0.5, probability, 0), opening=1)
-
-
-def _save(content: dict, path: Path) -> None:
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    write_atomically(path, buffer.getvalue())

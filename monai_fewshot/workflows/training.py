@@ -29,6 +29,7 @@ from monai_fewshot.engines import PrepareBatchEpisode
 from monai_fewshot.handlers import (
     BestModelSaver,
     FinalModelSaver,
+    FiniteLoss,
     MeanLossOverProcesses,
     TotalProgress,
     TrainingCheckpoints,
@@ -39,6 +40,7 @@ from monai_fewshot.utils import (
     EpisodeKeys,
     Provenance,
     check_device_settings,
+    lock_folder,
     num_processes,
     process_rank,
     run_in_first,
@@ -72,10 +74,12 @@ def start_run(
         dtype: see :func:`monai_fewshot.utils.check_device_settings`.
         channels_last: likewise.
         compile: likewise.
-        batch_size: samples that processes share out; 0 where they do not.
+        batch_size: samples that processes share out, for a training, which then has the folder for itself; 0 for other
+            runs.
 
     Raises:
-        ValueError: where the device cannot serve a setting, or processes would have unequal shares of a batch.
+        ValueError: where the device cannot serve a setting, processes would have unequal shares of a batch, or another
+            training is running in the folder.
         OSError: where the folder cannot be written to.
     """
     start_process_group()
@@ -83,6 +87,8 @@ def start_run(
     set_determinism(seed=seed)
     share_of_batch(batch_size)
     run_in_first(check_output_dir, output_dir)
+    if batch_size:
+        run_in_first(lock_folder, output_dir)
 
 
 def episode_loader(dataset: NumberedSamples, batch_size: int) -> DataLoader:
@@ -199,9 +205,9 @@ def training_handlers(
 ) -> list[Any]:
     """Make what every training has: schedule, validation, progress, logs, checkpoints that resume, the best network.
 
-    The validator's network at the best validation, or without a validator the last network, or ``kept``, is
-    ``model.pt`` in the folder. Logs for TensorBoard are in its folder ``logs``. In a process group all processes take
-    part, and the first one writes.
+    The validator's network at the best validation, or the last network, or ``kept``, where no validation counted, is
+    ``model.pt`` in the folder. Losses or weights that are not finite end the training. Logs for TensorBoard are in its
+    folder ``logs``. In a process group all processes take part, and the first one writes.
 
     Args:
         folder: of checkpoints and logs.
@@ -225,6 +231,7 @@ def training_handlers(
     handlers: list[Any] = [
         QuietInOthers(),
         MeanLossOverProcesses(),
+        FiniteLoss(),
         LrScheduleHandler(lr_scheduler, print_lr=False, epoch_level=False),
     ]
     if validator is not None:
@@ -238,8 +245,8 @@ def training_handlers(
             StatsHandler(iteration_log=False),
             TensorBoardStatsHandler(log_dir=log_dir, iteration_log=log_interval, output_transform=_scalars),
         ]
-    handlers += [*(further or {}).values(), TrainingCheckpoints(folder, objects, resume)]
-    return handlers if validator is not None else [*handlers, FinalModelSaver(str(folder), final)]
+    end = FinalModelSaver(str(folder), final, unless=objects.get("best_model"))
+    return [*handlers, *(further or {}).values(), end, TrainingCheckpoints(folder, objects, resume)]
 
 
 class QuietInOthers:

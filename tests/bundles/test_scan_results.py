@@ -84,7 +84,7 @@ def results(bundle, tree, tmp_path_factory):
 
 
 def _files(folder):
-    return sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
+    return sorted(file.relative_to(folder).as_posix() for file in folder.rglob("[!.]*") if file.is_file())
 
 
 def test_a_tree_of_studies_becomes_masks_and_a_page(results, tree):

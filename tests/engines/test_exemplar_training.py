@@ -36,7 +36,7 @@ def trained(tmp_path_factory):
 
 def test_stages_leave_their_models_and_the_quality_of_pseudo_labels(trained):
     run, folder, texts = trained
-    assert sorted(path.name for path in folder.iterdir()) == ["model.pt", "stage_1", "stage_2"]
+    assert sorted(path.name for path in folder.glob("[!.]*")) == ["model.pt", "stage_1", "stage_2"]
     for model in (folder / "stage_2" / "model.pt", folder / "model.pt"):
         assert equal(run.network.state_dict(), weights(model))
     assert not equal(weights(folder / "stage_1" / "model.pt"), weights(folder / "stage_2" / "model.pt"))

@@ -72,10 +72,10 @@ def labels_of_late_network(rank, folder):
 def failures(rank, folder):
     """Errors where one process cannot write or read a file."""
     full = OSError("No space left on device")
-    found, write, load = {}, exemplar_training.write_atomically, exemplar_training.load_network
-    exemplar_training.write_atomically = failing(rank == 0, full)
+    found, write, load = {}, exemplar_training.save_checkpoint, exemplar_training.load_network
+    exemplar_training.save_checkpoint = failing(rank == 0, full)
     found["write"] = error_of(run(folder / "unwritten", rounds=0).run)
-    exemplar_training.write_atomically = write
+    exemplar_training.save_checkpoint = write
     exemplar_training.load_network = failing(rank == 1, ValueError("half a file"))
     found["load"] = error_of(run(folder / "whole", resume=True).run)
     exemplar_training.load_network = load
@@ -84,8 +84,8 @@ def failures(rank, folder):
 
 def in_a_group(rank, folder):
     found, written = {"seen": []}, []
-    write = exemplar_training.write_atomically
-    exemplar_training.write_atomically = lambda path, content: written.append(str(path)) or write(path, content)
+    write = exemplar_training.save_checkpoint
+    exemplar_training.save_checkpoint = lambda content, path: written.append(str(path)) or write(content, path)
     texts = []
     handler = logging.Handler()
     handler.emit = lambda record: texts.append(record.getMessage())

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import errno
+from concurrent.futures import ThreadPoolExecutor
+
 import highdicom
 import nibabel
 import numpy as np
@@ -20,6 +23,7 @@ from slicer_files import read_nrrd_by_hand
 from monai_fewshot.data import LoadScand
 from monai_fewshot.handlers import OutputFiles, ScanResults
 from monai_fewshot.metrics import measure, read_measurements
+from monai_fewshot.utils import WriteError
 from monai_fewshot.visualize import class_colors
 
 SIZE = (12, 10, 6)
@@ -60,7 +64,7 @@ def test_everything_is_written(scan, tmp_path):
     image = LoadScand()(scan)["image"]
     mask, results = _mask(image), _results(tmp_path, scan)
     _run(results, ["series_1"], [mask], [torch.zeros(1)])
-    assert sorted(file.relative_to(tmp_path / "out").as_posix() for file in (tmp_path / "out").rglob("*.*")) == [
+    assert sorted(file.relative_to(tmp_path / "out").as_posix() for file in (tmp_path / "out").rglob("[!.]*.*")) == [
         "measurements.csv",
         "previews/series_1.png",
         "series_1_seg.dcm",
@@ -93,7 +97,7 @@ def test_only_what_is_wanted_is_written(scan, tmp_path):
     results = _results(tmp_path, scan, formats="nifti", measurements=False, previews=False)
     results.loading = None
     _run(results, ["series_1"], [_mask(image)], [torch.zeros(1)])
-    assert [file.name for file in (tmp_path / "out").iterdir()] == ["series_1_seg.nii.gz"]
+    assert [file.name for file in (tmp_path / "out").glob("[!.]*")] == ["series_1_seg.nii.gz"]
 
 
 def test_a_scan_is_measured_anew_and_others_stay(scan, tmp_path):
@@ -162,3 +166,39 @@ def test_numbers_above_255_and_with_gaps_stay(tmp_path):
         corner = [int(i * (n - 1)) for i, n in zip(end, SIZE, strict=True)]
         places = [image.TransformIndexToPhysicalPoint(corner) for image in (segments, source)]
         np.testing.assert_allclose(*places, atol=1e-4)
+
+
+def test_two_inferences_in_one_folder_lose_no_row(tmp_path):
+    image = MetaTensor(torch.rand(1, *SIZE), affine=torch.eye(4))
+    names = [f"scan_{number}" for number in range(8)]
+    files = OutputFiles(tmp_path / "out", measurements=True)
+    scans = [{"name": name, "image": "a.nii.gz"} for name in names]
+    results = ScanResults(files, scans, lambda _scan: {"image": image}, NAMES)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda name: results.write(name, _mask(image)), names))
+    assert [(row.scan, row.label) for row in read_measurements(files.table)] == [(n, c) for n in names for c in NAMES]
+
+
+@pytest.mark.parametrize("output_format", ["nifti", "seg_nrrd"])
+def test_a_mask_that_cannot_be_written_is_named_and_what_stood_stays(tmp_path, monkeypatch, output_format):
+    image = MetaTensor(torch.rand(1, *SIZE), affine=torch.eye(4))
+    scans = [{"name": "a", "image": "a.nii.gz"}]
+    results = ScanResults(OutputFiles(tmp_path, formats=output_format), scans, dict, NAMES)
+    results.write("a", _mask(image))
+    (mask,) = tmp_path.iterdir()
+    before = mask.read_bytes()
+
+    def fail(*_args, **_settings):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def fail_as_itk(*_args, **_settings):
+        raise RuntimeError("sitk::ERROR: Write: cannot write the whole file")
+
+    monkeypatch.setattr(nibabel, "save", fail)
+    monkeypatch.setattr("SimpleITK.WriteImage", fail_as_itk)
+    with pytest.raises(
+        WriteError, match=rf"Cannot write {mask}: .*(No space left on device\. It needs|the whole file)"
+    ):
+        results.write("a", _mask(image))
+    assert mask.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [mask]

@@ -8,11 +8,10 @@ import re
 import pytest
 import torch
 from ignite.engine import Engine, Events
-from ignite.handlers import DiskSaver
 from process_groups import TOLD, error_of, failing, in_two_processes
 from torch import nn
 
-from monai_fewshot.handlers import BestModelSaver, TrainingCheckpoints
+from monai_fewshot.handlers import BestModelSaver, FinalModelSaver, TrainingCheckpoints, training_checkpoints
 
 
 class _Training:
@@ -23,7 +22,7 @@ class _Training:
         self.network = nn.Linear(2, 2)
         self.optimizer = torch.optim.AdamW(self.network.parameters(), 0.1)
         self.evaluator, self.trainer = Engine(lambda *_: None), Engine(self.step)
-        best = BestModelSaver(str(folder), {"model": self.network})
+        self.best = best = BestModelSaver(str(folder), {"model": self.network})
         best.attach(self.evaluator)
         self.scores = scores
         self.evaluator.add_event_handler(Events.EPOCH_STARTED, self.score)
@@ -107,16 +106,16 @@ def test_training_less_than_was_done_is_an_error(tmp_path):
 
 def _failures(rank, folder):
     """Errors where one process cannot write or read a checkpoint, or sees others than the other."""
-    found, write, load = {}, DiskSaver.__call__, torch.load
+    found, write, load = {}, training_checkpoints.save_checkpoint, torch.load
     for name, epochs, file in (("last", 1, "checkpoint_epoch=1.pt"), ("best", 1, "model.pt")):
 
-        def write_others(saver, checkpoint, filename, metadata=None, file=file):
-            failing(rank == 0 and filename == file, OSError("No space left on device"))()
-            write(saver, checkpoint, filename, metadata)
+        def write_others(checkpoint, path, file=file):
+            failing(rank == 0 and path.name == file, OSError("No space left on device"))()
+            write(checkpoint, path)
 
-        DiskSaver.__call__ = write_others
+        training_checkpoints.save_checkpoint = write_others
         found[name] = error_of(_Training(folder / name, [0.5]).run, epochs)
-        DiskSaver.__call__ = write
+        training_checkpoints.save_checkpoint = write
     file = folder / "file"
     file.touch()
     found["folder"] = error_of(_Training, file / "below" if rank == 0 else folder / "elsewhere", [0.5])
@@ -131,7 +130,7 @@ def _failures(rank, folder):
 
 def _in_a_group(rank, folder):
     _Training(folder / "both", [0.5]).run(1)
-    return _failures(rank, folder), sorted(file.name for file in (folder / "both").iterdir())
+    return _failures(rank, folder), sorted(file.name for file in (folder / "both").glob("[!.]*"))
 
 
 @pytest.fixture(scope="module")
@@ -160,3 +159,101 @@ def test_processes_go_on_from_the_same_checkpoint(both):
         assert names == ["checkpoint_epoch=1.pt", "model.pt"]
         assert failures["different"].startswith("ValueError: Processes see different files in ")
         assert "checkpoint_epoch=1.pt, None. Name a folder that all of them share." in failures["different"]
+
+
+def _bare(folder, network=None, resume=False):
+    """A trainer that does nothing but write checkpoints."""
+    trainer = Engine(lambda *_: None)
+    TrainingCheckpoints(folder, {"model": network or nn.Linear(1, 1)}, resume).attach(trainer)
+    return trainer
+
+
+def _files(folder):
+    return sorted(file.name for file in folder.glob("[!.]*"))
+
+
+def test_a_training_resumed_several_times_leaves_two_checkpoints(tmp_path):
+    for epochs in (2, 4, 6):
+        _bare(tmp_path, resume=True).run([0], max_epochs=epochs)
+        assert _files(tmp_path) == [f"checkpoint_epoch={epochs - 1}.pt", f"checkpoint_epoch={epochs}.pt"]
+
+
+def test_a_damaged_newest_checkpoint_is_replaced_and_what_killed_runs_left_goes(tmp_path, caplog):
+    _bare(tmp_path).run([0], max_epochs=3)
+    newest, remains = tmp_path / "checkpoint_epoch=3.pt", tmp_path / ".1f.checkpoint_epoch=4.pt"
+    newest.write_bytes(newest.read_bytes()[:500])
+    remains.touch()
+    trainer = _bare(tmp_path, resume=True)
+    assert "checkpoint_epoch=3.pt is not a checkpoint, or not a whole one" in caplog.text
+    trainer.run([0], max_epochs=4)
+    assert _files(tmp_path) == ["checkpoint_epoch=3.pt", "checkpoint_epoch=4.pt"]
+    assert torch.load(newest, weights_only=True)["trainer"]["iteration"] == 3
+    assert not remains.exists()
+
+
+def test_of_two_trainings_set_up_for_one_folder_the_second_does_not_start(tmp_path):
+    first, second = _bare(tmp_path), _bare(tmp_path)
+    first.run([0], max_epochs=1)
+    before = (tmp_path / "checkpoint_epoch=1.pt").read_bytes()
+    with pytest.raises(ValueError, match=r"Another training has written to .* since this one was set up"):
+        second.run([0], max_epochs=1)
+    assert (tmp_path / "checkpoint_epoch=1.pt").read_bytes() == before
+    first.run([0], max_epochs=2)
+    assert "checkpoint_epoch=2.pt" in _files(tmp_path)
+
+
+@pytest.mark.parametrize(("place", "scores"), [("checkpoint_epoch=2.pt", [0.9, 0.3]), ("model.pt", [0.3, 0.9])])
+def test_what_stood_stays_on_a_full_disk(tmp_path, monkeypatch, place, scores):
+    training = _Training(tmp_path, scores)
+    training.run(1)
+    before = {name: (tmp_path / name).read_bytes() for name in _files(tmp_path)}
+    write = training_checkpoints.save_checkpoint
+
+    def write_others(checkpoint, path):
+        failing(path.name == place, OSError("No space left on device"), write)(checkpoint, path)
+
+    monkeypatch.setattr(training_checkpoints, "save_checkpoint", write_others)
+    with pytest.raises(OSError, match="No space left"):
+        training.run(2)
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path):
+    training = _Training(tmp_path, [0.3, 0.9, 0.95])
+    training.run(1)
+    best = (tmp_path / "model.pt").read_bytes()
+    with torch.no_grad():
+        training.network.weight[0, 0] = torch.inf
+    with pytest.raises(
+        RuntimeError,
+        match=r"model\.pt is not written, because 2 of 2 tensors hold values that are not finite, such as weight: the "
+        r"training has diverged\. Take a lower learning rate",
+    ):
+        training.run(2)
+    assert (tmp_path / "model.pt").read_bytes() == best
+    assert _files(tmp_path) == ["checkpoint_epoch=1.pt", "model.pt"]
+
+
+def test_a_validation_that_is_no_number_is_not_the_best(tmp_path, caplog):
+    training = _Training(tmp_path, [float("nan"), 0.2, float("nan")])
+    training.run(1)
+    assert "The validation's dice is not a number: it does not count" in caplog.text
+    assert not (tmp_path / "model.pt").exists()
+    training.run(3)
+    assert not torch.equal(_weights(tmp_path / "model.pt"), training.network.weight)
+
+
+@pytest.mark.parametrize(("scores", "is_last"), [([0.9, 0.1], False), ([float("nan")] * 2, True)])
+def test_a_training_leaves_a_model_whether_or_not_a_validation_counted(tmp_path, scores, is_last):
+    training = _Training(tmp_path, scores)
+    FinalModelSaver(str(tmp_path), {"model": training.network}, unless=training.best).attach(training.trainer)
+    training.run(2)
+    assert torch.equal(_weights(tmp_path / "model.pt"), training.network.weight) == is_last
+
+
+def test_a_training_that_ends_with_an_error_leaves_no_model(tmp_path):
+    trainer = Engine(lambda *_: 1 / 0)
+    FinalModelSaver(str(tmp_path), {"model": nn.Linear(1, 1)}).attach(trainer)
+    with pytest.raises(ZeroDivisionError):
+        trainer.run([0])
+    assert not _files(tmp_path)

@@ -66,7 +66,7 @@ def test_interrupted_write_keeps_the_old_array(tmp_path, monkeypatch):
 def test_remains_of_a_killed_writer_go_after_a_day(tmp_path):
     cache = ArrayCache(tmp_path)
     cache.put("a", np.arange(3))
-    old, new = tmp_path / ".b.npz.1f", tmp_path / ".c.npz.2f"
+    old, new = tmp_path / ".1f.b.npz", tmp_path / ".2f.c.npz"
     for path in (old, new):
         path.touch()
     for path in (old, cache.path("a")):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from monai_fewshot.utils import checkpoint_to_resume, latest_checkpoint, load_network
+from monai_fewshot.utils import checkpoint_to_resume, latest_checkpoint, load_network, save_checkpoint
 
 
 def _network(width=4):
@@ -49,8 +49,8 @@ def test_a_truncated_newest_checkpoint_is_passed_over(tmp_path, keep, caplog):
     _truncate(tmp_path / "checkpoint_epoch=3.pt", keep)
     with caplog.at_level(logging.WARNING):
         assert latest_checkpoint(tmp_path) == str(tmp_path / "checkpoint_epoch=2.pt")
-    assert "checkpoint_epoch=3.pt cannot be read" in caplog.text
-    assert "was the run stopped while it wrote?" in caplog.text
+    assert "checkpoint_epoch=3.pt is not a checkpoint, or not a whole one" in caplog.text
+    assert "Was the run stopped while it wrote?" in caplog.text
 
 
 def test_no_checkpoint_can_be_read(tmp_path):
@@ -148,3 +148,52 @@ def test_paths_may_hold_spaces(tmp_path):
     _save(folder, 1)
     shutil.copy(latest_checkpoint(folder), tmp_path / "a b.pt")
     load_network(_network(), tmp_path / "a b.pt")
+
+
+@pytest.mark.parametrize("place", [0.3, 0.5, 0.7])
+def test_a_bit_flip_in_the_weights_is_refused(tmp_path, place):
+    file, network = tmp_path / "model.pt", nn.Linear(40, 40)
+    torch.save({"model": network.state_dict()}, file)
+    raw, weights = bytearray(file.read_bytes()), network.weight.detach().numpy().tobytes()
+    raw[raw.index(weights) + int(place * len(weights))] ^= 0x40
+    file.write_bytes(raw)
+    with pytest.raises(ValueError, match=r"model\.pt is not a checkpoint, .*the checksum of its part model/data/\d"):
+        load_network(network, file)
+
+
+@pytest.mark.parametrize(("old", "new"), [(b"little", b"littlE"), (b"0.weight", b"0.wei\xb9ht")])
+def test_whatever_damage_makes_the_reader_raise_the_older_checkpoint_serves(tmp_path, caplog, old, new):
+    _save(tmp_path, 1, 2)
+    newest = tmp_path / "checkpoint_epoch=2.pt"
+    newest.write_bytes(newest.read_bytes().replace(old, new))
+    with pytest.raises(ValueError, match=r"checkpoint_epoch=2\.pt is not a checkpoint, or not a whole one"):
+        load_network(_network(), newest)
+    assert latest_checkpoint(tmp_path) == str(tmp_path / "checkpoint_epoch=1.pt")
+    assert "checkpoint_epoch=2.pt is not a checkpoint" in caplog.text
+
+
+def test_a_training_whose_first_checkpoint_is_damaged_begins_anew(tmp_path, caplog):
+    _save(tmp_path, 1)
+    _truncate(tmp_path / "checkpoint_epoch=1.pt", 700)
+    assert checkpoint_to_resume(tmp_path, resume=True) is None
+    assert "checkpoint_epoch=1.pt is not a checkpoint" in caplog.text
+
+
+def test_weights_that_are_not_finite_are_neither_saved_nor_used_nor_resumed(tmp_path):
+    network = _network()
+    _save(tmp_path, 1)
+    network[0].bias.data[1] = torch.nan
+    torch.save({"model": network.state_dict()}, tmp_path / "checkpoint_epoch=2.pt")
+    before = _network()
+    with pytest.raises(
+        ValueError,
+        match=r"epoch=2\.pt cannot be used, because 1 of 6 tensors hold values that are not finite, such as 0\.bias",
+    ):
+        load_network(before, tmp_path / "checkpoint_epoch=2.pt")
+    assert latest_checkpoint(tmp_path) == str(tmp_path / "checkpoint_epoch=1.pt")
+    with pytest.raises(RuntimeError, match=r"model\.pt is not written, because 1 of 6 tensors"):
+        save_checkpoint({"model": network.state_dict()}, tmp_path / "model.pt")
+    assert not (tmp_path / "model.pt").exists()
+    save_checkpoint({"model": before.state_dict()}, tmp_path / "model.pt")
+    load_network(network, tmp_path / "model.pt")
+    assert _same(network, before)

@@ -9,6 +9,7 @@ import pytest
 from ignite.engine import Engine
 from monai.data import DataLoader
 
+from monai_fewshot.utils import WriteError
 from monai_fewshot.workflows.failing_scans import run_past_failures
 
 
@@ -71,8 +72,15 @@ def test_the_first_and_the_last_may_fail(broken):
     assert runs.done == [item for item in range(5) if item != broken]
 
 
-def test_a_full_disk_stops_the_run():
-    runs = Runs(OSError(errno.ENOSPC, "No space left on device"), at=2)
+def test_what_cannot_be_written_stops_the_run():
+    error = WriteError("Cannot write a_seg.nii.gz")
+    error.__cause__ = OSError(errno.ENOSPC, "No space left on device")
+    runs = Runs(error, at=2)
     with pytest.raises(RuntimeError, match="while it was segmented"):
         run_past_failures(runs, Items(None), list("abcde"))
     assert runs.done == [0, 1]
+
+
+def test_an_input_that_may_not_be_read_does_not():
+    runs = Runs(PermissionError(errno.EACCES, "Permission denied"), at=2)
+    assert list(run_past_failures(runs, Items(None), list("abcde"))) == ["c"]

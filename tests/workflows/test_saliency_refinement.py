@@ -75,12 +75,12 @@ def test_mistakes_that_do_not_go_with_the_looks_disappear(refined):
 def test_an_interrupted_refinement_goes_on_as_if_it_had_not_been(refined, tmp_path):
     folder, stack, _, masks = refined
     _refinement(tmp_path, stack, rounds=1).run()
-    assert [file.name for file in tmp_path.iterdir()] == ["round_1.pt"]
+    assert [file.name for file in tmp_path.glob("[!.]*")] == ["round_1.pt"]
     done = (tmp_path / "round_1.pt").stat().st_mtime_ns
     again = _refinement(tmp_path, stack, rounds=2).run()
     assert (tmp_path / "round_1.pt").stat().st_mtime_ns == done
     assert all(torch.equal(one, other) for one, other in zip(masks, again, strict=True))
-    one, other = (torch.load(f / "round_2.pt", weights_only=True)["network"] for f in (folder, tmp_path))
+    one, other = (torch.load(f / "round_2.pt", weights_only=True)["model"] for f in (folder, tmp_path))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 

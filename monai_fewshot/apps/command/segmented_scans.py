@@ -56,4 +56,7 @@ def problems_of_changed_scans(
 
 def _noted(folder: Path) -> dict[str, str]:
     path = folder / FILE
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): remove it, or name another --output.") from error

@@ -12,6 +12,8 @@ from PIL import Image
 from scipy import ndimage
 from tqdm import tqdm
 
+from monai_fewshot.utils import atomic_path
+
 __all__ = ["make_phantom_lesions", "make_phantom_shapes"]
 
 SHAPES = ("disc", "ellipse", "polygon", "star", "ring", "cross", "crescent", "blob")
@@ -177,9 +179,9 @@ def _save(folder: Path, name: str, image: np.ndarray, mask: np.ndarray) -> None:
 
 
 def _write(path: Path, array: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if array.dtype == bool:
-        Image.fromarray(array.astype(np.uint8) * 255).save(path)
-    else:
-        pixels = (255 * array.clip(0, 1)).round().astype(np.uint8)
-        Image.fromarray(np.moveaxis(pixels, 0, -1)).save(path, quality=92)
+    with atomic_path(path, array.nbytes) as temporary:
+        if array.dtype == bool:
+            Image.fromarray(array.astype(np.uint8) * 255).save(temporary)
+        else:
+            pixels = (255 * array.clip(0, 1)).round().astype(np.uint8)
+            Image.fromarray(np.moveaxis(pixels, 0, -1)).save(temporary, quality=92)

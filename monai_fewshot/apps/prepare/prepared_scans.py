@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 
 from monai_fewshot.data.scans.check_scan import CheckScand
 from monai_fewshot.data.scans.nifti_files import place_nifti
-from monai_fewshot.utils import Provenance, write_atomically
+from monai_fewshot.utils import Provenance, atomic_path, write_atomically
 
 from .cases.case import Case
 from .sources.hashing import hash_file
@@ -138,15 +137,10 @@ def _write_nifti(path: Path, volume: torch.Tensor) -> None:
     voxels = convert_to_tensor(volume, track_meta=False).numpy()
     image = nib.Nifti1Image(_smallest(voxels[0] if len(voxels) == 1 else np.moveaxis(voxels, 0, -1)), affine)
     place_nifti(image, affine)
-    path.parent.mkdir(parents=True, exist_ok=True)
     for remains in path.parent.glob(f".*.{path.name}"):
         remains.unlink()
-    temporary = path.with_name(f".{uuid.uuid4().hex}.{path.name}")
-    try:
+    with atomic_path(path, image.get_data_dtype().itemsize * voxels.size) as temporary:
         nib.save(image, temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _smallest(voxels: NDArray) -> NDArray:

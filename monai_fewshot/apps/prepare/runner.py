@@ -18,7 +18,7 @@ from tqdm import tqdm
 from monai_fewshot.data.scans.check_scans import check_output_dir
 from monai_fewshot.data.scans.scan_folder import DATASET_JSON, read_dataset_json
 from monai_fewshot.data.scans.scan_reading import SECONDS_BETWEEN_LOG_LINES, share_of_cores
-from monai_fewshot.utils import Provenance, write_atomically
+from monai_fewshot.utils import Provenance, WriteError, write_atomically
 
 from .cases.case import Case, Problem, describe_problems, doubled_cases
 from .cases.file_checks import check_files
@@ -73,6 +73,7 @@ def prepare_dataset(
 
     Raises:
         ValueError: if there are problems, one line each, or an argument is out of its range.
+        WriteError: at the first file that cannot be written, whether or not broken scans are left out.
         FileExistsError: if the folder holds something else.
     """
     folder, source = (Path(os.path.abspath(Path(path).expanduser())) for path in (output_dir, source))
@@ -156,6 +157,8 @@ def _prepare_scans(prepare: ScanPreparation, cases: Sequence[Case], workers: int
     problems = []
     with tqdm(total=len(cases), desc="preparing scans", unit="scan", mininterval=interval, disable=not cases) as bar:
         for outcome in run_in_processes(prepare, cases, workers):
+            if outcome.fatal:
+                raise WriteError(outcome.error)
             if outcome.error:
                 problems.append(Problem(outcome.item.name, None, outcome.error))
             bar.update()

@@ -15,7 +15,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import torch
 
 from monai_fewshot.data.scans.scan_reading import share_of_cores
-from monai_fewshot.utils import root_cause
+from monai_fewshot.utils import WriteError, root_cause
 
 __all__ = ["Outcome", "run_in_processes"]
 
@@ -25,11 +25,12 @@ SECONDS_TO_END = 10.0
 
 
 class Outcome(NamedTuple, Generic[Item, Result]):
-    """What came of an item: its result, or an error as text."""
+    """What came of an item: its result, or an error as text; ``fatal`` where no other item would fare better."""
 
     item: Item
     result: Result | None
     error: str = ""
+    fatal: bool = False
 
 
 def run_in_processes(
@@ -120,7 +121,7 @@ def _outcome(work: Callable[[Item], Result], item: Item) -> Outcome[Item, Result
     except Exception as error:
         reason = root_cause(error, ValueError)
         text = str(reason) if isinstance(reason, ValueError) else f"{type(reason).__name__}: {reason}"
-        return Outcome(item, None, text)
+        return Outcome(item, None, text, isinstance(reason, WriteError))
 
 
 def _cause_of_death(exit_code: int | None) -> str:

@@ -17,6 +17,7 @@ from monai_fewshot.data.dicom.header import is_dicom
 from monai_fewshot.data.dicom.regions import dicom_region_names, dicom_regions
 from monai_fewshot.data.dicom.series import DicomSeries, find_series
 from monai_fewshot.data.scans.class_numbers import numbers_called
+from monai_fewshot.data.scans.file_damage import errors_of_file
 from monai_fewshot.data.scans.label_grids import LabelGrid, Region, label_map, onto_grid
 from monai_fewshot.data.scans.volume_loader import VolumeLoader
 
@@ -78,12 +79,14 @@ def segmentation_names(path: PathLike) -> dict[int, str]:
         Names by number; none for a file that has no names, such as NIfTI.
 
     Raises:
-        ValueError: where a DICOM file is no annotation, or a segmentation of 3D Slicer cannot be read.
+        ValueError: where a DICOM file is no annotation, or it or a segmentation of 3D Slicer cannot be read; the text
+            names the file.
     """
     file = _one_file(path)
     if not names_regions(file):
         return {}
-    names = slicer_segment_names(file) if is_slicer_segmentation(file) else dicom_region_names(file)
+    with errors_of_file(path):
+        names = slicer_segment_names(file) if is_slicer_segmentation(file) else dicom_region_names(file)
     firsts = {name: number for number, name in reversed(names.items())}
     return {number: name for number, name in names.items() if firsts[name] == number}
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from monai.utils import OptionalImportError, optional_import
 
+from monai_fewshot.data.scans.file_damage import check_checksums
 from monai_fewshot.data.scans.label_grids import LabelGrid, Region
 
 __all__ = [
@@ -117,6 +118,7 @@ def _lines(stream: Any) -> Iterator[bytes]:
 
 def _header(file: Path) -> Any:
     check_simpleitk()
+    check_checksums(file)
     reader = sitk.ImageFileReader()
     reader.SetImageIO("NrrdImageIO")
     reader.SetFileName(str(file))

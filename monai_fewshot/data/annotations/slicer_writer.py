@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from monai.data.utils import orientation_ras_lps
 from monai.utils import convert_to_numpy, optional_import
 
 from monai_fewshot.data.dicom.segment_codes import SegmentCode, segment_code
-from monai_fewshot.utils import write_atomically
+from monai_fewshot.utils import atomic_path
 
 from .slicer_segments import check_simpleitk
 
@@ -78,10 +77,12 @@ def write_seg_nrrd(
     )
     for key, value in _fields(voxels, class_names, colors, own_codes).items():
         image.SetMetaData(key, value)
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "segmentation.seg.nrrd")
-        sitk.WriteImage(image, str(file), useCompression=True)
-        return write_atomically(path, file.read_bytes())
+    with atomic_path(path, voxels.nbytes) as temporary:
+        try:
+            sitk.WriteImage(image, str(temporary), useCompression=True)
+        except RuntimeError as error:
+            raise OSError(str(error).strip().splitlines()[-1]) from error
+    return Path(path)
 
 
 def _image(voxels: np.ndarray, affine: np.ndarray) -> Any:

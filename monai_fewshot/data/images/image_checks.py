@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 from monai.config import KeysCollection
-from monai.data import PILReader
+from monai.data import ImageReader, PILReader
 from monai.transforms import Compose, LoadImaged, MapTransform
 from monai.utils import convert_to_tensor
 from tqdm import tqdm
 
+from monai_fewshot.data.scans.file_damage import check_picture
 from monai_fewshot.utils import IGNORED, file_of, list_values, root_cause
 
 from .picture_reading import as_shown, gray_of, lost_in_reading
@@ -164,6 +165,15 @@ class CheckImaged(MapTransform):
 CheckImageD = CheckImageDict = CheckImaged
 
 
+class _WholeImaged(LoadImaged):
+    """MONAI's, which refuses what :func:`~monai_fewshot.data.scans.file_damage.check_picture` does."""
+
+    def __call__(self, data: Mapping[Any, Any], reader: ImageReader | None = None) -> dict[Any, Any]:
+        for path in (data[key] for key in self.keys if key in data):
+            check_picture(path)
+        return super().__call__(data, reader)
+
+
 def image_reading(
     keys: Sequence[str] = ("image", "label"), channels: int = 3, classes: Collection[int] | None = None
 ) -> Compose:
@@ -174,7 +184,7 @@ def image_reading(
         channels: 3 for color images, 1 for gray ones.
         classes: see :class:`CheckImaged`.
     """
-    load = LoadImaged(
+    load = _WholeImaged(
         keys,
         reader=PILReader(converter=as_shown, reverse_indexing=False),
         image_only=True,
@@ -211,6 +221,8 @@ def check_images(
             own.load, own.check = image_reading(channels=channels, classes=classes).transforms
         try:
             read = own.load(dict(image))
+        except ValueError as error:
+            return [str(error)]
         except Exception as error:
             reason = str(root_cause(error)).strip().splitlines()[-1]
             return [f"{image['image']} or its mask: cannot be opened as an image ({reason}); export it again."]

@@ -11,6 +11,7 @@ from monai.data import MetaTensor
 from monai.utils import ImageMetaKey, convert_to_tensor
 from PIL import Image
 
+from monai_fewshot.data.scans.file_damage import check_picture
 from monai_fewshot.utils import list_values
 
 from .image_checks import CheckImaged
@@ -110,11 +111,12 @@ def _read(path: Path) -> MetaTensor:
     """Read a picture as (C, H, W); ``mode`` of its meta data is what the file said of itself."""
     if not path.is_file():
         raise ValueError(f"{path}: is missing; correct its path, or restore the file.")
+    check_picture(path)
     try:
         with Image.open(path) as image:
             upright = as_shown(image)
             mode, pixels = upright.mode, np.array(upright)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # whatever damage makes a decoder raise
         reason = (str(error).splitlines() or [""])[0].replace(f" {str(path)!r}", "")
         raise ValueError(
             f"{path}: cannot be read as a picture ({reason}); copy it again, or export it anew."

@@ -3,12 +3,10 @@
 
 from __future__ import annotations
 
-import gzip
 import itertools
 import os
 import tempfile
 import threading
-import zlib
 from collections.abc import Collection, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -23,6 +21,7 @@ from tqdm import tqdm
 from monai_fewshot.data.dicom.series_reader import ITK_LOCK
 
 from .check_scan import AFFINE_TOLERANCE, CheckScand
+from .file_damage import check_checksums, unreadable
 from .load_scan import load_image, load_label
 from .nifti_files import NiftiHeaderError, is_nifti
 from .scan_folder import Scan
@@ -113,6 +112,7 @@ class ScanReader(threading.local):
         """Read a file as (C, H, W, D); a ValueError says why it cannot be read, and what to do."""
         if not path.exists():
             raise ValueError("is missing; correct its path in the list of scans, or restore the file.")
+        check_checksums(path)
         if is_nifti(path):
             check_nifti_header(path)
         try:
@@ -171,25 +171,3 @@ def check_nifti_header(path: Path) -> None:
             f"stores {len(channels)} color channels ({''.join(channels)}); expected gray values. Save one channel, "
             "or their mean, as a NIfTI file of numbers."
         )
-
-
-def unreadable(path: Path, error: Exception) -> str:
-    """Say why a file cannot be read and what to do."""
-    if path.suffix.lower() == ".gz" and not is_whole_gzip(path):
-        return "is truncated or damaged: its gzip stream does not end as it should. Copy or download the file again."
-    reason = (str(error).splitlines() or [""])[0]
-    return (
-        f"cannot be read ({type(error).__name__}: {reason}): it is damaged, holds colors or vectors, or needs another "
-        'package (ITK and pydicom come with pip install "monai_fewshot[all]").'
-    )
-
-
-def is_whole_gzip(path: Path) -> bool:
-    """Read a gzip file to its end and say whether it is whole."""
-    try:
-        with gzip.open(path) as stream:
-            while stream.read(1 << 20):
-                pass
-    except (EOFError, OSError, zlib.error):
-        return False
-    return path.stat().st_size > 0

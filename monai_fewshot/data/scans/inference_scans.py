@@ -6,7 +6,6 @@ from __future__ import annotations
 import gzip
 import logging
 import os
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,14 +13,12 @@ import nibabel
 import numpy
 from monai.config import PathLike
 from monai.utils import ensure_tuple
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
-from nibabel.wrapstruct import WrapStructError
 from PIL import Image
 
 from monai_fewshot.data.annotations.segmentation_reader import segmentation_names
 from monai_fewshot.data.dicom.header import is_dicom
 
+from .file_damage import check_picture
 from .scan_folder import Scan, load_scans
 
 __all__ = ["pending_scans", "support_scans"]
@@ -128,7 +125,7 @@ def is_whole_mask(path: Path) -> bool:
     try:
         image = nibabel.nifti1.Nifti1Image.from_bytes(gzip.decompress(path.read_bytes()))
         numpy.asanyarray(image.dataobj)
-    except (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataError, WrapStructError):
+    except Exception:  # whatever damage makes nibabel raise
         return False
     return True
 
@@ -136,8 +133,9 @@ def is_whole_mask(path: Path) -> bool:
 def is_whole_image(path: Path) -> bool:
     """Tell whether a picture can be read to its end."""
     try:
+        check_picture(path)
         with Image.open(path) as image:
             image.load()
-    except (OSError, SyntaxError, ValueError):
+    except Exception:  # whatever damage makes a decoder raise
         return False
     return True

@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai.config import KeysCollection, PathLike
+from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import LoadImage, MapTransform
 from monai.utils import ImageMetaKey
@@ -19,6 +18,7 @@ from monai_fewshot.data.dicom.header import is_dicom
 from monai_fewshot.data.dicom.series_reader import SERIES_NAME, SeriesReader
 from monai_fewshot.data.images.picture_files import load_picture, load_picture_mask
 
+from .file_damage import check_checksums, errors_of_file
 from .label_grids import LabelGrid, onto_grid
 from .scan_files import is_picture
 from .volume_loader import VolumeLoader
@@ -103,8 +103,8 @@ def load_image(path: Any, load: Callable[[Path], MetaTensor]) -> MetaTensor:
         return volume
     if is_picture(Path(path)):
         return load_picture(Path(path))
-    with _named(path):
-        return load(Path(path))
+    with errors_of_file(path):
+        return _read(Path(path), load)
 
 
 def load_label(
@@ -129,10 +129,10 @@ def load_label(
     """
     if is_picture(Path(path)):
         return load_picture_mask(Path(path), image)
-    with _named(path):
+    with errors_of_file(path):
         if names_regions(path):
             return None if image is None else read_segmentation(path, image, class_names)[0]
-        label = load(Path(path))
+        label = _read(Path(path), load)
         return label if image is None else onto_grid(label, LabelGrid.of(image))
 
 
@@ -144,12 +144,9 @@ def _is_dicom(path: Any) -> bool:
     return is_dicom(path) or (path.is_dir() and any(map(is_dicom, path.iterdir())))
 
 
-@contextmanager
-def _named(path: PathLike) -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+def _read(path: Path, load: Callable[[Path], MetaTensor]) -> MetaTensor:
+    check_checksums(path)
+    return load(path)
 
 
 LoadScanD = LoadScanDict = LoadScand

@@ -15,6 +15,8 @@ from urllib.parse import urlparse
 import torch
 from torch import nn
 
+from monai_fewshot.utils import load_whole, not_finite
+
 __all__ = ["WeightReport", "load_encoder_weights"]
 
 logger = logging.getLogger(__name__)
@@ -127,12 +129,14 @@ def _read_tensors(source: str | Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no weight file {path}; give the path or the URL of a checkpoint")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = load_whole(path)
     except Exception as error:
         raise ValueError(f"{path} {_why_unreadable(error)}") from error
     tensors = _state_dict(checkpoint)
     if not tensors:
         raise ValueError(f"{path} holds no named tensors but {_describe(checkpoint)}; save the network's state_dict()")
+    if odd := not_finite(tensors):
+        raise ValueError(f"{path} cannot be used, because {odd}: its training has diverged. Give another file")
     return tensors
 
 

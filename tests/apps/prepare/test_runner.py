@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -22,6 +23,7 @@ from monai_fewshot.apps.prepare.dataset_description import DatasetDescription
 from monai_fewshot.apps.prepare.runner import prepare_dataset
 from monai_fewshot.data.scans.folds import load_folds
 from monai_fewshot.data.scans.scan_folder import load_class_names, load_scans
+from monai_fewshot.utils import WriteError
 
 DESCRIPTION = DatasetDescription("Made", "MR", CLASS_NAMES, "Scans made up.", "CC0", "https://example.org")
 NAMES = ("a", "b", "c", "d")
@@ -308,3 +310,20 @@ def test_other_data_is_left_alone(cases, prepare, tmp_path):
     with pytest.raises(ValueError, match="workers is -1; give the number"):
         prepare(cases, workers=-1)
     assert len(list(folder.iterdir())) == 2
+
+
+@pytest.mark.parametrize("skip_broken", [False, True])
+def test_a_scan_that_cannot_be_written_is_no_broken_scan(cases, prepare, tmp_path, monkeypatch, skip_broken):
+    save = nib.save
+
+    def fill(image, path):
+        if path.name.endswith(".c.nii.gz"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(image, path)
+
+    monkeypatch.setattr(nib, "save", fill)
+    with pytest.raises(WriteError, match=r"Cannot write .*c\.nii\.gz: No space left on device\. It needs"):
+        prepare(cases, skip_broken=skip_broken)
+    assert not (tmp_path / "out" / "dataset.json").exists()
+    monkeypatch.setattr(nib, "save", save)
+    assert [scan["name"] for scan in load_scans(prepare(cases))] == list(NAMES)

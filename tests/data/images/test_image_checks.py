@@ -211,7 +211,7 @@ def test_every_problem_of_a_set_at_once(tmp_path):
         check_images([good, *bad])
     lines = str(error.value).splitlines()[1:]
     assert lines[0].startswith(f"{tmp_path / 'gray.png'}: is a gray image")
-    assert lines[1].startswith(f"{tmp_path / 'broken.png'} or its mask: cannot be opened as an image (")
+    assert lines[1].startswith(f"{tmp_path / 'broken.png'}: cannot be read as a picture (")
     assert lines[2].startswith(f"{tmp_path / 'absent.png'}: is missing; restore it")
 
 

@@ -144,7 +144,10 @@ def _facts(step: Step) -> dict[str, Any]:
 
 def read_json(path: Path) -> dict[str, Any] | None:
     """Content of a file, None where there is none."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): remove it to have it made anew.") from error
 
 
 def planned_cells(matrix: Matrix, row: Row) -> Iterator[MatrixCell]:

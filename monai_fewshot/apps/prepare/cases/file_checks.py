@@ -16,7 +16,8 @@ from monai.utils import optional_import
 from numpy.typing import NDArray
 
 from monai_fewshot.data.scans.check_scan import AFFINE_TOLERANCE, corner_distance
-from monai_fewshot.data.scans.check_scans import check_nifti_header, is_whole_gzip, unreadable
+from monai_fewshot.data.scans.check_scans import check_nifti_header
+from monai_fewshot.data.scans.file_damage import check_gzip, unreadable
 from monai_fewshot.data.scans.scan_files import VOLUME_SUFFIXES
 
 from .case import Case, Problem
@@ -123,7 +124,13 @@ def _is_complete(path: Path) -> bool:
     with open(path, "rb") as stream:
         stream.seek(-4, 2)
         unpacked = int.from_bytes(stream.read(4), "little")
-    return unpacked == expected % 2**32 or is_whole_gzip(path)
+    if unpacked == expected % 2**32:
+        return True
+    try:
+        check_gzip(path)
+    except ValueError:
+        return False
+    return True
 
 
 def _grid_problem(image: Path, label: Path) -> str:

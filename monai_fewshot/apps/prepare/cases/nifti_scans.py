@@ -12,6 +12,8 @@ import nibabel as nib
 import numpy as np
 from monai.transforms import MapLabelValue
 
+from monai_fewshot.data.scans.file_damage import check_checksums
+from monai_fewshot.data.scans.load_scan import load_image
 from monai_fewshot.data.scans.scan_reading import share_of_cores
 from monai_fewshot.data.scans.volume_loader import VolumeLoader
 from monai_fewshot.utils import EpisodeKeys, list_values
@@ -34,9 +36,9 @@ def load_nifti_scan(case: Case, values: Mapping[int, int] | None = None) -> dict
         ``image`` and, where there is one, ``label``, each (1, H, W, D).
     """
     load = VolumeLoader()
-    scan = {str(EpisodeKeys.IMAGE): load(case.image[0])}
+    scan = {str(EpisodeKeys.IMAGE): load_image(case.image[0], load)}
     if case.label:
-        label = load(case.label[0])
+        label = load_image(case.label[0], load)
         if values:
             label = MapLabelValue(list(values), list(values.values()))(label)
         scan[str(EpisodeKeys.LABEL)] = label
@@ -76,6 +78,7 @@ def unknown_value_problem(name: str, path: Path, odd: Sequence[float], allowed: 
 def distinct_values(path: Path) -> set[float]:
     """Values of the voxels of a NIfTI file; none for one that cannot be read."""
     try:
+        check_checksums(path)
         voxels = np.asanyarray(cast(nib.Nifti1Image, nib.load(path)).dataobj)
     except Exception:  # whatever a damaged file raises, the check of the files names it
         return set()

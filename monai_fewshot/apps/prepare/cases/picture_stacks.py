@@ -17,6 +17,7 @@ from PIL import Image
 from monai_fewshot.data.dicom.series import DicomSeries, read_series
 from monai_fewshot.data.dicom.series_checks import series_problems
 from monai_fewshot.data.dicom.series_reader import SeriesReader
+from monai_fewshot.data.scans.file_damage import check_picture
 from monai_fewshot.utils import EpisodeKeys
 
 from .case import Case, Problem
@@ -144,9 +145,10 @@ def _picture_problems(case: Case, size: Sequence[int], values: Mapping[int, int]
 def _read_picture(file: Path) -> NDArray[np.uint8]:
     """Gray values (rows, columns) of a picture."""
     try:
+        check_picture(file)
         with Image.open(file) as picture:
             pixels = np.asarray(picture)
-    except (OSError, SyntaxError, ValueError) as error:
+    except Exception as error:  # whatever damage makes a decoder raise
         raise ValueError(f"cannot be read ({type(error).__name__}); download it again.") from error
     if pixels.ndim != 2:
         raise ValueError(

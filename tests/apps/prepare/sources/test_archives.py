@@ -167,6 +167,15 @@ def test_truncated_archives_never_look_complete(tmp_path, suffix, end):
     assert not [path for path in (tmp_path / "out").iterdir() if not path.name.endswith(".unfinished")]
 
 
+def test_the_checksum_of_a_compressed_archive_counts(tmp_path):
+    archive = make_archive(tmp_path / "Set.tar.gz")
+    raw = bytearray(archive.read_bytes())
+    raw[-6] ^= 1
+    archive.write_bytes(raw)
+    with pytest.raises(ValueError, match=r"Set\.tar\.gz (is damaged|cannot)|Cannot unpack .*CRC"):
+        unpack_archive(archive, tmp_path / "out")
+
+
 def test_clutter_of_macos_is_passed_over(tmp_path):
     clutter = {"__MACOSX/Set/._b.png": b"x", "Set/._b.png": b"x", "Set/.DS_Store": b"x"}
     archive = make_archive(tmp_path / "Set.zip", {**clutter, **FILES})
