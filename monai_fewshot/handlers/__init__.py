@@ -6,6 +6,7 @@ from .convergence_stop import ConvergenceStop
 from .mean_loss import MeanLossOverProcesses
 from .network_loader import NetworkLoader
 from .output_files import OutputFiles, write_index
+from .resumed_training import check_same_training
 from .scan_results import ScanResults
 from .teacher import Teacher
 from .teacher_picture import TeacherPicture
@@ -27,6 +28,7 @@ __all__ = [
     "TotalProgress",
     "TrainingCheckpoints",
     "VolumeScores",
+    "check_same_training",
     "overall_metrics",
     "write_index",
 ]

@@ -9,8 +9,11 @@ from typing import Any
 from ignite.engine import Engine
 from monai.config import PathLike
 from monai.handlers import CheckpointLoader, CheckpointSaver
+from torch.optim.lr_scheduler import LRScheduler
 
 from monai_fewshot.utils import RandomState, agree_on_file, checkpoint_to_resume, run_together
+
+from .resumed_training import check_same_length, check_same_training, keep_own_schedule
 
 __all__ = ["BestModelSaver", "FinalModelSaver", "TrainingCheckpoints"]
 
@@ -31,11 +34,16 @@ class _SaverInProcesses(CheckpointSaver):
 
 
 class _LoaderInProcesses(CheckpointLoader):
-    """MONAI's, of which all processes learn where one cannot read."""
+    """MONAI's, of which all processes learn where one cannot read; schedules keep the length of this training."""
 
     def __call__(self, engine: Engine) -> None:
         """Load, in all processes or none."""
+        run_together(check_same_length, self.load_path, engine)
+        schedules = [item for item in self.load_dict.values() if isinstance(item, LRScheduler)]
+        own = [schedule.state_dict() for schedule in schedules]
         run_together(super().__call__, engine)
+        for schedule, state in zip(schedules, own, strict=True):
+            keep_own_schedule(schedule, state)
 
 
 class BestModelSaver(_SaverInProcesses):
@@ -78,6 +86,9 @@ class FinalModelSaver(_SaverInProcesses):
 class TrainingCheckpoints:
     """Save all that a training needs to go on exactly as if it had not been interrupted, and go on from it.
 
+    A training may go on for more epochs, or for fewer that are not over yet: the learning rate follows its present
+    length.
+
     After every epoch the objects, the trainer's epoch and iteration and the random generators are saved; the last two
     files are kept, so that a run killed while it writes one can go on from the other. In a process group every process
     has this handler; the first one writes, and where it cannot, all end with the reason.
@@ -88,8 +99,8 @@ class TrainingCheckpoints:
         resume: whether to go on with the newest checkpoint in the folder, where there is one.
 
     Raises:
-        ValueError: where the folder has checkpoints and ``resume`` is false, none of them can be read, or processes see
-            different ones.
+        ValueError: where the folder has checkpoints and ``resume`` is false, none of them can be read, they are of a
+            training with other settings, or processes see different ones.
     """
 
     def __init__(self, folder: PathLike, objects: Mapping[str, Any], resume: bool = False) -> None:
@@ -97,6 +108,8 @@ class TrainingCheckpoints:
         self.objects = {**objects, "random_state": RandomState()}
         self.checkpoint = run_together(checkpoint_to_resume, folder, resume)
         agree_on_file(self.checkpoint, folder)
+        if self.checkpoint is not None:
+            run_together(check_same_training, self.checkpoint, self.objects)
 
     def attach(self, engine: Engine) -> None:
         """Load when the engine starts, save when its epochs end.

@@ -8,7 +8,7 @@ from .definitions import build, define, definition_of
 from .device_settings import check_device_settings, compiler_error
 from .device_tensor import device_tensor
 from .enums import IGNORED, EpisodeKeys
-from .error_texts import file_of, list_values, root_cause
+from .error_texts import did_you_mean, file_of, list_differences, list_values, root_cause
 from .precision import autocast, default_dtype
 from .processes import (
     agree_on_file,
@@ -27,14 +27,18 @@ from .processes import (
 )
 from .provenance import Provenance
 from .random_state import RandomState
+from .setting_kinds import SETTING_KINDS, SettingKind, read_setting
+from .short_errors import known_error, show_errors_short
 from .spatial import pixels_per_slice, resize_slices
 
 __all__ = [
     "IGNORED",
+    "SETTING_KINDS",
     "ArrayCache",
     "EpisodeKeys",
     "Provenance",
     "RandomState",
+    "SettingKind",
     "agree_on_file",
     "array_key",
     "autocast",
@@ -46,10 +50,13 @@ __all__ = [
     "define",
     "definition_of",
     "device_tensor",
+    "did_you_mean",
     "end_process_group",
     "file_of",
     "gather_in_first",
+    "known_error",
     "latest_checkpoint",
+    "list_differences",
     "list_values",
     "load_network",
     "mean_over_processes",
@@ -58,11 +65,13 @@ __all__ = [
     "process_device",
     "process_rank",
     "read_checkpoint",
+    "read_setting",
     "resize_slices",
     "root_cause",
     "run_in_first",
     "run_together",
     "share_of_batch",
+    "show_errors_short",
     "start_process_group",
     "sum_over_processes",
     "whole_batch",

@@ -14,7 +14,7 @@ from typing import Any
 
 from monai.config import PathLike
 
-from monai_fewshot.apps.entries import did_you_mean
+from monai_fewshot.utils import did_you_mean
 
 from .bundle_folders import bundle_folder
 

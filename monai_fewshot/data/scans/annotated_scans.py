@@ -18,7 +18,7 @@ from .class_numbers import class_numbers
 from .inference_scans import support_scans
 from .load_scan import LoadScand
 from .scan_folder import SEGMENTATION_SUFFIXES, Scan, is_image, is_picture, load_class_names, load_scans, scan_name
-from .splits import choose_folds, training_scans
+from .splits import one_fold, training_scans
 
 __all__ = ["add_seed_labels", "annotated_classes", "annotated_scans", "unlabeled_scans"]
 
@@ -59,7 +59,7 @@ def annotated_scans(
         return support_scans(image, label)
     if fold is None:
         raise ValueError("No scan is said to be annotated: give support_image and support_label, or a fold.")
-    support = choose_folds(dataset_dir, fold, num_folds)[0].support
+    support = one_fold(dataset_dir, fold, num_folds).support
     return load_scans(dataset_dir, names=support, require_labels=True)
 
 
