@@ -27,7 +27,7 @@ from .processes import (
 )
 from .provenance import Provenance
 from .random_state import RandomState
-from .setting_kinds import SETTING_KINDS, SettingKind, read_setting
+from .setting_kinds import SETTING_KINDS, SettingKind, plain_value, read_setting
 from .short_errors import known_error, show_errors_short
 from .spatial import pixels_per_slice, resize_slices
 
@@ -62,6 +62,7 @@ __all__ = [
     "mean_over_processes",
     "num_processes",
     "pixels_per_slice",
+    "plain_value",
     "process_device",
     "process_rank",
     "read_checkpoint",

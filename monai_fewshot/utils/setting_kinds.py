@@ -9,10 +9,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+import torch
+
 from .devices import check_device
 from .precision import as_dtype
 
-__all__ = ["SETTING_KINDS", "SettingKind", "read_setting"]
+__all__ = ["SETTING_KINDS", "SettingKind", "plain_value", "read_setting"]
 
 NOTHING = (None, "none", "null")
 TRUTH = {"true": True, "false": False}
@@ -71,6 +73,23 @@ def read_setting(name: str, value: Any, in_training: bool = False) -> Any:
         raise ValueError(*(error.args or [text])) from error
 
 
+def plain_value(value: Any) -> Any:
+    r"""Write text, or a list of texts, so that a configuration leaves ``#`` and ``@`` in it alone.
+
+    Args:
+        value: of a setting; what is neither text nor a list is returned as it is, and so are expressions.
+
+    Example:
+        >>> plain_value(["/data/study #1", "/data/study 2"])
+        ["$'/data/study \\x231'", '/data/study 2']
+    """
+    if isinstance(value, list):
+        return [plain_value(item) for item in value]
+    if not isinstance(value, str) or "#" not in value or value.startswith(("$", "@", "%")):
+        return value
+    return "$" + repr(value).replace("#", r"\x23").replace("@", r"\x40")
+
+
 def _whole(least: int, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError
@@ -99,22 +118,24 @@ def _text(value: Any) -> str:
 
 
 def _path(value: Any) -> str:
-    if value == "":
+    text = _text(os.fspath(value) if isinstance(value, os.PathLike) else value)
+    if not text:
         raise ValueError
-    return os.path.expanduser(_text(value).replace("::", "#"))
+    return os.path.expanduser(text.replace("::", "#"))
 
 
-def _device(value: Any) -> str:
-    if not isinstance(value, str):
+def _device(value: Any) -> Any:
+    if not isinstance(value, (str, torch.device)):
         raise ValueError
-    return str(check_device(value))
+    check_device(value)
+    return value
 
 
-def _dtype(value: Any) -> str:
-    dtype = as_dtype(value)
-    if dtype is None:
+def _dtype(value: Any) -> Any:
+    """Take a precision that there is; whether the device has it, and why not, is told where the device is checked."""
+    if not isinstance(value, (str, torch.dtype)):
         raise ValueError
-    return f"${dtype}"
+    return value if as_dtype(value) is None else f"${as_dtype(value)}"
 
 
 def _size(value: Any) -> list[int]:

@@ -7,12 +7,11 @@ import ast
 import builtins
 import inspect
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from monai.bundle import ConfigWorkflow
 from monai.bundle.reference_resolver import ReferenceResolver
 
-from monai_fewshot.utils import SETTING_KINDS, read_setting, show_errors_short
+from monai_fewshot.utils import SETTING_KINDS, plain_value, read_setting, show_errors_short
 
 from .unknown_settings import SEPARATOR, TARGET, strings_in, unknown_settings
 
@@ -67,16 +66,7 @@ def _read_values(workflow: ConfigWorkflow) -> Iterator[str]:
             yield str(error)
             continue
         if read != value:
-            parser[name] = _escaped(read) if kind.path else read
-
-
-def _escaped(value: Any) -> Any:
-    """Write paths as expressions where MONAI would change them."""
-    if isinstance(value, list):
-        return [_escaped(item) for item in value]
-    if not isinstance(value, str) or "#" not in value:
-        return value
-    return "$" + repr(value).replace("#", r"\x23").replace("@", r"\x40")
+            parser[name] = plain_value(read) if kind.path else read
 
 
 def _wrong_expression(workflow: ConfigWorkflow, text: str) -> str | None:

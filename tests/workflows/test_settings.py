@@ -176,7 +176,9 @@ def test_values_that_are_understood():
     [
         ("image_size", (64, 48), [64, 48]),
         ("dtype", "torch.bfloat16", "$torch.bfloat16"),
+        ("dataset_dir", Path("/data/a#1"), "/data/a#1"),
         ("dataset_dir", "./@data", "./@data"),
+        ("device", torch.device("cpu"), torch.device("cpu")),
         ("dataset_dir", "./2024.10", "./2024.10"),
         ("exclude_classes", 3, [3]),
         ("annotated_slices", "labeled", "labeled"),
@@ -194,7 +196,7 @@ def test_values_of_another_kind():
     wrong = {
         "image_size": ("64x64", 'give height and width in pixels, such as --image_size "[128,128]".'),
         "fold": ([0, 1], "give one whole number from 0, or None, such as --fold 0."),
-        "dtype": ("float16", "give float32 or bfloat16, such as --dtype float32."),
+        "dtype": (16, "give float32 or bfloat16, such as --dtype float32."),
         "device": (0, "give cpu, cuda or cuda:N, such as --device cpu."),
         "max_epochs": (1.5, "give a whole number from 1, such as --max_epochs 4."),
         "epoch_length": (None, "give a whole number from 1, such as --epoch_length 4."),
