@@ -24,6 +24,13 @@ Bundles are named where not all of them have a setting or its default. Any of it
 as `--batch_size 8`, or as `--encoder#channels "[16,32]"` for an argument of a part; what overrides such as `paper.json`
 change stands on the bundles' own pages.
 
+A setting that the bundle does not have is refused, with the nearest one that it has; so is a value of another kind.
+Settings of your own, in a file that you add, must be used by an expression of it; names that begin with `_` are free
+for notes. In paths `~`, `#`, `@`, spaces and braces are what they are; before a name that begins with `$`, `@` or `%`,
+or that looks like a decimal number, write `./`. `--resume True` goes on with a training of the same settings; with
+another `--max_epochs` the learning rate follows the new length. Errors that are known are shown without the lines of
+code they come from; set the environment variable `MONAI_FEWSHOT_TRACEBACK=1` to see them.
+
 This page is made by `python scripts/settings_table.py`.
 """
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +11,9 @@ from typing import Any
 
 import yaml
 
-__all__ = ["Entry", "did_you_mean", "read_entries"]
+from monai_fewshot.utils import did_you_mean
+
+__all__ = ["Entry", "read_entries"]
 
 KINDS = {str: "text", int: "a whole number", float: "a number", dict: "a mapping", list: "a list"}
 
@@ -114,13 +115,6 @@ class Entry:
 
     def _path(self, key: str) -> str:
         return f"{self.name}.{key}" if self.name else str(key)
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Close of a sentence that tells the nearest of the known words, or all of them."""
-    known = sorted(known)
-    near = difflib.get_close_matches(word, known, 1)
-    return f"; did you mean {near[0]}?" if near else f"; there are: {', '.join(known)}."
 
 
 def read_entries(path: Path) -> Entry:

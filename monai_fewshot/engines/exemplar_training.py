@@ -21,7 +21,7 @@ from monai.inferers import Inferer, SimpleInferer
 from monai.utils import CommonKeys
 
 from monai_fewshot.data import EpisodeSampler, ExemplarSamples, SliceStack
-from monai_fewshot.handlers import FiniteLoss, MeanLossOverProcesses, TrainingCheckpoints
+from monai_fewshot.handlers import FiniteLoss, MeanLossOverProcesses, TrainingCheckpoints, check_same_training
 from monai_fewshot.networks import average_gradients
 from monai_fewshot.utils import (
     agree_on_file,
@@ -182,6 +182,7 @@ class ExemplarTraining:
         done = self.resume and run_together(model.is_file)
         agree_on_file(done, folder)
         if done:
+            run_together(check_same_training, str(model), self.records)
             run_together(load_network, self.network, model)
             self._log("%s is there: this stage is done", model)
             return

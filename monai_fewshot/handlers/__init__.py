@@ -7,6 +7,7 @@ from .finite_loss import FiniteLoss
 from .mean_loss import MeanLossOverProcesses
 from .network_loader import NetworkLoader
 from .output_files import OutputFiles, write_index
+from .resumed_training import check_same_training
 from .scan_results import ScanResults
 from .teacher import Teacher
 from .teacher_picture import TeacherPicture
@@ -29,6 +30,7 @@ __all__ = [
     "TotalProgress",
     "TrainingCheckpoints",
     "VolumeScores",
+    "check_same_training",
     "overall_metrics",
     "write_index",
 ]

@@ -135,6 +135,6 @@ class ClassProgress:
         return {name: getattr(self, name) for name in ("dice", "start", "num_iterations")}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state."""
+        """Go on from a state; the length of the training is that of this one."""
         self.dice = state["dice"].to(self.dice.device)
-        self.start, self.num_iterations = state["start"], state["num_iterations"]
+        self.start = state["start"]

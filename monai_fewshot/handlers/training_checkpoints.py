@@ -13,6 +13,7 @@ from ignite.engine import Engine, Events
 from ignite.handlers.checkpoint import BaseSaveHandler
 from monai.config import PathLike
 from monai.handlers import CheckpointLoader, CheckpointSaver
+from torch.optim.lr_scheduler import LRScheduler
 
 from monai_fewshot.utils import (
     RandomState,
@@ -26,6 +27,8 @@ from monai_fewshot.utils import (
     save_checkpoint,
     unlock_folder,
 )
+
+from .resumed_training import check_same_length, check_same_training, keep_own_schedule
 
 __all__ = ["BestModelSaver", "FinalModelSaver", "TrainingCheckpoints"]
 
@@ -79,11 +82,16 @@ class _SaverInProcesses(CheckpointSaver):
 
 
 class _LoaderInProcesses(CheckpointLoader):
-    """MONAI's, of which all processes learn where one cannot read."""
+    """MONAI's, of which all processes learn where one cannot read; schedules keep the length of this training."""
 
     def __call__(self, engine: Engine) -> None:
         """Load, in all processes or none."""
+        run_together(check_same_length, self.load_path, engine)
+        schedules = [item for item in self.load_dict.values() if isinstance(item, LRScheduler)]
+        own = [schedule.state_dict() for schedule in schedules]
         run_together(super().__call__, engine)
+        for schedule, state in zip(schedules, own, strict=True):
+            keep_own_schedule(schedule, state)
 
 
 class BestModelSaver(_SaverInProcesses):
@@ -162,6 +170,9 @@ class FinalModelSaver(_SaverInProcesses):
 class TrainingCheckpoints:
     """Save all that a training needs to go on exactly as if it had not been interrupted, and go on from it.
 
+    A training may go on for more epochs, or for fewer that are not over yet: the learning rate follows its present
+    length.
+
     After every epoch the objects, the trainer's epoch and iteration and the random generators are saved; the last two
     files are kept, so that a training whose newest one is damaged can go on from the other. Meanwhile no other process
     can train in the folder. In a process group every process has this handler; the first one writes, and where it
@@ -175,8 +186,8 @@ class TrainingCheckpoints:
 
     Raises:
         ValueError: where another process trains in the folder, the folder has checkpoints and ``resume`` is false, none
-            of them can be read, or processes see different ones; when the engine starts, where there are other
-            checkpoints than before.
+            of them can be read, they are of a training with other settings, or processes see different ones; when the
+            engine starts, where there are other checkpoints than before.
     """
 
     def __init__(self, folder: PathLike, objects: Mapping[str, Any], resume: bool = False) -> None:
@@ -185,6 +196,8 @@ class TrainingCheckpoints:
         run_in_first(lock_folder, folder)
         self.checkpoint = run_together(checkpoint_to_resume, folder, resume)
         agree_on_file(self.checkpoint, folder)
+        if self.checkpoint is not None:
+            run_together(check_same_training, self.checkpoint, self.objects)
         self.present = self._present()
 
     def attach(self, engine: Engine) -> None:

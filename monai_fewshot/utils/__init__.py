@@ -18,7 +18,7 @@ from .definitions import build, define, definition_of
 from .device_settings import check_device_settings, compiler_error
 from .device_tensor import device_tensor
 from .enums import IGNORED, EpisodeKeys
-from .error_texts import file_of, list_values, root_cause
+from .error_texts import did_you_mean, file_of, list_differences, list_values, root_cause
 from .folder_lock import lock_folder, locked_file, unlock_folder
 from .precision import autocast, default_dtype
 from .processes import (
@@ -38,14 +38,18 @@ from .processes import (
 )
 from .provenance import Provenance
 from .random_state import RandomState
+from .setting_kinds import SETTING_KINDS, SettingKind, plain_value, read_setting
+from .short_errors import known_error, show_errors_short
 from .spatial import pixels_per_slice, resize_slices
 
 __all__ = [
     "IGNORED",
+    "SETTING_KINDS",
     "ArrayCache",
     "EpisodeKeys",
     "Provenance",
     "RandomState",
+    "SettingKind",
     "WriteError",
     "agree_on_file",
     "array_key",
@@ -61,10 +65,13 @@ __all__ = [
     "define",
     "definition_of",
     "device_tensor",
+    "did_you_mean",
     "end_process_group",
     "file_of",
     "gather_in_first",
+    "known_error",
     "latest_checkpoint",
+    "list_differences",
     "list_values",
     "load_network",
     "load_whole",
@@ -74,15 +81,18 @@ __all__ = [
     "not_finite",
     "num_processes",
     "pixels_per_slice",
+    "plain_value",
     "process_device",
     "process_rank",
     "read_checkpoint",
+    "read_setting",
     "resize_slices",
     "root_cause",
     "run_in_first",
     "run_together",
     "save_checkpoint",
     "share_of_batch",
+    "show_errors_short",
     "start_process_group",
     "sum_over_processes",
     "unlock_folder",

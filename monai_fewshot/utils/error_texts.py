@@ -3,16 +3,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from monai.config import NdarrayOrTensor
 from monai.utils import ImageMetaKey, convert_to_numpy
 
-__all__ = ["file_of", "list_values", "root_cause"]
+__all__ = ["did_you_mean", "file_of", "list_differences", "list_values", "root_cause"]
 
 VALUES_LISTED = 10
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Close of a sentence that tells the nearest of the known words, or all of them."""
+    known = sorted(known)
+    near = difflib.get_close_matches(word, known, 1)
+    return f"; did you mean {near[0]}?" if near else f"; there are: {', '.join(known)}."
 
 
 def file_of(image: Any, otherwise: object) -> str:
@@ -38,6 +46,23 @@ def list_values(values: NdarrayOrTensor | Sequence[float]) -> str:
     distinct = np.unique(convert_to_numpy(values, wrap_sequence=True)).tolist()
     shown = ", ".join(f"{value:g}" for value in distinct[:VALUES_LISTED])
     return shown + (f", ... ({len(distinct)} values)" if len(distinct) > VALUES_LISTED else "")
+
+
+def list_differences(one: Mapping[str, Any], other: Mapping[str, Any], name: str = "") -> str:
+    """Tell in what two nested dictionaries differ, with both values; empty where they are the same.
+
+    Example:
+        >>> list_differences({"fold": 0, "encoder": {"channels": 4}}, {"fold": 0, "encoder": {"channels": 8}})
+        'encoder.channels is 4 and 8'
+    """
+    found = []
+    for key in sorted({*one, *other}, key=str):
+        ours, theirs = one.get(key), other.get(key)
+        if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
+            found.append(list_differences(ours, theirs, f"{name}{key}."))
+        elif ours != theirs:
+            found.append(f"{name}{key} is {ours!r} and {theirs!r}")
+    return "; ".join(filter(None, found))
 
 
 def root_cause(error: BaseException, last: type[BaseException] | tuple[type[BaseException], ...] = ()) -> BaseException:

@@ -7,6 +7,7 @@ from .folder_segmentation import FolderSegmentation
 from .picture_segmentation import PictureSegmentation
 from .saliency_refinement import SaliencyRefinement, write_masks
 from .self_training import Streams, fit_schedule, self_training_streams
+from .settings import check_settings
 from .trained_model import GivenModel, ModelRecord, TrainedModel
 from .training import episode_loader, episode_trainer, episode_validator, start_run, training_handlers
 from .volume_evaluation import VolumeEvaluation
@@ -22,6 +23,7 @@ __all__ = [
     "Streams",
     "TrainedModel",
     "VolumeEvaluation",
+    "check_settings",
     "episode_loader",
     "episode_trainer",
     "episode_validator",

@@ -31,7 +31,7 @@ from monai_fewshot.handlers import OutputFiles, ScanResults, write_index
 from monai_fewshot.utils import write_atomically
 
 from .failing_scans import run_past_failures
-from .segmentation import Segmentation
+from .segmentation import Segmentation, check_support_files
 from .trained_model import GivenModel, TrainedModel
 
 __all__ = ["FolderSegmentation"]
@@ -123,6 +123,7 @@ class FolderSegmentation(Segmentation):
             return []
         if image is None or label is None:
             raise ValueError("This network is shown its classes: give support_image and support_label.")
+        check_support_files(image, label)
         return support_scans(image, label, series_uid)
 
     @cached_property

@@ -26,7 +26,7 @@ from monai_fewshot.data import (
     without_labels,
 )
 
-from .segmentation import Segmentation
+from .segmentation import Segmentation, check_support_files
 from .trained_model import TrainedModel
 
 __all__ = ["PictureSegmentation"]
@@ -76,6 +76,7 @@ class PictureSegmentation(Segmentation):
     @cached_property
     def supports(self) -> list[dict[str, Any]]:
         """The annotated pictures."""
+        check_support_files(*self.support[:2])
         return support_images(*self.support)
 
     @cached_property

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from monai.transforms import (
     KeepLargestConnectedComponentd,
     MapLabelValued,
 )
-from monai.utils import CommonKeys
+from monai.utils import CommonKeys, ensure_tuple
 
 from monai_fewshot.data import (
     ScanEpisodes,
@@ -33,7 +34,7 @@ from monai_fewshot.utils import EpisodeKeys, check_device_settings
 
 from .trained_model import GivenModel, TrainedModel
 
-__all__ = ["Segmentation"]
+__all__ = ["Segmentation", "check_support_files"]
 
 SUPPORT = {
     str(key): str(key) for key in (EpisodeKeys.SUPPORT_IMAGE, EpisodeKeys.SUPPORT_LABEL, EpisodeKeys.SUPPORT_AFFINE)
@@ -163,6 +164,25 @@ class Segmentation(ABC):
         """Segment what has no mask yet."""
         if self.pending:
             self.evaluator.run()
+
+
+def check_support_files(image: PathLike | Sequence[PathLike], label: PathLike | Sequence[PathLike]) -> None:
+    """Check that the files of the supports are there.
+
+    Args:
+        image: one or several.
+        label: likewise.
+
+    Raises:
+        FileNotFoundError: where one is not; the text has the setting's name and an example.
+    """
+    for name, paths in (("support_image", image), ("support_label", label)):
+        for path in ensure_tuple(paths):
+            if not Path(path).expanduser().exists():
+                raise FileNotFoundError(
+                    f"--{name}: {path} does not exist. Name an annotated image and its label, such as --support_image "
+                    "image.nii.gz --support_label label.nii.gz."
+                )
 
 
 def _add_spread(output: Mapping[str, Any]) -> dict[str, Any]:

@@ -142,8 +142,8 @@ def fit_schedule(
 ) -> None:
     """Make a training as long as can be done in some minutes, at the speed of its first steps.
 
-    A few steps with both streams are timed on copies that are thrown away. A training that is resumed keeps its length,
-    whatever minutes or epochs are given: the learning rate and the weights of its losses follow that.
+    A few steps with both streams are timed on copies that are thrown away. A training of some minutes that is resumed
+    keeps its number of steps: the learning rate and the weights of its losses follow that.
 
     Args:
         trainer: about to run.
@@ -159,12 +159,12 @@ def fit_schedule(
         raise ValueError(f"minutes is {minutes}, must be above 0; 20 is a good choice for a CPU.")
     epoch_length = len(trainer.data_loader)
     checkpoint = run_together(checkpoint_to_resume, folder, resume)
+    if minutes is None:
+        return
     if checkpoint is not None:
         iterations = read_checkpoint(checkpoint)["progress"]["num_iterations"]
         if process_rank() == 0:
             logger.info("The resumed training keeps its length of %d steps.", iterations)
-    elif minutes is None:
-        return
     else:
         seconds = mean_over_processes(torch.tensor(_seconds_per_step(trainer), device=trainer.state.device)).item()
         iterations = max(1, round(60 * minutes / seconds / epoch_length)) * epoch_length

@@ -15,7 +15,7 @@ from monai.utils import ensure_tuple
 from monai_fewshot.data import PicturePreparation, VolumePreparation
 from monai_fewshot.networks import prepare_network
 from monai_fewshot.transforms import run_alike
-from monai_fewshot.utils import build, definition_of, read_checkpoint
+from monai_fewshot.utils import build, definition_of, list_differences, read_checkpoint
 
 __all__ = ["GivenModel", "ModelRecord", "TrainedModel"]
 
@@ -84,7 +84,7 @@ class TrainedModel:
 
     def of_folds(self, folds: Sequence[int]) -> TrainedModel:
         """Put the numbers of folds in the place of ``{fold}`` in the name of the checkpoint."""
-        paths = [path.format(fold=fold) for path in self.checkpoints for fold in folds]
+        paths = [path.replace("{fold}", str(fold)) for path in self.checkpoints for fold in folds]
         return TrainedModel(paths, self.device, self.expected_size, self.channels_last, self.changes)
 
     def inferer(self, make: Callable[..., Inferer], num_classes: int) -> Inferer:
@@ -102,7 +102,7 @@ class TrainedModel:
         first, *others = self.checkpoints
         settings = _settings(first)
         for path in others:
-            differing = _differences(settings, _on_the_axes_of(settings, _settings(path)))
+            differing = list_differences(settings, _on_the_axes_of(settings, _settings(path)))
             if differing:
                 raise ValueError(f"{first} and {path} are of trainings with other settings: {differing}.")
         trained = settings["preparation"]["image_size"]
@@ -177,14 +177,3 @@ def _on_the_axes_of(settings: Mapping[str, Any], other: Mapping[str, Any]) -> Ma
     if ours is None or theirs is None or not run_alike(ours, theirs):
         return other
     return {**other, "preparation": {**other["preparation"], "axes": ours}}
-
-
-def _differences(one: Mapping[str, Any], other: Mapping[str, Any], name: str = "") -> str:
-    found = []
-    for key in sorted({*one, *other}):
-        ours, theirs = one.get(key), other.get(key)
-        if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
-            found.append(_differences(ours, theirs, f"{name}{key}."))
-        elif ours != theirs:
-            found.append(f"{name}{key} is {ours!r} and {theirs!r}")
-    return "; ".join(filter(None, found))

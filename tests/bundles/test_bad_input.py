@@ -326,7 +326,8 @@ def test_a_protocol_that_needs_the_querys_label(bundle, small_set, tmp_path, wei
 @pytest.mark.parametrize(
     ("options", "pattern"),
     [
-        ({"support_label": "{data}/labelsTr/none.nii.gz"}, r"none\.nii\.gz does not exist"),
+        ({"support_label": "{data}/labelsTr/none.nii.gz"}, r"--support_label: .*none\.nii\.gz does not exist\. Name"),
+        ({"support_image": "support/none.nii.gz"}, r"--support_image: support/none\.nii\.gz does not exist\. Name"),
         (
             {"support_image": "{data}/imagesTr"},
             r"imagesTr holds 3 scans \(scan_0, scan_1, scan_2\); .*name one of them",

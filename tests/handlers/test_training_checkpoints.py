@@ -3,21 +3,25 @@
 
 from __future__ import annotations
 
+import math
 import re
+from functools import partial
 
 import pytest
 import torch
 from ignite.engine import Engine, Events
 from process_groups import TOLD, error_of, failing, in_two_processes
 from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, PolynomialLR, StepLR
 
 from monai_fewshot.handlers import BestModelSaver, FinalModelSaver, TrainingCheckpoints, training_checkpoints
+from monai_fewshot.utils import Provenance
 
 
 class _Training:
     """A training whose weights depend on every random draw so far, with validation scores as given."""
 
-    def __init__(self, folder, scores, resume=False):
+    def __init__(self, folder, scores, resume=False, schedule=None, **records):
         torch.manual_seed(0)
         self.network = nn.Linear(2, 2)
         self.optimizer = torch.optim.AdamW(self.network.parameters(), 0.1)
@@ -27,12 +31,16 @@ class _Training:
         self.scores = scores
         self.evaluator.add_event_handler(Events.EPOCH_STARTED, self.score)
         self.trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda _engine: self.evaluator.run([0]))
-        objects = {"model": self.network, "optimizer": self.optimizer, "best_model": best}
+        objects = {"model": self.network, "optimizer": self.optimizer, "best_model": best, **records}
+        if schedule is not None:
+            self.schedule = objects["lr_scheduler"] = schedule(self.optimizer)
+            self.trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda _engine: self.schedule.step())
         TrainingCheckpoints(folder, objects, resume).attach(self.trainer)
-        self.draws = []
+        self.draws, self.rates = [], []
 
     def step(self, _engine, _batch):
         self.draws.append(torch.rand(1).item())
+        self.rates.append(self.optimizer.param_groups[0]["lr"])
         self.optimizer.zero_grad()
         self.network(torch.rand(3, 2)).square().sum().backward()
         self.optimizer.step()
@@ -100,8 +108,60 @@ def test_checkpoints_are_not_overwritten(tmp_path):
 def test_training_less_than_was_done_is_an_error(tmp_path):
     _Training(tmp_path, [0.1, 0.1, 0.1]).run(3)
     training = _Training(tmp_path, [0.1, 0.1], resume=True)
-    with pytest.raises(ValueError, match="larger than"):
+    with pytest.raises(ValueError, match=r"epoch=3.pt has 3 epochs behind it, .* max_epochs 2: give --max_epochs 3 or"):
         training.run(2)
+
+
+def test_epochs_of_another_length_are_an_error(tmp_path):
+    _Training(tmp_path, [0.1]).run(1)
+    training = _Training(tmp_path, [0.1, 0.1], resume=True)
+    with pytest.raises(ValueError, match=r"with epoch_length 3, and this one has 2: keep --epoch_length 3, and change"):
+        training.trainer.run([0, 1], max_epochs=2)
+
+
+@pytest.mark.parametrize("length", [15, 9, 6])
+@pytest.mark.parametrize(
+    ("schedule", "factor"),
+    [
+        (
+            lambda length: partial(CosineAnnealingLR, T_max=length),
+            lambda t, length: (1 + math.cos(math.pi * t / length)) / 2,
+        ),
+        (
+            lambda length: partial(PolynomialLR, total_iters=length, power=0.9),
+            lambda t, length: (1 - t / length) ** 0.9,
+        ),
+        (
+            lambda length: partial(StepLR, step_size=length // 3, gamma=0.5),
+            lambda t, length: 0.5 ** (t // (length // 3)),
+        ),
+    ],
+)
+def test_the_learning_rate_follows_the_present_length(schedule, factor, length, tmp_path):
+    """Six iterations were done of a training of nine, or of six, which was over."""
+    before = 6 if length == 15 else 9
+    _Training(tmp_path, [0.1] * 5, schedule=schedule(before)).run(2)
+    resumed = _Training(tmp_path, [0.1] * 5, resume=True, schedule=schedule(length)).run(length // 3)
+    expected = [0.1 * factor(t, length) for t in range(6, length + 1)]
+    assert [*resumed.rates, resumed.optimizer.param_groups[0]["lr"]] == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_training_of_other_settings_is_not_resumed(tmp_path):
+    def records(**changes):
+        settings = {"fold": 0, "exclude_classes": ["liver"], "iterations": 3, "dtype": "torch.float32", **changes}
+        return {"provenance": Provenance(settings.pop("data", "abc"), **settings)}
+
+    _Training(tmp_path, [0.1], **records()).run(1)
+    for changes, told in (
+        ({"fold": 1}, "fold is 0 and 1"),
+        ({"exclude_classes": []}, r"exclude_classes is \['liver'\] and \[\]"),
+        ({"data": "def"}, "data is 'abc' and 'def'"),
+    ):
+        with pytest.raises(
+            ValueError, match=rf"checkpoint_epoch=1.pt is of another training than this one: {told}, there"
+        ):
+            _Training(tmp_path, [0.1], resume=True, **records(**changes))
+    _Training(tmp_path, [0.1, 0.2], resume=True, **records(iterations=6, dtype="torch.bfloat16")).run(2)
 
 
 def _failures(rank, folder):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from monai.config import PathLike
 
-from monai_fewshot.apps.entries import did_you_mean
+from monai_fewshot.utils import did_you_mean
 
 __all__ = ["bundle_folder", "bundle_names"]
 

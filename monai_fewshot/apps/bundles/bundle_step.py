@@ -14,7 +14,7 @@ from typing import Any
 
 from monai.config import PathLike
 
-from monai_fewshot.apps.entries import did_you_mean
+from monai_fewshot.utils import did_you_mean, plain_value
 
 from .bundle_folders import bundle_folder
 
@@ -54,7 +54,8 @@ class Step:
         files = [f"configs/{name}.json" for name in self.configs]
         words = ["run", "--config_file", files[0] if len(files) == 1 else str(files)]
         for key, value in self.settings.items():
-            words += [f"--{key}", "$None" if value is None else str(value)]
+            told = plain_value(value if isinstance(value, list) else str(value))
+            words += [f"--{key}", "$None" if value is None else str(told)]
         return words
 
     def command(self) -> list[str]:

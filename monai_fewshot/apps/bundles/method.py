@@ -10,7 +10,8 @@ from typing import Any
 
 from monai.utils import StrEnum
 
-from monai_fewshot.apps.entries import Entry, did_you_mean, read_entries
+from monai_fewshot.apps.entries import Entry, read_entries
+from monai_fewshot.utils import did_you_mean
 
 from .bundle_folders import bundle_folder
 

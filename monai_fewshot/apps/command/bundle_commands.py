@@ -8,7 +8,7 @@ from pathlib import Path
 
 from monai_fewshot.apps.bundles import read_method
 from monai_fewshot.apps.bundles.bundle_step import unknown_settings
-from monai_fewshot.apps.entries import did_you_mean
+from monai_fewshot.utils import did_you_mean
 
 __all__ = ["bundle_words", "read_settings"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from monai_fewshot.apps.bundles import BundleMethod, LearnsFrom, WorksOn, bundle_folder, bundle_names, read_methods
-from monai_fewshot.apps.entries import did_you_mean
+from monai_fewshot.utils import did_you_mean
 
 __all__ = ["check_extras", "serving_method", "serving_methods"]
 

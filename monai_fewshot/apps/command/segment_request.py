@@ -119,9 +119,6 @@ class SegmentRequest:
             raise ValueError(
                 f"{self.folder} holds the scans: name another --output, so that masks are not taken for scans."
             )
-        for path in (source, self.folder, *(Path(p).expanduser().absolute() for pair in self.pairs for p in pair)):
-            if "#" in str(path):
-                raise ValueError(f"{path} has a # in its name, which MONAI's configurations cannot hold: rename it.")
 
     def origin(self, examples: Sequence[Scan], survey: Survey, before: ModelOrigin | None) -> ModelOrigin:
         """Tell what makes the model; an existing one must have been made so.

@@ -20,7 +20,7 @@ from .inference_scans import support_scans
 from .load_scan import LoadScand
 from .scan_files import SEGMENTATION_SUFFIXES, is_image, is_picture, scan_name
 from .scan_folder import Scan, load_class_names, load_scans
-from .splits import choose_folds, training_scans
+from .splits import one_fold, training_scans
 
 __all__ = ["add_seed_labels", "annotated_classes", "annotated_scans", "shown_classes", "unlabeled_scans"]
 
@@ -61,7 +61,7 @@ def annotated_scans(
         return support_scans(image, label)
     if fold is None:
         raise ValueError("No scan is said to be annotated: give support_image and support_label, or a fold.")
-    support = choose_folds(dataset_dir, fold, num_folds)[0].support
+    support = one_fold(dataset_dir, fold, num_folds).support
     return load_scans(dataset_dir, names=support, require_labels=True)
 
 

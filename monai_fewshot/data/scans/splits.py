@@ -12,7 +12,7 @@ from monai.utils import ensure_tuple
 from .folds import Fold, load_folds
 from .scan_folder import Scan, load_scans
 
-__all__ = ["choose_folds", "hold_out", "run_name", "training_scans"]
+__all__ = ["choose_folds", "hold_out", "one_fold", "run_name", "training_scans"]
 
 T = TypeVar("T")
 
@@ -36,6 +36,22 @@ def choose_folds(dataset_dir: PathLike, fold: int | Sequence[int] | None = None,
     return [folds[number] for number in numbers]
 
 
+def one_fold(dataset_dir: PathLike, fold: int, num_folds: int = 5) -> Fold:
+    """Look up the fold of a training, of which it leaves out the queries and the support.
+
+    Args:
+        dataset_dir: folder as for :func:`monai_fewshot.data.load_scans`.
+        fold: its number, from 0.
+        num_folds: number of folds where the data set names none.
+
+    Raises:
+        ValueError: where there is no such fold, or several are given.
+    """
+    if isinstance(fold, bool) or not isinstance(fold, int):
+        raise ValueError(f"fold is {fold!r}: a training takes one fold, such as 0; train once for each of several.")
+    return choose_folds(dataset_dir, fold, num_folds)[0]
+
+
 def training_scans(
     dataset_dir: PathLike, fold: int | None = None, num_folds: int = 5, with_labels: bool = False
 ) -> list[Scan]:
@@ -50,7 +66,7 @@ def training_scans(
     Raises:
         ValueError: where the fold leaves no scan to train on.
     """
-    names = None if fold is None else choose_folds(dataset_dir, fold, num_folds)[0].train
+    names = None if fold is None else one_fold(dataset_dir, fold, num_folds).train
     if names is not None and not names:
         raise ValueError(f"Fold {fold} of {dataset_dir} leaves no scan to train on: use fewer folds or more scans.")
     scans = load_scans(dataset_dir, names=names, require_labels=with_labels)

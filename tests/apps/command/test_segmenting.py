@@ -282,7 +282,6 @@ def _interrupt(*_):
         ({"examples": []}, "No example is given"),
         ({"examples": [("nowhere.nii", "label.nii")]}, "The image of an example, nowhere.nii, does not exist"),
         ({"scans": "nowhere"}, "nowhere does not exist: give a folder of scans, or one scan."),
-        ({"output": "a#b"}, "a#b has a # in its name"),
         ({"device": "tpu"}, "--device is 'tpu', which is not here"),
         ({"formats": "dicom_seg"}, "scans are no DICOM series"),
     ],

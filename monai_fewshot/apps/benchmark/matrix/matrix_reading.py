@@ -11,8 +11,9 @@ from pathlib import Path
 
 from monai_fewshot.apps.bundles import BundleMethod, LearnsFrom, WorksOn, read_method
 from monai_fewshot.apps.bundles.bundle_step import unknown_settings
-from monai_fewshot.apps.entries import Entry, did_you_mean, read_entries
+from monai_fewshot.apps.entries import Entry, read_entries
 from monai_fewshot.data import class_numbers, fingerprint_scans, load_class_names, load_folds, load_scans
+from monai_fewshot.utils import did_you_mean
 
 from .description import Budget, DataSet, Matrix, MatrixMethod
 
