@@ -80,7 +80,8 @@ def _arguments(part: Mapping[str, Any], workflow: ConfigWorkflow) -> list[str] |
         return None
     component = ConfigComponent({TARGET: path}, locator=workflow.parser.locator)
     try:
-        parameters = inspect.signature(pydoc.locate(component.resolve_module_name())).parameters.values()
+        target: Any = pydoc.locate(component.resolve_module_name())
+        parameters = inspect.signature(target).parameters.values()
     except (ImportError, TypeError, ValueError, pydoc.ErrorDuringImport):
         return None
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):

@@ -11,7 +11,7 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK
 import torch
 from dicom_files import IDENTIFIERS, made_pixels, oblique, write_series
 from ignite.engine import Engine
@@ -160,8 +160,8 @@ def test_numbers_above_255_and_with_gaps_stay(tmp_path):
     assert {number: row.voxels for number, row in rows.items()} == {2: 1, 205: 7, 850: 12}
     assert rows[850].volume_ml == pytest.approx(12 * 2 * 1.5 * 4 / 1000)
     np.testing.assert_array_equal(written.get_qform(), nibabel.load(tmp_path / "a.nii.gz").get_qform())
-    segments, source = (sitk.ReadImage(str(file)) for file in (files.mask("a", "seg_nrrd"), tmp_path / "a.nii.gz"))
-    np.testing.assert_array_equal(sitk.GetArrayFromImage(segments).T, label[0])
+    segments, source = (SimpleITK.ReadImage(str(file)) for file in (files.mask("a", "seg_nrrd"), tmp_path / "a.nii.gz"))
+    np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(segments).T, label[0])
     for end in np.ndindex(2, 2, 2):
         corner = [int(i * (n - 1)) for i, n in zip(end, SIZE, strict=True)]
         places = [image.TransformIndexToPhysicalPoint(corner) for image in (segments, source)]
