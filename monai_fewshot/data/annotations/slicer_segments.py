@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from monai.utils import OptionalImportError, optional_import
 
-from monai_fewshot.data.scans.file_damage import check_checksums
+from monai_fewshot.data.files.file_damage import check_checksums
 from monai_fewshot.data.scans.label_grids import LabelGrid, Region
 
 __all__ = [

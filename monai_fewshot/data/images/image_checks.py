@@ -16,7 +16,7 @@ from monai.transforms import Compose, LoadImaged, MapTransform
 from monai.utils import convert_to_tensor
 from tqdm import tqdm
 
-from monai_fewshot.data.scans.file_damage import check_picture
+from monai_fewshot.data.files.file_damage import check_picture
 from monai_fewshot.utils import IGNORED, file_of, list_values, root_cause
 
 from .picture_reading import as_shown, gray_of, lost_in_reading
@@ -166,7 +166,7 @@ CheckImageD = CheckImageDict = CheckImaged
 
 
 class _WholeImaged(LoadImaged):
-    """MONAI's, which refuses what :func:`~monai_fewshot.data.scans.file_damage.check_picture` does."""
+    """MONAI's, which refuses what :func:`~monai_fewshot.data.files.file_damage.check_picture` does."""
 
     def __call__(self, data: Mapping[Any, Any], reader: ImageReader | None = None) -> dict[Any, Any]:
         for path in (data[key] for key in self.keys if key in data):

@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from monai.utils import ImageMetaKey, convert_to_tensor
 from PIL import Image
 
-from monai_fewshot.data.scans.file_damage import check_picture
+from monai_fewshot.data.files.file_damage import check_picture
 from monai_fewshot.utils import list_values
 
 from .image_checks import CheckImaged

@@ -19,9 +19,9 @@ from monai.data import MetaTensor
 from tqdm import tqdm
 
 from monai_fewshot.data.dicom.series_reader import ITK_LOCK
+from monai_fewshot.data.files.file_damage import check_checksums, unreadable
 
 from .check_scan import AFFINE_TOLERANCE, CheckScand
-from .file_damage import check_checksums, unreadable
 from .load_scan import load_image, load_label
 from .nifti_files import NiftiHeaderError, is_nifti
 from .scan_folder import Scan

@@ -17,8 +17,8 @@ from PIL import Image
 
 from monai_fewshot.data.annotations.segmentation_reader import segmentation_names
 from monai_fewshot.data.dicom.header import is_dicom
+from monai_fewshot.data.files.file_damage import check_picture
 
-from .file_damage import check_picture
 from .scan_folder import Scan, load_scans
 
 __all__ = ["pending_scans", "support_scans"]

@@ -16,9 +16,9 @@ from monai.utils import ImageMetaKey
 from monai_fewshot.data.annotations.segmentation_reader import names_regions, read_segmentation
 from monai_fewshot.data.dicom.header import is_dicom
 from monai_fewshot.data.dicom.series_reader import SERIES_NAME, SeriesReader
+from monai_fewshot.data.files.file_damage import check_checksums, errors_of_file
 from monai_fewshot.data.images.picture_files import load_picture, load_picture_mask
 
-from .file_damage import check_checksums, errors_of_file
 from .label_grids import LabelGrid, onto_grid
 from .scan_files import is_picture
 from .volume_loader import VolumeLoader

@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 from monai.transforms import MapLabelValue
 
-from monai_fewshot.data.scans.file_damage import check_checksums
+from monai_fewshot.data.files.file_damage import check_checksums
 from monai_fewshot.data.scans.load_scan import load_image
 from monai_fewshot.data.scans.scan_reading import share_of_cores
 from monai_fewshot.data.scans.volume_loader import VolumeLoader

@@ -17,7 +17,7 @@ from PIL import Image
 from monai_fewshot.data.dicom.series import DicomSeries, read_series
 from monai_fewshot.data.dicom.series_checks import series_problems
 from monai_fewshot.data.dicom.series_reader import SeriesReader
-from monai_fewshot.data.scans.file_damage import check_picture
+from monai_fewshot.data.files.file_damage import check_picture
 from monai_fewshot.utils import EpisodeKeys
 
 from .case import Case, Problem
