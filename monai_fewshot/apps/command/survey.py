@@ -19,7 +19,7 @@ from monai_fewshot.data import (
     read_scan_facts,
     segmentation_names,
 )
-from monai_fewshot.data.scans.scan_files import is_picture
+from monai_fewshot.data.layouts.scan_files import is_picture
 
 from .problems import ScanProblem, problems_of
 

@@ -15,9 +15,9 @@ from monai.data.utils import orientation_ras_lps
 from monai.utils import optional_import
 from numpy.typing import NDArray
 
+from monai_fewshot.data.layouts.scan_files import VOLUME_SUFFIXES
 from monai_fewshot.data.scans.check_scan import AFFINE_TOLERANCE, corner_distance
 from monai_fewshot.data.scans.check_scans import check_nifti_header, is_whole_gzip, unreadable
-from monai_fewshot.data.scans.scan_files import VOLUME_SUFFIXES
 
 from .case import Case, Problem
 
