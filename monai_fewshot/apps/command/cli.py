@@ -154,7 +154,7 @@ def inspect_command(
     Nothing is written.
     """
     with _errors_shown():
-        from monai_fewshot.data.scans.scan_files import is_picture
+        from monai_fewshot.data.layouts.scan_files import is_picture
 
         from .scan_sources import list_examples, list_scans
         from .segment_request import default_minutes

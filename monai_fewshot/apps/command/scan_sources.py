@@ -12,8 +12,8 @@ from monai.config import PathLike
 
 from monai_fewshot.data import Scan, holds_picture, load_scans, support_scans
 from monai_fewshot.data.dicom.scans import UNREADABLE
-from monai_fewshot.data.scans.folder_scans import scans_of_folder
-from monai_fewshot.data.scans.scan_files import check_names, is_picture, scan_files
+from monai_fewshot.data.layouts.folder_scans import scans_of_folder
+from monai_fewshot.data.layouts.scan_files import check_names, is_picture, scan_files
 from monai_fewshot.utils import write_atomically
 
 from .problems import ScanProblem

@@ -14,7 +14,7 @@ from monai.config import PathLike
 from monai_fewshot.apps.bundles import BundleMethod
 from monai_fewshot.apps.bundles.bundle_step import setting_names
 from monai_fewshot.data import Scan
-from monai_fewshot.data.scans.scan_files import is_picture
+from monai_fewshot.data.layouts.scan_files import is_picture
 from monai_fewshot.handlers import OutputFiles
 from monai_fewshot.utils import check_device_settings
 

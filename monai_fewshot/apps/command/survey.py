@@ -20,7 +20,7 @@ from monai_fewshot.data import (
     segmentation_names,
 )
 from monai_fewshot.data.annotations.segmentation_reader import region_numbers
-from monai_fewshot.data.scans.scan_files import is_picture
+from monai_fewshot.data.layouts.scan_files import is_picture
 
 from .problems import ScanProblem, problems_of
 

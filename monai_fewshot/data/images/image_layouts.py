@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from monai_fewshot.data.scans.scan_files import PICTURE_SUFFIXES, is_picture
+from monai_fewshot.data.layouts.scan_files import PICTURE_SUFFIXES, is_picture
 from monai_fewshot.data.scans.scan_folder import DATASET_JSON, load_class_names, load_scans
 
 from .few_shot_folds import COCO_CLASSES, PASCAL_CLASSES

@@ -13,12 +13,12 @@ from monai.config import PathLike
 from monai.utils import ensure_tuple
 
 from monai_fewshot.data.annotations.segmentation_reader import segmentation_names
+from monai_fewshot.data.layouts.scan_files import SEGMENTATION_SUFFIXES, is_image, is_picture, scan_name
 from monai_fewshot.utils import process_rank
 
 from .class_numbers import class_numbers
 from .inference_scans import support_scans
 from .load_scan import LoadScand
-from .scan_files import SEGMENTATION_SUFFIXES, is_image, is_picture, scan_name
 from .scan_folder import Scan, load_class_names, load_scans
 from .splits import one_fold, training_scans
 

@@ -15,9 +15,8 @@ from monai.data.utils import to_affine_nd
 from monai.transforms import MapTransform
 from monai.utils import convert_to_tensor
 
+from monai_fewshot.data.layouts.scan_files import is_picture
 from monai_fewshot.utils import file_of, list_values
-
-from .scan_files import is_picture
 
 __all__ = ["AFFINE_TOLERANCE", "CheckScanD", "CheckScanDict", "CheckScand"]
 

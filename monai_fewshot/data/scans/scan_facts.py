@@ -17,10 +17,10 @@ from monai.utils import convert_to_tensor
 from tqdm import tqdm
 
 from monai_fewshot.data.dicom.header import slices_of_file
+from monai_fewshot.data.layouts.scan_files import is_picture, volume_suffix
 
 from .check_scan import CheckScand
 from .check_scans import ScanReader, read_and_check
-from .scan_files import is_picture, volume_suffix
 from .scan_folder import Scan
 
 __all__ = ["ScanFacts", "read_scan_facts"]

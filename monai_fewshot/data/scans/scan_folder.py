@@ -15,10 +15,9 @@ from monai.config import PathLike
 
 from monai_fewshot.data.dicom.scans import warn_of_unreadable
 from monai_fewshot.data.dicom.series_files import SeriesFiles
-
-from .folder_scans import scans_of_folder
-from .nnunet_layout import names_of_labels, nnunet_scans
-from .scan_files import check_names, scan_name
+from monai_fewshot.data.layouts.folder_scans import scans_of_folder
+from monai_fewshot.data.layouts.nnunet_layout import names_of_labels, nnunet_scans
+from monai_fewshot.data.layouts.scan_files import check_names, scan_name
 
 __all__ = [
     "Scan",

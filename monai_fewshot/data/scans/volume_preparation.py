@@ -17,13 +17,13 @@ from monai.transforms import (
 )
 
 from monai_fewshot.data.images.picture_files import picture_channels
+from monai_fewshot.data.layouts.scan_files import is_picture
 from monai_fewshot.transforms import AlignAxesd
 from monai_fewshot.utils import EpisodeKeys, build, definition_of
 
 from .check_scan import CheckScand
 from .check_scans import check_scans
 from .load_scan import LoadScand, load_image
-from .scan_files import is_picture
 from .scan_folder import Scan
 from .volume_loader import VolumeLoader
 

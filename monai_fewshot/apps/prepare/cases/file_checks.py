@@ -16,9 +16,9 @@ from monai.utils import optional_import
 from numpy.typing import NDArray
 
 from monai_fewshot.data.files.file_damage import check_gzip, unreadable
+from monai_fewshot.data.layouts.scan_files import VOLUME_SUFFIXES
 from monai_fewshot.data.scans.check_scan import AFFINE_TOLERANCE, corner_distance
 from monai_fewshot.data.scans.check_scans import check_nifti_header
-from monai_fewshot.data.scans.scan_files import VOLUME_SUFFIXES
 
 from .case import Case, Problem
 

@@ -12,7 +12,7 @@ from monai.config import PathLike
 
 from monai_fewshot.apps.prepare.cases.case import Case, Problem
 from monai_fewshot.apps.prepare.sources.data_source import open_source
-from monai_fewshot.data.scans.nnunet_layout import file_ending, names_of_labels, nnunet_files
+from monai_fewshot.data.layouts.nnunet_layout import file_ending, names_of_labels, nnunet_files
 from monai_fewshot.data.scans.scan_folder import DATASET_JSON, read_dataset_json
 
 from .decathlon import describe_set

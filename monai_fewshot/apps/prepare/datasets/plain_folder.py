@@ -15,7 +15,7 @@ from monai_fewshot.apps.prepare.cases.case import Case, Problem
 from monai_fewshot.apps.prepare.cases.nifti_scans import distinct_values
 from monai_fewshot.apps.prepare.dataset_description import DatasetDescription
 from monai_fewshot.apps.prepare.sources.data_source import open_source
-from monai_fewshot.data.scans.scan_files import VOLUME_SUFFIXES
+from monai_fewshot.data.layouts.scan_files import VOLUME_SUFFIXES
 
 from .volume_sets import find_layout, prepare_volume_set
 
