@@ -17,11 +17,11 @@ from monai.utils import ImageMetaKey
 from monai_fewshot.data.annotations.segmentation_reader import names_regions, read_segmentation
 from monai_fewshot.data.dicom.header import is_dicom
 from monai_fewshot.data.dicom.series_reader import SERIES_NAME, SeriesReader
+from monai_fewshot.data.files.volume_loader import VolumeLoader
 from monai_fewshot.data.images.picture_files import load_picture, load_picture_mask
 
 from .label_grids import LabelGrid, onto_grid
 from .scan_folder import is_picture
-from .volume_loader import VolumeLoader
 
 __all__ = ["LoadScanD", "LoadScanDict", "LoadScand", "load_image", "load_label"]
 
