@@ -19,8 +19,8 @@ from monai_fewshot.data.annotations.slicer_writer import write_seg_nrrd
 from monai_fewshot.data.dicom.segment_codes import load_segment_codes
 from monai_fewshot.data.dicom.segmentation_sources import source_files
 from monai_fewshot.data.dicom.segmentation_writer import write_dicom_seg
+from monai_fewshot.data.files.nifti_files import is_nifti
 from monai_fewshot.data.scans.mask_writer import ImageMaskWriter, MaskWriter
-from monai_fewshot.data.scans.nifti_files import is_nifti
 from monai_fewshot.data.scans.scan_folder import Scan
 from monai_fewshot.metrics import add_measurements, measure
 from monai_fewshot.utils import atomic_path, write_atomically

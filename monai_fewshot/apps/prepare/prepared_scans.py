@@ -17,8 +17,8 @@ from monai.data import MetaTensor
 from monai.utils import convert_to_tensor
 from numpy.typing import NDArray
 
+from monai_fewshot.data.files.nifti_files import place_nifti
 from monai_fewshot.data.scans.check_scan import CheckScand
-from monai_fewshot.data.scans.nifti_files import place_nifti
 from monai_fewshot.utils import Provenance, atomic_path, write_atomically
 
 from .cases.case import Case

@@ -17,9 +17,9 @@ from monai_fewshot.data.dicom.header import is_dicom
 from monai_fewshot.data.dicom.regions import dicom_region_names, dicom_regions
 from monai_fewshot.data.dicom.series import DicomSeries, find_series
 from monai_fewshot.data.files.file_damage import errors_of_file
+from monai_fewshot.data.files.volume_loader import VolumeLoader
 from monai_fewshot.data.scans.class_numbers import numbers_called
 from monai_fewshot.data.scans.label_grids import LabelGrid, Region, label_map, onto_grid
-from monai_fewshot.data.scans.volume_loader import VolumeLoader
 
 from .slicer_segments import is_slicer_segmentation, slicer_segment_names, slicer_segments
 

@@ -20,12 +20,12 @@ from tqdm import tqdm
 
 from monai_fewshot.data.dicom.series_reader import ITK_LOCK
 from monai_fewshot.data.files.file_damage import check_checksums, unreadable
+from monai_fewshot.data.files.nifti_files import NiftiHeaderError, is_nifti
+from monai_fewshot.data.files.volume_loader import VolumeLoader
 
 from .check_scan import AFFINE_TOLERANCE, CheckScand
 from .load_scan import load_image, load_label
-from .nifti_files import NiftiHeaderError, is_nifti
 from .scan_folder import Scan
-from .volume_loader import VolumeLoader
 
 __all__ = ["ScanReader", "check_output_dir", "check_scans", "read_and_check"]
 

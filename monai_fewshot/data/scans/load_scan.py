@@ -17,11 +17,11 @@ from monai_fewshot.data.annotations.segmentation_reader import names_regions, re
 from monai_fewshot.data.dicom.header import is_dicom
 from monai_fewshot.data.dicom.series_reader import SERIES_NAME, SeriesReader
 from monai_fewshot.data.files.file_damage import check_checksums, errors_of_file
+from monai_fewshot.data.files.volume_loader import VolumeLoader
 from monai_fewshot.data.images.picture_files import load_picture, load_picture_mask
 from monai_fewshot.data.layouts.scan_files import is_picture
 
 from .label_grids import LabelGrid, onto_grid
-from .volume_loader import VolumeLoader
 
 __all__ = ["LoadScanD", "LoadScanDict", "LoadScand", "load_image", "load_label"]
 

@@ -14,7 +14,7 @@ from monai.data.utils import to_affine_nd
 from monai.utils import convert_to_numpy
 from PIL import Image
 
-from .nifti_files import nifti_mask
+from monai_fewshot.data.files.nifti_files import nifti_mask
 
 __all__ = ["ImageMaskWriter", "MaskWriter"]
 
@@ -28,7 +28,7 @@ class MaskWriter(ImageWriter):
     Args:
         output_dtype: of the voxels.
         like: NIfTI file of the scan, whose place in space the file takes over, see
-            :func:`~monai_fewshot.data.scans.nifti_files.nifti_mask`. Defaults to None: the affine says it.
+            :func:`~monai_fewshot.data.files.nifti_files.nifti_mask`. Defaults to None: the affine says it.
         kwargs: of no effect.
     """
 

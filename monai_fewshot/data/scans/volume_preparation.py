@@ -16,6 +16,7 @@ from monai.transforms import (
     NormalizeIntensityd,
 )
 
+from monai_fewshot.data.files.volume_loader import VolumeLoader
 from monai_fewshot.data.images.picture_files import picture_channels
 from monai_fewshot.data.layouts.scan_files import is_picture
 from monai_fewshot.transforms import AlignAxesd
@@ -25,7 +26,6 @@ from .check_scan import CheckScand
 from .check_scans import check_scans
 from .load_scan import LoadScand, load_image
 from .scan_folder import Scan
-from .volume_loader import VolumeLoader
 
 __all__ = ["VolumePreparation", "count_channels", "holds_picture", "scan_axes"]
 

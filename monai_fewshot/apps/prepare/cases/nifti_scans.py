@@ -13,9 +13,9 @@ import numpy as np
 from monai.transforms import MapLabelValue
 
 from monai_fewshot.data.files.file_damage import check_checksums
+from monai_fewshot.data.files.volume_loader import VolumeLoader
 from monai_fewshot.data.scans.load_scan import load_image
 from monai_fewshot.data.scans.scan_reading import share_of_cores
-from monai_fewshot.data.scans.volume_loader import VolumeLoader
 from monai_fewshot.utils import EpisodeKeys, list_values
 
 from .case import Case, Problem

@@ -12,9 +12,9 @@ import SimpleITK
 from itk_geometry import itk_affine
 from scipy.spatial.transform import Rotation
 
+from monai_fewshot.data.files.nifti_files import NiftiHeaderError, nifti_mask
 from monai_fewshot.data.scans.check_scans import check_scans
 from monai_fewshot.data.scans.load_scan import LoadScand
-from monai_fewshot.data.scans.nifti_files import NiftiHeaderError, nifti_mask
 
 SIZE = (9, 8, 5)
 
