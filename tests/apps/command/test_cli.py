@@ -130,7 +130,7 @@ def test_a_folder_is_inspected(run, scans, example):
         "RAS",
         "liver",
         "1 problem(s)",
-        "is truncated or damaged",
+        "is not compressed, although its name ends",
         "minutes of training",
     ):
         assert text in output
