@@ -38,18 +38,14 @@ from .processes import (
 )
 from .provenance import Provenance
 from .random_state import RandomState
-from .setting_kinds import SETTING_KINDS, SettingKind, plain_value, read_setting
-from .short_errors import known_error, show_errors_short
 from .spatial import pixels_per_slice, resize_slices
 
 __all__ = [
     "IGNORED",
-    "SETTING_KINDS",
     "ArrayCache",
     "EpisodeKeys",
     "Provenance",
     "RandomState",
-    "SettingKind",
     "WriteError",
     "agree_on_file",
     "array_key",
@@ -69,7 +65,6 @@ __all__ = [
     "end_process_group",
     "file_of",
     "gather_in_first",
-    "known_error",
     "latest_checkpoint",
     "list_differences",
     "list_values",
@@ -81,18 +76,15 @@ __all__ = [
     "not_finite",
     "num_processes",
     "pixels_per_slice",
-    "plain_value",
     "process_device",
     "process_rank",
     "read_checkpoint",
-    "read_setting",
     "resize_slices",
     "root_cause",
     "run_in_first",
     "run_together",
     "save_checkpoint",
     "share_of_batch",
-    "show_errors_short",
     "start_process_group",
     "sum_over_processes",
     "unlock_folder",

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from monai.bundle import ConfigWorkflow
 from monai.bundle.reference_resolver import ReferenceResolver
 
-from monai_fewshot.utils import SETTING_KINDS, plain_value, read_setting, show_errors_short
-
+from .setting_kinds import SETTING_KINDS, plain_value, read_setting
+from .short_errors import show_errors_short
 from .unknown_settings import SEPARATOR, TARGET, strings_in, unknown_settings
 
 __all__ = ["check_settings"]
@@ -25,7 +25,7 @@ def check_settings() -> None:
     values of another kind (:func:`monai_fewshot.utils.read_setting`). Values that can be understood are brought into
     the form that the configuration expects; in paths, ``~`` is the home folder, and ``#``, which MONAI takes for a
     separator, is ``#``. Names that begin with an underscore are free for notes. In ``python -m monai.bundle``, known
-    errors are shown without frames from here on (:func:`monai_fewshot.utils.show_errors_short`). Outside of a bundle's
+    errors are shown without frames from here on. Outside of a bundle's
     ``initialize`` this does nothing.
 
     Raises:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from monai.bundle import ComponentLocator, ConfigWorkflow
 
-from monai_fewshot.utils import SETTING_KINDS, read_setting
+from monai_fewshot.workflows.setting_kinds import SETTING_KINDS, read_setting
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
 CHECK = "$monai_fewshot.workflows.check_settings()"

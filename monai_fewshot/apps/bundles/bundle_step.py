@@ -14,7 +14,8 @@ from typing import Any
 
 from monai.config import PathLike
 
-from monai_fewshot.utils import did_you_mean, plain_value
+from monai_fewshot.utils import did_you_mean
+from monai_fewshot.workflows.setting_kinds import plain_value
 
 from .bundle_folders import bundle_folder
 

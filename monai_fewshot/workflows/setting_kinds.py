@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .devices import check_device
-from .precision import as_dtype
+from monai_fewshot.utils.devices import check_device
+from monai_fewshot.utils.precision import as_dtype
 
 __all__ = ["SETTING_KINDS", "SettingKind", "plain_value", "read_setting"]
 

@@ -11,7 +11,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from monai_fewshot.utils import known_error, read_setting, show_errors_short
+from monai_fewshot.workflows.setting_kinds import read_setting
+from monai_fewshot.workflows.short_errors import known_error, show_errors_short
 
 
 def _raised(action):

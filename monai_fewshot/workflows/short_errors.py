@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
-from .error_texts import root_cause
+from monai_fewshot.utils import root_cause
 
 __all__ = ["known_error", "show_errors_short"]
 
