@@ -14,7 +14,7 @@ from monai_fewshot.utils import list_differences, read_checkpoint
 
 __all__ = ["check_same_length", "check_same_training", "keep_own_schedule"]
 
-MAY_DIFFER = ("iterations", "dtype")
+MAY_DIFFER = ("iterations", "rounds", "dtype")
 """Of the settings of a training: its length, which may change, and the precision, which follows the device."""
 
 
@@ -27,7 +27,7 @@ def check_same_training(path: str, records: Mapping[str, Any]) -> None:
 
     Raises:
         ValueError: where fold, data, classes, network, preparation or another setting differs, with both values. The
-            number of iterations and the precision may differ.
+            numbers of iterations and rounds, and the precision, may differ.
     """
     saved = read_checkpoint(path)
     there, here = {}, {}

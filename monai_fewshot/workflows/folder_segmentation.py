@@ -180,6 +180,7 @@ class FolderSegmentation(Segmentation):
             ValueError: where a setting or a file does not do; all problems of files are listed.
         """
         super().check()
+        self.model.preparation.check_kind([*self.supports, *self.pending])
         self.files.check(self.pending)
         self.model.preparation.check([*self.supports, *self.pending])
         if self.supports and self.preparation.spatial is not None:

@@ -44,7 +44,7 @@ def read_setting(name: str, value: Any, in_training: bool = False) -> Any:
     Args:
         name: of the setting; of one that is not in ``SETTING_KINDS`` the value is returned as it is.
         value: a plain value, not an expression.
-        in_training: whether a network is trained: it leaves out one ``fold``, not several, and has an ``image_size``.
+        in_training: whether a network is trained: it leaves out one ``fold``, not several.
 
     Returns:
         The value, in the form that configurations expect: ``[64, 64]`` for an ``image_size`` of 64.
@@ -200,13 +200,13 @@ DEVICE = SettingKind("cpu, cuda or cuda:N", "cpu", _device)
 SLICES = SettingKind("n for every n-th slice, 'labeled', or a list of numbers", "5", _slices, optional=True)
 NUMBERS = SettingKind("a whole number from 0 or a list of them", "0", _numbers, optional=True)
 ONE_FOLD = SettingKind("one whole number from 0", "0", partial(_whole, 0), optional=True)
-IN_TRAINING = {"image_size": SIZE, "fold": ONE_FOLD}
+IN_TRAINING = {"fold": ONE_FOLD}
 CODES = SettingKind("a file or a dictionary", "codes.json", _codes, optional=True, path=True)
 
 _NAMES: dict[SettingKind, str] = {
-    FROM_0: "num_val_scans num_val_episodes num_val_tasks seed num_threads rounds min_pixels num_unlabeled",
+    FROM_0: "num_val_scans num_val_episodes num_val_tasks seed num_threads rounds min_pixels num_unlabeled inner_steps",
     FROM_1: "max_epochs epoch_length batch_size unlabeled_batch_size accumulation_steps num_folds val_interval shots "
-    "channels ways queries runs episodes_per_run num_support_slices train_window inner_steps steps tasks_at_once",
+    "channels ways queries runs episodes_per_run num_support_slices train_window steps tasks_at_once",
     NUMBER: "threshold neighbor_weight lr inner_lr proximal val_share threshold_weight surrogate_weight "
     "contrast_weight min_confidence mask_threshold minutes",
     FLAG: "resume overwrite keep_largest measurements previews hd95 inductive augment_support binary_masks "

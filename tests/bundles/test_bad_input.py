@@ -172,21 +172,6 @@ def test_a_class_absent_from_the_support(bundle, small_set, scans, weights):
     )
 
 
-def test_a_class_absent_from_the_support_of_an_inference(bundle, small_set, scans, tmp_path, weights):
-    label = scans.make(1)[1]
-    small_set(label=label * (label == 2))
-    data = tmp_path / "data"
-    options = {
-        "dataset_dir": str(data / "imagesTr"),
-        "support_image": str(data / "imagesTr" / "scan_1.nii.gz"),
-        "support_label": str(data / "labelsTr" / "scan_1.nii.gz"),
-        "checkpoint": weights,
-    }
-    _assert_told(
-        lambda: bundle.run("inference", **options), r"class\(es\) \[1\].*Choose a support scan that shows them"
-    )
-
-
 @pytest.mark.parametrize(
     ("config", "options"),
     [

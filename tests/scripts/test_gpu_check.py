@@ -131,8 +131,8 @@ class TestProbe:
         )
         del small["fold"], small["network_def#features"]
         places = {"checkpoint": str(model / "model.pt"), "output_dir": str(tmp_path / "masks")}
-        queries = {"dataset_dir": str(scans.queries), "support_image": scans.support["support_image"]}
-        compared = bundle_probe.probe_inference("supervised", {**small, **places, **queries, **scans.support})
+        queries = {"dataset_dir": str(scans.queries)}
+        compared = bundle_probe.probe_inference("supervised", {**small, **places, **queries})
         set_determinism(None)
         assert (trained["compiled"], trained["layout"], trained["dtype"]) == (False, "channels-last", "bfloat16")
         assert trained["first_s"] > 0

@@ -194,7 +194,7 @@ def test_values_of_settings(name, given, understood):
 
 def test_values_of_another_kind():
     wrong = {
-        "image_size": ("64x64", 'give height and width in pixels, such as --image_size "[128,128]".'),
+        "image_size": ("64x64", 'give height and width in pixels, or None, such as --image_size "[128,128]".'),
         "fold": ([0, 1], "give one whole number from 0, or None, such as --fold 0."),
         "dtype": (16, "give float32 or bfloat16, such as --dtype float32."),
         "device": (0, "give cpu, cuda or cuda:N, such as --device cpu."),

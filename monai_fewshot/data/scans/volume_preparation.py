@@ -144,6 +144,18 @@ class VolumePreparation:
         Raises:
             ValueError: where pictures are given for volumes or the reverse, or there are problems; all are listed.
         """
+        self.check_kind(scans)
+        check_scans(scans, known_classes, self.channels)
+
+    def check_kind(self, scans: Sequence[Scan]) -> None:
+        """Check by their names that scans are such as this prepares.
+
+        Args:
+            scans: the scans.
+
+        Raises:
+            ValueError: where pictures are given for volumes or the reverse.
+        """
         other = [scan["name"] for scan in scans if self.pictures not in (None, holds_picture(scan))]
         if other:
             kinds = ("2D pictures", "volumes") if self.pictures else ("volumes", "2D pictures")
@@ -151,7 +163,6 @@ class VolumePreparation:
                 f"The model is of {kinds[0]}, but {len(other)} of {len(scans)} scans are {kinds[1]}: "
                 f"{', '.join(other[:10])}. Leave them out, or train for them."
             )
-        check_scans(scans, known_classes, self.channels)
 
     def transform(
         self,

@@ -54,11 +54,12 @@ def test_what_is_trained_is_used_as_the_checkpoint_says(file):
 @pytest.mark.parametrize("file", RUNNING, ids=name)
 def test_a_run_checks_settings_first_and_leaves_its_processes_last(file):
     content = json.loads(file.read_text())
-    first = content["initialize"][0]
+    first, second = content["initialize"][:2]
+    assert first == "$monai_fewshot.workflows.check_settings()"
     if file.stem.startswith("inference"):
-        assert first == "$@segmentation.check()"
+        assert second == "$@segmentation.check()"
         return
-    assert first.startswith("$monai_fewshot.workflows.start_run(@device, @seed, ")
+    assert second.startswith("$monai_fewshot.workflows.start_run(@device, @seed, ")
     if file.stem in ("train", "evaluate"):
         assert content["finalize"] == ["$monai_fewshot.utils.end_process_group()"]
 

@@ -419,13 +419,13 @@ def _square(image, plane, low=2, high=6):
 def test_contours_without_points_and_regions_without_names(tmp_path, caplog):
     files = write_series(tmp_path / "s")
     image = _load(files)
-    path = write_rtstruct(tmp_path / "rt.dcm", files, {"o": [_square(image, 1), _square(image, 2), _square(image, 3)]})
+    path = write_rtstruct(tmp_path / "rt.dcm", files, {"o": [_square(image, k) for k in (1, 2, 3)]})
     ds = pydicom.dcmread(path)
-    del ds.ROIContourSequence[0].ContourSequence[1].ContourData
+    del ds.ROIContourSequence[0].ContourSequence[2].ContourData
     del ds.StructureSetROISequence[0].ROIName
     ds.save_as(path)
     label, names = read_segmentation(path, image)
-    assert [int(label[..., k].sum()) for k in range(6)] == [0, 25, 0, 25, 0, 0]
+    assert [int(label[..., k].sum()) for k in range(6)] == [0, 25, 25, 0, 0, 0]
     assert names == segmentation_names(path) == {1: "region 1"}
     assert "1 of 3 contours of a region have no points" in caplog.text
 

@@ -200,7 +200,7 @@ def test_damaged_files(tmp_path):
     assert is_whole_seg_nrrd(path)
     content = path.read_bytes()
     path.write_bytes(content[:-30])
-    with pytest.raises(ValueError, match=r"^cannot be read as NRRD, it is damaged or truncated"):
+    with pytest.raises(ValueError, match=r"^is truncated or damaged: its gzip stream is not whole"):
         read_segmentation(path, _image())
     for damaged in (content[:-30], content[:200], b"", b"NRRD0004\n", gzip.compress(content)):
         path.write_bytes(damaged)

@@ -174,7 +174,7 @@ def test_nnunet(tmp_path):
 @pytest.mark.parametrize("text", ["{'training': []}", "", '{"training": ['])
 def test_not_json(tmp_path, text):
     (tmp_path / "dataset.json").write_text(text)
-    with pytest.raises(ValueError, match=r"dataset\.json is not JSON \(.*line 1"):
+    with pytest.raises(ValueError, match=r"dataset\.json cannot be read as JSON \(.*line 1"):
         load_scans(tmp_path)
 
 

@@ -149,7 +149,8 @@ def _read_picture(file: Path) -> NDArray[np.uint8]:
         with Image.open(file) as picture:
             pixels = np.asarray(picture)
     except Exception as error:  # whatever damage makes a decoder raise
-        raise ValueError(f"cannot be read ({type(error).__name__}); download it again.") from error
+        reason = type(error.__cause__ or error).__name__
+        raise ValueError(f"cannot be read ({reason}); download it again.") from error
     if pixels.ndim != 2:
         raise ValueError(
             f"has {pixels.shape[-1]} color channels; expected a picture of gray values. Download it again."
