@@ -22,11 +22,10 @@ def check_settings() -> None:
     """Check the settings of the bundle that runs, before anything is read; the first expression of ``initialize``.
 
     Settings that no configuration file of the bundle has and no expression uses are refused, on every level, as are
-    values of another kind (:func:`monai_fewshot.utils.read_setting`). Values that can be understood are brought into
-    the form that the configuration expects; in paths, ``~`` is the home folder, and ``#``, which MONAI takes for a
-    separator, is ``#``. Names that begin with an underscore are free for notes. In ``python -m monai.bundle``, known
-    errors are shown without frames from here on. Outside of a bundle's
-    ``initialize`` this does nothing.
+    values of another kind. Values that can be understood are brought into the form that the configuration expects; in
+    paths, ``~`` is the home folder, and ``#``, which MONAI takes for a separator, is ``#``. Names that begin with an
+    underscore are free for notes. In ``python -m monai.bundle``, known errors are shown without frames from here on.
+    Outside of a bundle's ``initialize`` this does nothing.
 
     Raises:
         ValueError: with all settings that do not do, a line each.

@@ -27,8 +27,8 @@ class MaskWriter(ImageWriter):
 
     Args:
         output_dtype: of the voxels.
-        like: NIfTI file of the scan, whose place in space the file takes over, see
-            :func:`~monai_fewshot.data.files.nifti_files.nifti_mask`. Defaults to None: the affine says it.
+        like: NIfTI file of the scan, whose qform, sform, their codes, units and pixdim the file takes over. Defaults to
+            None: the affine says where it lies.
         kwargs: of no effect.
     """
 
