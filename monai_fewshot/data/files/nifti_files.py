@@ -38,7 +38,8 @@ class ScanNiftiReader(NibabelReader):
     As nibabel has it, the sform goes before the qform.
 
     Deviation: MONAI's ``NibabelReader`` leaves lengths in their units; where the sform contradicts ``pixdim``, it takes
-    the qform in place of the sform, even if the header does not use it. Such a file is refused here.
+    the qform in place of the sform, even if the header does not use it. Here the sform counts, and a file whose
+    distances contradict it is refused; of a sheared grid, a tilted gantry's, ``pixdim`` may be those between planes.
     """
 
     def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> nibabel.Nifti1Image:
@@ -56,11 +57,12 @@ class ScanNiftiReader(NibabelReader):
         image = cast(nibabel.Nifti1Image, nibabel.load(path, **kwargs))
         _check_spacing(image, path)
         scale = MM_PER_UNIT.get(_unit(image.header), 1.0)
-        if scale == 1:
-            return image
-        scaled = type(image)(image.dataobj, np.diag([scale, scale, scale, 1]) @ image.affine, image.header)
-        scaled.header.set_xyzt_units("mm")
-        return scaled
+        if scale != 1:
+            image = type(image)(image.dataobj, np.diag([scale, scale, scale, 1]) @ image.affine, image.header)
+            image.header.set_xyzt_units("mm")
+        number = min(len(image.shape), 3)
+        image.header["pixdim"][1 : 1 + number] = np.linalg.norm(image.affine[:3, :number], axis=0)
+        return image
 
 
 def is_nifti(path: Any) -> bool:
@@ -137,7 +139,9 @@ def _check_spacing(image: nibabel.Nifti1Image, path: PathLike) -> None:
             f"does not tell the distance of its voxels: its pixdim is {_listed(pixdim)}. Convert the scan from its "
             "source again, or write the distances into its header (nibabel: header.set_zooms)."
         )
-    if known and np.abs(by_affine / pixdim - 1).max() > SPACING_TOLERANCE:
+    planes = 1 / np.linalg.norm(np.linalg.inv(image.affine[:3, :3]), axis=1)[:number]
+    nearer = np.minimum(np.abs(by_affine / pixdim - 1), np.abs(planes / pixdim - 1)) if known else np.zeros(1)
+    if nearer.max() > SPACING_TOLERANCE:
         raise NiftiHeaderError(
             f"contradicts itself: the distance of its voxels is {_listed(by_affine)} by its sform and "
             f"{_listed(pixdim)} by its pixdim. Convert the scan from its source again, or correct its header."

@@ -127,6 +127,20 @@ def test_axes_of_length_one_are_no_axes(tmp_path, size, more):
     check_scans([scan])
 
 
+def test_pixdim_of_a_sheared_grid_may_be_the_distance_of_its_planes(tmp_path):
+    """Slices 5 mm apart along the patient, with a gantry tilted by 20 degrees; the qform lies elsewhere."""
+    sheared = _affine((1, 1, 5))
+    sheared[1, 2] = 5 * np.tan(np.radians(20))
+    scan = nibabel.Nifti1Image(_image(), None)
+    scan.set_qform(_affine((1, 1, 5), (9, 9, 9)), 1)
+    scan.set_sform(sheared, 1)
+    nibabel.save(scan, tmp_path / "scan.nii")
+    assert nibabel.load(tmp_path / "scan.nii").header.get_zooms() == (1, 1, 5)
+    check_scans([{"name": "scan", "image": str(tmp_path / "scan.nii")}])
+    loaded = LoadScand()({"image": str(tmp_path / "scan.nii")})["image"]
+    np.testing.assert_allclose(loaded.affine, sheared, atol=1e-5)
+
+
 def _broken(folder, kind):
     path = folder / "scan.nii"
     scan = nibabel.Nifti1Image(_image(), None)
