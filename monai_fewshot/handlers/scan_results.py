@@ -91,7 +91,8 @@ class ScanResults:
         """
         highest = max(*self.class_names, int(label.max()))
         mask = MetaTensor(label.as_tensor().cpu().round().to(torch.int32), affine=label.affine.cpu())
-        file = self.scans[name]["image"] if is_nifti(self.scans[name]["image"]) else None
+        source = self.scans[name]["image"]
+        file = source if is_nifti(source) and Path(source).is_file() else None
         if NIFTI in self.files.formats:
             writer = MaskWriter(np.min_scalar_type(highest), like=file)
             _write(self.files.mask(name, NIFTI), writer, mask)
