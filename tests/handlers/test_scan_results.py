@@ -172,7 +172,7 @@ def test_two_inferences_in_one_folder_lose_no_row(tmp_path):
     image = MetaTensor(torch.rand(1, *SIZE), affine=torch.eye(4))
     names = [f"scan_{number}" for number in range(8)]
     files = OutputFiles(tmp_path / "out", measurements=True)
-    scans = [{"name": name, "image": "a.mha"} for name in names]
+    scans = [{"name": name, "image": "a.nii.gz"} for name in names]
     results = ScanResults(files, scans, lambda _scan: {"image": image}, NAMES)
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda name: results.write(name, _mask(image)), names))
@@ -182,7 +182,7 @@ def test_two_inferences_in_one_folder_lose_no_row(tmp_path):
 @pytest.mark.parametrize("output_format", ["nifti", "seg_nrrd"])
 def test_a_mask_that_cannot_be_written_is_named_and_what_stood_stays(tmp_path, monkeypatch, output_format):
     image = MetaTensor(torch.rand(1, *SIZE), affine=torch.eye(4))
-    scans = [{"name": "a", "image": "a.mha"}]
+    scans = [{"name": "a", "image": "a.nii.gz"}]
     results = ScanResults(OutputFiles(tmp_path, formats=output_format), scans, dict, NAMES)
     results.write("a", _mask(image))
     (mask,) = tmp_path.iterdir()
