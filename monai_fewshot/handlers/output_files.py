@@ -131,10 +131,11 @@ class OutputFiles:
                 'or leave "dicom_seg" out.'
             )
         problems = {scan["name"]: source_problems(*source_headers(source_files(scan["image"]))) for scan in scans}
-        lines = [f"{name}: {problem}" for name, found in problems.items() for problem in found]
-        if lines:
+        failing = [name for name, found in problems.items() if found]
+        if failing:
+            lines = [f"{name}: {problem}" for name in failing for problem in problems[name]]
             raise ValueError(
-                f"DICOM segmentations of {sum(map(bool, problems.values()))} of {len(scans)} series cannot be "
+                f"{', '.join(failing[:10])}: DICOM segmentations of {len(failing)} of {len(scans)} series cannot be "
                 "written:\n" + "\n".join(lines)
             )
 
