@@ -85,7 +85,7 @@ def test_from_one_annotated_slice_runs(tmp_path, monkeypatch):
     assert gain > LEAST_GAIN
     assert "same affine as the scan: True" in printed
     stages = tmp_path / "data" / "trained" / "elsnet"
-    assert {path.name for path in stages.iterdir()} == {"model.pt", "stage_1", "stage_2"}
+    assert {path.name for path in stages.glob("[!.]*")} == {"model.pt", "stage_1", "stage_2"}
     assert (tmp_path / "data" / "evaluation" / "stage_2" / "report.html").is_file()
 
 
