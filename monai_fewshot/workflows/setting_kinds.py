@@ -60,7 +60,7 @@ def read_setting(name: str, value: Any, in_training: bool = False) -> Any:
         ...
         ValueError: --fold is [0, 1]: give one whole number from 0, or None, such as --fold 0.
     """
-    kind = IN_TRAINING.get(name) if in_training and name in IN_TRAINING else SETTING_KINDS.get(name)
+    kind = ONE_FOLD if in_training and name == "fold" else SETTING_KINDS.get(name)
     if kind is None:
         return value
     if kind.optional and (value.lower() if isinstance(value, str) else value) in NOTHING:
@@ -200,7 +200,6 @@ DEVICE = SettingKind("cpu, cuda or cuda:N", "cpu", _device)
 SLICES = SettingKind("n for every n-th slice, 'labeled', or a list of numbers", "5", _slices, optional=True)
 NUMBERS = SettingKind("a whole number from 0 or a list of them", "0", _numbers, optional=True)
 ONE_FOLD = SettingKind("one whole number from 0", "0", partial(_whole, 0), optional=True)
-IN_TRAINING = {"fold": ONE_FOLD}
 CODES = SettingKind("a file or a dictionary", "codes.json", _codes, optional=True, path=True)
 
 _NAMES: dict[SettingKind, str] = {

@@ -207,13 +207,18 @@ class _Job(SegmentRequest):
             return list(usable)
         began_with = {scan["name"] for scan in load_scans(folder)}
         kept = [scan for scan in usable if scan["name"] in began_with]
-        gone, new = len(began_with) - len(kept), len(usable) - len(kept)
-        if gone or new:
+        if gone := sorted(began_with - {scan["name"] for scan in kept}):
+            raise ValueError(
+                f"The training in {self.model_folder} was interrupted, and {len(gone)} of the {len(began_with)} scans "
+                f"that it began with are gone from {self.source}, or cannot be used any more: {', '.join(gone[:10])}. "
+                "Put them back to go on with it, or name another --output to train without them."
+            )
+        if new := len(usable) - len(kept):
             say(
                 f"WARNING: The folder has changed since training began: {new} scan(s) are new and will be segmented, "
-                f"but not learned from; {gone} are gone, or cannot be used any more."
+                "but not learned from."
             )
-        return kept or list(usable)
+        return kept
 
     def _segment(
         self,

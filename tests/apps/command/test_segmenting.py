@@ -258,7 +258,26 @@ def test_an_interrupted_training_goes_on_with_the_scans_that_it_began_with(
     )
     assert learned == ["phantom_001", "phantom_003"]
     assert segmented == ["phantom_001", "phantom_002", "phantom_003"]
-    assert any("1 scan(s) are new and will be segmented, but not learned from; 0 are gone" in line for line in said)
+    assert any("1 scan(s) are new and will be segmented, but not learned from." in line for line in said)
+
+
+def test_an_interrupted_training_does_not_go_on_without_scans_that_it_began_with(
+    scans, example, pretended_steps, monkeypatch, tmp_path
+):
+    request = (scans, [example], tmp_path / "masks", "supervised")
+    with monkeypatch.context() as patch:
+        patch.setattr("monai_fewshot.apps.command.running.StepRunner.run", _interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            segment(*request, **SETTINGS)
+    (tmp_path / "masks" / "model" / "checkpoint_epoch=1.pt").touch()
+    taken = scans / "study1" / "phantom_002.nii.gz"
+    os.rename(taken, tmp_path / "taken.nii.gz")
+    with pytest.raises(RuntimeError, match=r"1 of the 3 scans that it began with are gone from .*: phantom_002\. Put"):
+        segment(*request, **SETTINGS)
+    assert pretended_steps == []
+    os.rename(tmp_path / "taken.nii.gz", taken)
+    segment(*request, **SETTINGS)
+    assert [name for name, _ in pretended_steps] == ["train", "inference"]
 
 
 def _interrupt(*_):
