@@ -117,10 +117,10 @@ class SelfTrainer(Trainer):
         )
         engine.state.output = {CommonKeys.IMAGE: image, CommonKeys.LABEL: label}
         images, target = image, None
-        taught = self.unlabeled is not None and self.progress.has_started(engine.state.iteration)
-        if self.unlabeled is not None and (taught or self.seeded):
+        all_found = self.progress.has_started(engine.state.iteration)
+        if self.unlabeled is not None and (all_found or self.seeded):
             self._batches = self._batches or iter(self.unlabeled)
-            mixed, target = self._mix(next(self._batches), image, label, taught)
+            mixed, target = self._mix(next(self._batches), image, label, all_found)
             images = torch.cat([image, mixed])
         self.network.train()
         self.optimizer.zero_grad(set_to_none=True)

@@ -260,6 +260,23 @@ def test_before_the_start_and_without_unlabeled_slices_it_is_plain_training():
     torch.testing.assert_close(progress[0].dice, progress[1].dice)
 
 
+def test_weights_of_classes_fade_without_unlabeled_slices_too():
+    seen, progress = [], ClassProgress(NAMES, 100, latest_start=0.05)
+
+    def loss(logits, target, weights=None):
+        seen.append(weights)
+        return entropy_of_known(logits, target, weights)
+
+    weights = torch.tensor([0.5, 1.0, 4.0])
+    trainer = self_trainer(
+        small_network(), loaders(*items(15))[0], None, progress, loss_function=loss, class_weights=weights
+    )
+    trainer.run()
+    assert progress.start == 10
+    torch.testing.assert_close(seen[8], weights)
+    torch.testing.assert_close(seen[14], weights ** (85 / 90))
+
+
 def test_unlabeled_slices_begin_when_the_progress_says_so():
     parts, loss = loaders(*items(25)), Recorder()
     progress = ClassProgress(NAMES, 100, latest_start=0.15)
