@@ -4,6 +4,7 @@
 from .class_progress import ClassProgress
 from .convergence_stop import ConvergenceStop
 from .finite_loss import FiniteLoss
+from .mask_quality import MaskQuality
 from .mean_loss import MeanLossOverProcesses
 from .network_loader import NetworkLoader
 from .output_files import OutputFiles, write_index
@@ -21,6 +22,7 @@ __all__ = [
     "ConvergenceStop",
     "FinalModelSaver",
     "FiniteLoss",
+    "MaskQuality",
     "MeanLossOverProcesses",
     "NetworkLoader",
     "OutputFiles",

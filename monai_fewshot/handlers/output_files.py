@@ -18,7 +18,7 @@ from monai_fewshot.data.dicom.segmentation_writer import check_highdicom
 from monai_fewshot.data.scans.inference_scans import is_whole_image, is_whole_mask
 from monai_fewshot.data.scans.scan_folder import Scan
 from monai_fewshot.data.scans.volume_preparation import holds_picture
-from monai_fewshot.metrics import read_measurements
+from monai_fewshot.metrics import MEASUREMENT_TABLE, QUALITY_TABLE
 from monai_fewshot.visualize import write_scan_index
 
 __all__ = ["OutputFiles", "write_index"]
@@ -36,7 +36,7 @@ class OutputFiles:
     """What an inference writes, and where.
 
     Files are called by the name of their scan: ``NAME_seg.nii.gz``, ``NAME_seg.dcm``, ``NAME_seg.seg.nrrd``,
-    ``previews/NAME.png``; there is one ``measurements.csv`` and one ``index.html`` for all.
+    ``previews/NAME.png``; there is one ``measurements.csv``, one ``quality.csv`` and one ``index.html`` for all.
 
     Args:
         output_dir: folder of all files.
@@ -45,9 +45,11 @@ class OutputFiles:
             and ``"seg_nrrd"`` (for 3D Slicer; needs SimpleITK); for 2D pictures ``"png"`` alone.
         measurements: whether ``measurements.csv`` is wanted.
         previews: whether pictures are wanted.
+        flag_below: predicted Dice, from 0 to 1, below which the page says that a mask is to be looked at; None where
+            no quality is wanted.
 
     Raises:
-        ValueError: for other formats, or none.
+        ValueError: for other formats, or none, or a ``flag_below`` out of its range.
 
     Example:
         >>> OutputFiles("masks", formats=["nifti", "dicom_seg"]).mask("scan_1", "dicom_seg").as_posix()
@@ -59,11 +61,14 @@ class OutputFiles:
     formats: str | Sequence[str] = (NIFTI,)
     measurements: bool = False
     previews: bool = False
+    flag_below: float | None = None
 
     def __post_init__(self) -> None:
         formats = ensure_tuple(self.formats)
         if not formats or set(formats) - set(SUFFIXES):
             raise ValueError(f"outputs are {list(formats)}; give one or several of {list(SUFFIXES)}.")
+        if self.flag_below is not None and not 0 <= self.flag_below <= 1:
+            raise ValueError(f"flag_below is {self.flag_below}: give a Dice from 0 to 1, such as 0.7.")
         object.__setattr__(self, "output_dir", Path(self.output_dir))
         object.__setattr__(self, "formats", formats)
 
@@ -81,6 +86,11 @@ class OutputFiles:
         return Path(self.output_dir) / "measurements.csv"
 
     @property
+    def quality_table(self) -> Path:
+        """Path of the predicted qualities."""
+        return Path(self.output_dir) / "quality.csv"
+
+    @property
     def index(self) -> Path:
         """Path of the page."""
         return Path(self.output_dir) / "index.html"
@@ -95,10 +105,11 @@ class OutputFiles:
             overwrite: whether to segment all scans anew.
 
         Raises:
-            ValueError: where ``measurements.csv`` holds something else.
+            ValueError: where ``measurements.csv`` or ``quality.csv`` holds something else.
         """
-        measured = {row.scan for row in read_measurements(self.table)} if self.measurements else set()
-        pending = [scan for scan in scans if overwrite or not self._is_complete(scan["name"], measured)]
+        measured = {row.scan for row in MEASUREMENT_TABLE.read(self.table)} if self.measurements else set()
+        judged = set() if self.flag_below is None else {row.scan for row in QUALITY_TABLE.read(self.quality_table)}
+        pending = [scan for scan in scans if overwrite or not self._is_complete(scan["name"], measured, judged)]
         if len(pending) < len(scans):
             done = len(scans) - len(pending)
             logger.info("%d of %d scans have all of their results in %s already", done, len(scans), self.output_dir)
@@ -159,11 +170,12 @@ class OutputFiles:
         if PNG in self.formats and not pictures:
             raise ValueError("outputs name png, which is for 2D pictures: volumes take nifti, seg_nrrd or dicom_seg.")
 
-    def _is_complete(self, name: str, measured: set[str]) -> bool:
+    def _is_complete(self, name: str, measured: set[str], judged: set[str]) -> bool:
         whole = {NIFTI: is_whole_mask, DICOM_SEG: _is_whole_dicom, SEG_NRRD: is_whole_seg_nrrd, PNG: is_whole_image}
         return (
             all(whole[output_format](self.mask(name, output_format)) for output_format in self.formats)
             and (not self.measurements or name in measured)
+            and (self.flag_below is None or name in judged)
             and (not self.previews or is_whole_image(self.preview(name)))
         )
 
@@ -184,12 +196,12 @@ def write_index(files: OutputFiles, algorithm: Mapping[str, Any] | None = None) 
         algorithm: what made the masks.
 
     Returns:
-        Its path; None, and no page, where neither measurements nor pictures are wanted.
+        Its path; None, and no page, where neither measurements, pictures nor qualities are wanted.
     """
-    if not (files.measurements or files.previews):
+    if not (files.measurements or files.previews or files.flag_below is not None):
         return None
     pictures = sorted((Path(files.output_dir) / PREVIEWS).glob("[!.]*.png")) if files.previews else []
-    rows = read_measurements(files.table) if files.measurements else []
+    rows = MEASUREMENT_TABLE.read(files.table) if files.measurements else []
     return write_scan_index(
         files.index,
         files.masks(),
@@ -197,4 +209,6 @@ def write_index(files: OutputFiles, algorithm: Mapping[str, Any] | None = None) 
         rows,
         files.table if rows else None,
         algorithm,
+        qualities=[] if files.flag_below is None else QUALITY_TABLE.read(files.quality_table),
+        flag_below=files.flag_below,
     )

@@ -22,7 +22,7 @@ from monai_fewshot.data.dicom.segmentation_writer import write_dicom_seg
 from monai_fewshot.data.files.nifti_files import is_nifti
 from monai_fewshot.data.scans.mask_writer import ImageMaskWriter, MaskWriter
 from monai_fewshot.data.scans.scan_folder import Scan
-from monai_fewshot.metrics import add_measurements, measure
+from monai_fewshot.metrics import MEASUREMENT_TABLE, measure
 from monai_fewshot.utils import atomic_path, write_atomically
 from monai_fewshot.visualize import class_colors, figure_to_png, picture_figure, preview_figure
 
@@ -141,7 +141,7 @@ class ScanResults:
 
     def _add_measurements(self, name: str, image: np.ndarray, mask: MetaTensor) -> None:
         rows = measure(name, image, mask[0], self.class_names, mask.affine)
-        add_measurements(self.files.table, rows)
+        MEASUREMENT_TABLE.add(self.files.table, rows)
 
 
 def _write(path: Path, writer: ImageWriter, mask: MetaTensor) -> None:

@@ -4,6 +4,7 @@
 from .autocast import AutocastInferer
 from .class_inferer import ClassVolumeInferer
 from .few_shot_inferer import FewShotVolumeInferer
+from .mask_evidence import class_confidence, reverse_dice
 from .protocol import (
     PROTOCOLS,
     RANDOM_EPISODES,
@@ -34,7 +35,9 @@ __all__ = [
     "SegmentationProtocol",
     "SupportChoice",
     "VolumeInferer",
+    "class_confidence",
     "get_protocol",
     "get_protocols",
     "margin_spread",
+    "reverse_dice",
 ]

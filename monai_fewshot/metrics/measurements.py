@@ -3,13 +3,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,17 +15,9 @@ from scipy.ndimage import find_objects
 from scipy.spatial import ConvexHull, QhullError
 from scipy.spatial.distance import pdist
 
-from monai_fewshot.utils import locked_file, write_atomically
+from .row_table import RowTable
 
-__all__ = [
-    "Measurement",
-    "add_measurements",
-    "axial_axis",
-    "largest_axial_diameter",
-    "measure",
-    "read_measurements",
-    "write_measurements",
-]
+__all__ = ["MEASUREMENT_TABLE", "Measurement", "axial_axis", "largest_axial_diameter", "measure"]
 
 PERCENTILES = (5, 25, 50, 75, 95)
 
@@ -67,7 +55,8 @@ class Measurement:
     p95: float
 
 
-COLUMNS = {field.name: {"int": int, "float": float, "str": str}[str(field.type)] for field in fields(Measurement)}
+MEASUREMENT_TABLE = RowTable(Measurement, "measurements")
+"""Reads and writes ``measurements.csv``."""
 
 
 def measure(
@@ -144,69 +133,6 @@ def axial_axis(affine: np.ndarray) -> int:
     """
     codes = aff2axcodes(affine)
     return next(axis for axis, code in enumerate(codes) if code in ("S", "I"))
-
-
-def write_measurements(path: str | os.PathLike[str], rows: Iterable[Measurement]) -> Path:
-    """Write ``measurements.csv``, one row a scan and label, sorted by scan and label.
-
-    Args:
-        path: the file.
-        rows: in any order.
-
-    Returns:
-        The path.
-
-    Raises:
-        ValueError: where it cannot be written.
-    """
-    table = io.StringIO(newline="")
-    writer = csv.DictWriter(table, list(COLUMNS))
-    writer.writeheader()
-    writer.writerows(asdict(row) for row in sorted(rows, key=lambda row: (row.scan, row.label)))
-    return write_atomically(path, table.getvalue())
-
-
-def add_measurements(path: str | os.PathLike[str], rows: Sequence[Measurement]) -> Path:
-    """Put rows into ``measurements.csv`` in the place of those of the same scans; processes may do so at once.
-
-    Args:
-        path: the file; a new one where there is none.
-        rows: of one scan, or several.
-
-    Returns:
-        The path.
-
-    Raises:
-        ValueError: where the file holds something else, or cannot be written.
-    """
-    scans = {row.scan for row in rows}
-    with locked_file(path):
-        return write_measurements(path, [*(row for row in read_measurements(path) if row.scan not in scans), *rows])
-
-
-def read_measurements(path: str | os.PathLike[str]) -> list[Measurement]:
-    """Read what :func:`write_measurements` wrote.
-
-    Args:
-        path: the file.
-
-    Returns:
-        Its rows; none where there is no such file.
-
-    Raises:
-        ValueError: where it does not hold measurements.
-    """
-    path = Path(path)
-    if not path.is_file():
-        return []
-    try:
-        rows = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline=""))
-        return [Measurement(**{name: kind(row[name]) for name, kind in COLUMNS.items()}) for row in rows]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{path} does not hold measurements ({type(error).__name__}: {error}). Move it away, or name another "
-            "output folder."
-        ) from error
 
 
 def _measure(

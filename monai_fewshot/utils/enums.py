@@ -23,6 +23,7 @@ class EpisodeKeys(StrEnum):
     - ``NUMBER``: number of a meta-learning task, (E,).
     - ``SURROGATE_TARGET``: what they shall be restored to, (B, U, C, *S), intensities from 0 to 1.
     - ``SPREAD``: in the output of an evaluator, beside ``pred``: how undecided each voxel is, (B, 1, *S).
+    - ``EVIDENCE``: likewise, of how good the mask of each class is, (B, N), from 0 to 1.
     """
 
     IMAGE = "image"
@@ -34,3 +35,4 @@ class EpisodeKeys(StrEnum):
     SURROGATE_IMAGE = "surrogate_image"
     SURROGATE_TARGET = "surrogate_target"
     SPREAD = "spread"
+    EVIDENCE = "evidence"

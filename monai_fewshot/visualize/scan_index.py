@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from monai_fewshot.metrics import Measurement
+from monai_fewshot.metrics import Measurement, PredictedQuality
 from monai_fewshot.utils import write_atomically
 
 from .page import embed_picture, render_page
@@ -29,10 +29,13 @@ def write_scan_index(
     table: Path | None = None,
     provenance: Mapping[str, Any] | None = None,
     title: str = "Segmented scans",
+    qualities: Iterable[PredictedQuality] = (),
+    flag_below: float | None = None,
 ) -> Path:
-    """Write a page of segmented scans: pictures, measurements, links to their files.
+    """Write a page of segmented scans: pictures, measurements, predicted quality, links to their files.
 
-    The page is one HTML file with its pictures in it, up to 100 of them.
+    The page is one HTML file with its pictures in it, up to 100 of them. Scans are sorted by name; where their quality
+    is predicted, by that of their worst class, the worst scan first.
 
     Args:
         path: the page; what it links to is named relative to its folder.
@@ -42,6 +45,8 @@ def write_scan_index(
         table: file of the measurements.
         provenance: what made the masks.
         title: of the page.
+        qualities: rows of any scans.
+        flag_below: predicted Dice below which a mask is marked.
 
     Returns:
         The path.
@@ -52,7 +57,12 @@ def write_scan_index(
     by_scan: dict[str, dict[int, Measurement]] = {}
     for row in sorted(rows, key=lambda row: row.label):
         by_scan.setdefault(row.scan, {})[row.label] = row
-    names = sorted({*files, *previews, *by_scan})
+    judged: dict[str, dict[int, PredictedQuality]] = {}
+    for quality in sorted(qualities, key=lambda row: row.label):
+        judged.setdefault(quality.scan, {})[quality.label] = quality
+    judged_classes = {row.label: row.name for rows in judged.values() for row in rows.values()}
+    worst = {name: min(row.predicted_dice for row in rows.values()) for name, rows in judged.items()}
+    names = sorted({*files, *previews, *by_scan}, key=lambda name: (worst.get(name, -1.0), name))
     embedded = [name for name in names if name in previews][:EMBEDDED]
     html = render_page(
         "scan_index.html",
@@ -60,15 +70,20 @@ def write_scan_index(
         title=title,
         table=_relative(table, path) if table else None,
         classes=classes,
-        colors=class_colors(classes),
+        colors=class_colors(classes or judged_classes),
+        judged_classes=judged_classes,
+        flag_below=flag_below or 0.0,
+        num_flagged=sum(worst.get(name, 1.0) < (flag_below or 0.0) for name in names),
         entries=[
             {
                 "name": name,
+                "place": place,
                 "picture": _picture(previews.get(name), path, name in embedded),
                 "files": [_relative(file, path) for file in files.get(name, ())],
                 "rows": by_scan.get(name, {}),
+                "qualities": judged.get(name, {}),
             }
-            for name in names
+            for place, name in enumerate(names, 1)
         ],
     )
     return write_atomically(path, html)

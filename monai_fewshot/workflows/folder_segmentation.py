@@ -27,7 +27,8 @@ from monai_fewshot.data import (
     support_scans,
     without_labels,
 )
-from monai_fewshot.handlers import OutputFiles, ScanResults, write_index
+from monai_fewshot.handlers import MaskQuality, OutputFiles, ScanResults, write_index
+from monai_fewshot.metrics import CONFIDENCE_LINE, REVERSE_LINE
 from monai_fewshot.utils import write_atomically
 
 from .failing_scans import run_past_failures
@@ -71,6 +72,8 @@ class FolderSegmentation(Segmentation):
         dtype: the precision, which the index page states.
         failures: file for what goes wrong with single scans, which then does not stop the others: a JSON object,
             reason by name of the scan. None: the first scan that cannot be segmented ends the run.
+        flag_below: predicted Dice below which the index page says that a mask is to be looked at, with
+            ``quality.csv``; None predicts no quality.
     """
 
     def __init__(
@@ -97,8 +100,11 @@ class FolderSegmentation(Segmentation):
         keep_largest: bool = True,
         dtype: torch.dtype | None = None,
         failures: PathLike | None = None,
+        flag_below: float | None = None,
     ) -> None:
-        super().__init__(dataset_dir, model, inferer, output_dir, overwrite, keep_largest, dtype)
+        super().__init__(
+            dataset_dir, model, inferer, output_dir, overwrite, keep_largest, dtype, flag_below is not None
+        )
         self.name = name
         self.support = (support_image, support_label, support_series_uid)
         self.chosen: dict[str, Any] = {"modality": modality, "description": description, "series_uid": series_uid}
@@ -108,6 +114,7 @@ class FolderSegmentation(Segmentation):
         self.failures = failures
         self.outputs = outputs
         self.further_results: dict[str, Any] = {"postfix": postfix, "measurements": measurements, "previews": previews}
+        self.further_results["flag_below"] = flag_below
 
     @cached_property
     def files(self) -> OutputFiles:
@@ -161,16 +168,17 @@ class FolderSegmentation(Segmentation):
 
     def handlers(self) -> list[Any]:
         """Write the results of each scan."""
+        names = name_classes(self.classes, self.class_names, self.supports)
+        loading = LoadScand(class_names=self.class_names)
+        results = ScanResults(
+            self.files, self.pending, loading, names, self.segment_codes, self.name, monai_fewshot.__version__
+        )
+        if not self.predicts_quality:
+            return [results]
+        line = CONFIDENCE_LINE if self.log_odds else REVERSE_LINE
         return [
-            ScanResults(
-                self.files,
-                self.pending,
-                LoadScand(class_names=self.class_names),
-                name_classes(self.classes, self.class_names, self.supports),
-                self.segment_codes,
-                self.name,
-                monai_fewshot.__version__,
-            )
+            results,
+            MaskQuality(self.files.quality_table, line, {number: names[number] for number in self.classes}),
         ]
 
     def check(self) -> None:

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from monai_fewshot.data import (
     check_output_dir,
 )
 from monai_fewshot.handlers import NetworkLoader
-from monai_fewshot.inferers import margin_spread
+from monai_fewshot.inferers import class_confidence, margin_spread, reverse_dice
 from monai_fewshot.transforms import KeepSupportComponentsd
 from monai_fewshot.utils import EpisodeKeys, check_device_settings
 
@@ -36,6 +37,7 @@ from .trained_model import GivenModel, TrainedModel
 
 __all__ = ["Segmentation", "check_support_files"]
 
+logger = logging.getLogger(__name__)
 SUPPORT = {
     str(key): str(key) for key in (EpisodeKeys.SUPPORT_IMAGE, EpisodeKeys.SUPPORT_LABEL, EpisodeKeys.SUPPORT_AFFINE)
 }
@@ -54,6 +56,7 @@ class Segmentation(ABC):
         keep_largest: whether each class of a mask keeps its largest connected components alone, as many as the support
             shows; one where there is no support.
         dtype: the precision, for the check of the device.
+        predicts_quality: whether evidence is gathered of how good each mask is.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Segmentation(ABC):
         overwrite: bool = False,
         keep_largest: bool = True,
         dtype: torch.dtype | None = None,
+        predicts_quality: bool = False,
     ) -> None:
         self.dataset_dir = dataset_dir
         self.model = model
@@ -73,6 +77,7 @@ class Segmentation(ABC):
         self.overwrite = overwrite
         self.keep_largest = keep_largest
         self.dtype = dtype
+        self.predicts_quality = predicts_quality
 
     @property
     @abstractmethod
@@ -128,6 +133,11 @@ class Segmentation(ABC):
         """Segments a volume."""
         return self.model.inferer(self.make_inferer, self.num_classes)
 
+    @property
+    def log_odds(self) -> bool:
+        """Whether margins are log-odds."""
+        return getattr(self.inferer, "log_odds", False)
+
     @cached_property
     def evaluator(self) -> SupervisedEvaluator:
         """Runs over the dataset and writes."""
@@ -137,17 +147,22 @@ class Segmentation(ABC):
         """Make what runs over a dataset, or a part of it, and writes.
 
         Its output holds the mask, ``pred``. Where the inferer's margins are log-odds, it holds ``spread`` too, on the
-        grid of the prepared image (:func:`monai_fewshot.inferers.margin_spread`). Writers take what they need by name.
+        grid of the prepared image (:func:`monai_fewshot.inferers.margin_spread`). Where quality is predicted, it holds
+        ``evidence``: the mean confidence of each class where margins are log-odds
+        (:func:`monai_fewshot.inferers.class_confidence`), else the Dice of the supports segmented after the mask
+        (:func:`monai_fewshot.inferers.reverse_dice`). Writers take what they need by name.
 
         Args:
             dataset: episodes, one an item.
         """
         numbers = list(self.classes)
-        steps: list[Callable[[Any], Any]] = [_add_spread] if getattr(self.inferer, "log_odds", False) else []
+        steps: list[Callable[[Any], Any]] = [_add_spread] if self.log_odds else []
         steps.append(AsDiscreted(CommonKeys.PRED, argmax=True))
         if self.keep_largest:
             largest = KeepLargestConnectedComponentd(CommonKeys.PRED, is_onehot=False, connectivity=1)
             steps.append(KeepSupportComponentsd(CommonKeys.PRED) if self.supports else largest)
+        if self.predicts_quality:
+            steps.append(self._add_confidence if self.log_odds else self._add_reverse_dice)
         steps.append(MapLabelValued(CommonKeys.PRED, range(1, 1 + len(numbers)), numbers))
         loaders = [NetworkLoader(self.model.network, path) for path in self.model.checkpoints]
         return SupervisedEvaluator(
@@ -159,6 +174,24 @@ class Segmentation(ABC):
             postprocessing=Compose([*steps, *self.writing()]),
             val_handlers=[*loaders, ProgressBar(desc="segmenting"), *self.handlers()],
         )
+
+    def _add_confidence(self, output: Mapping[str, Any]) -> dict[str, Any]:
+        confidence = class_confidence(output[EpisodeKeys.SPREAD], output[CommonKeys.PRED], self.num_classes)
+        return {**output, EpisodeKeys.EVIDENCE: confidence}
+
+    def _add_reverse_dice(self, output: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            dice = reverse_dice(
+                partial(self.model.inferer, self.make_inferer),
+                self.model.network,
+                output[CommonKeys.IMAGE],
+                output[CommonKeys.PRED],
+                *(output[key] for key in SUPPORT),
+            )
+        except ValueError as error:
+            logger.warning("%s: its mask cannot be judged, look at it: %s", output["name"], error)
+            dice = torch.zeros(self.num_classes)
+        return {**output, EpisodeKeys.EVIDENCE: dice}
 
     def run(self) -> None:
         """Segment what has no mask yet."""

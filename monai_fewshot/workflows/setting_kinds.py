@@ -207,7 +207,7 @@ _NAMES: dict[SettingKind, str] = {
     FROM_1: "max_epochs epoch_length batch_size unlabeled_batch_size accumulation_steps num_folds val_interval shots "
     "channels ways queries runs episodes_per_run num_support_slices train_window steps tasks_at_once",
     NUMBER: "threshold neighbor_weight lr inner_lr proximal val_share threshold_weight surrogate_weight "
-    "contrast_weight min_confidence mask_threshold minutes",
+    "contrast_weight min_confidence mask_threshold minutes flag_below",
     FLAG: "resume overwrite keep_largest measurements previews hd95 inductive augment_support binary_masks "
     "checkpointing compare_pseudo_labels compile channels_last freeze_encoder learn_rates",
     WORD: "support protocol output_postfix layout placement backgrounds embedding_layer composition inner_optimizer "
@@ -227,6 +227,7 @@ _NAMES: dict[SettingKind, str] = {
 _OPTIONAL = [
     "mask_threshold",
     "minutes",
+    "flag_below",
     "compile",
     "channels_last",
     "seed_labels",

@@ -17,7 +17,7 @@ from dicom_files import IDENTIFIERS, oblique, write_report, write_seg, write_ser
 from slicer_files import read_nrrd_by_hand, write_seg_nrrd_by_hand
 
 from monai_fewshot.data import find_series
-from monai_fewshot.metrics import read_measurements
+from monai_fewshot.metrics import MEASUREMENT_TABLE
 
 pytestmark = pytest.mark.default_dtype
 SPACING = (1.5, 1.7, 7.0)
@@ -94,7 +94,7 @@ def test_a_tree_of_studies_becomes_masks_and_a_page(results, tree):
     expected += [f"previews/{name}.png" for name in names]
     expected += [f"{name}_seg.{suffix}" for name in names for suffix in ("dcm", "nii.gz")]
     assert _files(results) == sorted(expected)
-    rows = read_measurements(results / "measurements.csv")
+    rows = MEASUREMENT_TABLE.read(results / "measurements.csv")
     assert [(row.scan, row.label, row.name) for row in rows] == [
         (name, number, organ) for name in names for number, organ in ((1, "Liver"), (2, "Left kidney"))
     ]
@@ -166,7 +166,7 @@ def test_an_interrupted_run_goes_on(results, bundle, tree):
         _infer(bundle, tree, results, **ALL)
         assert _files(results) == before
     assert {name: os.stat(results / name).st_mtime_ns for name in times} == times
-    assert len(read_measurements(results / "measurements.csv")) == 4
+    assert len(MEASUREMENT_TABLE.read(results / "measurements.csv")) == 4
     (results / "index.html").unlink()
     _infer(bundle, tree, results, **ALL)
     assert kept in (results / "index.html").read_text()
@@ -176,7 +176,7 @@ def test_an_interrupted_run_goes_on(results, bundle, tree):
 def test_a_raw_scan_is_prepared_and_its_mask_brought_back(bundle, tree, tmp_path, spacing):
     chain = {"_target_": "monai_fewshot.transforms.mr_preparation", "spacing": spacing, "size": [48, 44]}
     _infer(bundle, tree, tmp_path, preparation=chain, measurements=True)
-    rows = {(row.scan, row.label): row for row in read_measurements(tmp_path / "measurements.csv")}
+    rows = {(row.scan, row.label): row for row in MEASUREMENT_TABLE.read(tmp_path / "measurements.csv")}
     for series in find_series(tree / "studies").series:
         if series.modality != "MR":
             continue

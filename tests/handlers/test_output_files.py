@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,8 +17,9 @@ from PIL import Image
 
 from monai_fewshot.data import MaskWriter, write_dicom_seg, write_seg_nrrd
 from monai_fewshot.handlers import OutputFiles, write_index
-from monai_fewshot.metrics import Measurement, write_measurements
+from monai_fewshot.metrics import MEASUREMENT_TABLE, QUALITY_TABLE, Measurement, PredictedQuality
 
+QUALITY = PredictedQuality("a", 1, "liver", 0.8, 0.7, 0.9)
 ALL = {"formats": ["nifti", "dicom_seg", "seg_nrrd"], "measurements": True, "previews": True}
 SCANS = [{"name": name, "image": f"{name}.nii.gz"} for name in ("a", "b.v1", "c")]
 
@@ -49,7 +51,9 @@ def filled(tmp_path, series):
     files = OutputFiles(tmp_path / "out", **ALL)
     for name in ("a", "b.v1"):
         _fill(files, name, series)
-    write_measurements(files.table, [Measurement(name, 1, "liver", 0, 0.0, *[math.nan] * 7) for name in ("a", "b.v1")])
+    MEASUREMENT_TABLE.write(
+        files.table, [Measurement(name, 1, "liver", 0, 0.0, *[math.nan] * 7) for name in ("a", "b.v1")]
+    )
     return files
 
 
@@ -174,3 +178,13 @@ def test_pictures_have_masks_in_png_and_volumes_have_not(tmp_path):
     files.mask("b", "png").write_bytes(files.mask("a", "png").read_bytes()[:40])
     assert _names(files.pending(pictures)) == ["b"]
     assert set(files.masks()) == {"a", "b"}
+
+
+def test_a_scan_without_its_quality_is_not_done(filled):
+    files = replace(filled, flag_below=0.7)
+    assert _names(files.pending(SCANS)) == ["a", "b.v1", "c"]
+    QUALITY_TABLE.add(files.quality_table, [QUALITY])
+    assert _names(files.pending(SCANS)) == ["b.v1", "c"]
+    assert "below 70.0 %" in write_index(files).read_text()
+    with pytest.raises(ValueError, match=r"flag_below is 70: give a Dice from 0 to 1, such as 0\.7"):
+        replace(files, flag_below=70)

@@ -22,7 +22,7 @@ from slicer_files import read_nrrd_by_hand
 
 from monai_fewshot.data import LoadScand
 from monai_fewshot.handlers import OutputFiles, ScanResults
-from monai_fewshot.metrics import measure, read_measurements
+from monai_fewshot.metrics import MEASUREMENT_TABLE, measure
 from monai_fewshot.utils import WriteError
 from monai_fewshot.visualize import class_colors
 
@@ -75,7 +75,7 @@ def test_everything_is_written(scan, tmp_path):
     np.testing.assert_array_equal(nifti.dataobj, mask[0].numpy())
     np.testing.assert_allclose(nifti.affine, mask.affine, atol=1e-4)
     assert nifti.get_data_dtype() == np.uint8
-    rows = read_measurements(results.files.table)
+    rows = MEASUREMENT_TABLE.read(results.files.table)
     assert rows == measure("series_1", image[0].numpy(), mask[0].numpy(), NAMES, mask.affine.numpy())
     assert rows[0].mean == pytest.approx(float(image[0][mask[0] == 1].mean()), rel=1e-5)
     seg = highdicom.seg.segread(results.files.mask("series_1", "dicom_seg"))
@@ -106,7 +106,7 @@ def test_a_scan_is_measured_anew_and_others_stay(scan, tmp_path):
     results.scans["other"] = {**scan, "name": "other"}
     _run(results, ["series_1", "other"], [_mask(image)] * 2, [torch.zeros(1)] * 2)
     _run(results, ["series_1"], [_mask(image) * 0], [torch.zeros(1)])
-    rows = read_measurements(results.files.table)
+    rows = MEASUREMENT_TABLE.read(results.files.table)
     assert [(row.scan, row.label, row.voxels) for row in rows] == [
         ("other", 1, 72),
         ("other", 3, 32),
@@ -139,7 +139,7 @@ def test_a_flat_image_is_a_volume_of_one_slice(tmp_path):
     scan = {"name": "flat", "image": str(tmp_path / "flat.nii.gz")}
     results = _results(tmp_path, scan, formats="nifti")
     results.write("flat", MetaTensor(torch.ones(1, 5, 6, 1), affine=torch.eye(4)))
-    assert read_measurements(results.files.table)[0].p50 == 14.5
+    assert MEASUREMENT_TABLE.read(results.files.table)[0].p50 == 14.5
 
 
 def test_numbers_above_255_and_with_gaps_stay(tmp_path):
@@ -156,7 +156,7 @@ def test_numbers_above_255_and_with_gaps_stay(tmp_path):
     results.write("a", MetaTensor(label, affine=torch.from_numpy(sform)))
     written = nibabel.load(files.mask("a", "nifti"))
     np.testing.assert_array_equal(written.dataobj, label[0])
-    rows = {row.label: row for row in read_measurements(files.table)}
+    rows = {row.label: row for row in MEASUREMENT_TABLE.read(files.table)}
     assert {number: row.voxels for number, row in rows.items()} == {2: 1, 205: 7, 850: 12}
     assert rows[850].volume_ml == pytest.approx(12 * 2 * 1.5 * 4 / 1000)
     np.testing.assert_array_equal(written.get_qform(), nibabel.load(tmp_path / "a.nii.gz").get_qform())
@@ -176,7 +176,9 @@ def test_two_inferences_in_one_folder_lose_no_row(tmp_path):
     results = ScanResults(files, scans, lambda _scan: {"image": image}, NAMES)
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda name: results.write(name, _mask(image)), names))
-    assert [(row.scan, row.label) for row in read_measurements(files.table)] == [(n, c) for n in names for c in NAMES]
+    assert [(row.scan, row.label) for row in MEASUREMENT_TABLE.read(files.table)] == [
+        (n, c) for n in names for c in NAMES
+    ]
 
 
 @pytest.mark.parametrize("output_format", ["nifti", "seg_nrrd"])

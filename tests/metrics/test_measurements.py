@@ -14,11 +14,10 @@ import torch
 from scipy import ndimage
 
 from monai_fewshot.metrics import (
+    MEASUREMENT_TABLE,
     Measurement,
     largest_axial_diameter,
     measure,
-    read_measurements,
-    write_measurements,
 )
 
 NAMES = {1: "liver", 2: "spleen", 3: "stomach"}
@@ -155,12 +154,12 @@ def test_the_table_comes_back(tmp_path):
         Measurement("a", 2, "spleen", 0, 0.0, *[math.nan] * 7),
         Measurement("a", 1, "liver", 3, 1e-9, 0.0, -1.0, *[1e6] * 5),
     ]
-    path = write_measurements(tmp_path / "new" / "measurements.csv", rows)
+    path = MEASUREMENT_TABLE.write(tmp_path / "new" / "measurements.csv", rows)
     assert path.read_text().splitlines()[0] == (
         "scan,label,name,voxels,volume_ml,axial_diameter_mm,mean,p05,p25,p50,p75,p95"
     )
-    assert str(read_measurements(path)) == str([rows[2], rows[1], rows[0]])
-    assert read_measurements(tmp_path / "none.csv") == []
+    assert str(MEASUREMENT_TABLE.read(path)) == str([rows[2], rows[1], rows[0]])
+    assert MEASUREMENT_TABLE.read(tmp_path / "none.csv") == []
     path.write_text("scan,dice\na,0.5\n")
     with pytest.raises(ValueError, match=r"measurements\.csv does not hold measurements \(KeyError: 'label'\)"):
-        read_measurements(path)
+        MEASUREMENT_TABLE.read(path)

@@ -10,7 +10,7 @@ import re
 import numpy as np
 import pytest
 
-from monai_fewshot.metrics import Measurement
+from monai_fewshot.metrics import Measurement, PredictedQuality
 from monai_fewshot.visualize import figure_to_png, preview_figure, write_scan_index
 
 PICTURE = figure_to_png(preview_figure(np.eye(4)[..., None] * np.ones(3), np.zeros((4, 4, 3)), {1: "a"}, np.eye(4)), 20)
@@ -76,3 +76,20 @@ def test_many_pictures_stay_beside_the_page(tmp_path, monkeypatch):
     assert re.findall(r'src="(previews[^"]*)"', text) == ["previews/scan%202.png", "previews/scan%203.png"]
     assert "What the numbers mean" not in text
     assert "What was run" not in text
+
+
+def test_the_worst_scan_comes_first(tmp_path):
+    dice = {"a": (0.95, 0.62), "b": (0.9, 0.9), "c": (0.0, 0.99)}
+    qualities = [
+        PredictedQuality(name, number, f"organ {number}", value, value / 2, value)
+        for name, values in dice.items()
+        for number, value in enumerate(values, 1)
+    ]
+    files = {name: [tmp_path / f"{name}_seg.nii.gz"] for name in ("d", *dice)}
+    text = write_scan_index(tmp_path / "index.html", files, {}, qualities=qualities, flag_below=0.7).read_text()
+    assert re.findall(r'<h2 id="scan-\d+" class="name">(.*?)</h2>', text) == ["d", "c", "a", "b"]
+    assert re.findall(r'<a href="#scan-(\d)">(.)</a>', text) == [("2", "c"), ("3", "a"), ("4", "b")]
+    assert "2 of 4 scans have a class below 70.0 %" in text
+    assert re.findall(r'class="first flagged">([\w. ]+?) ?<', text) == ["not found", "62.0"]
+    assert "31.0 to 62.0" in text
+    assert "Volumes" not in text

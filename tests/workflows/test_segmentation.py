@@ -14,7 +14,8 @@ from ignite.engine import Events
 
 from monai_fewshot.apps.phantom import make_phantom_dataset
 from monai_fewshot.data import VolumePreparation
-from monai_fewshot.inferers import ClassVolumeInferer, FewShotVolumeInferer
+from monai_fewshot.inferers import ClassVolumeInferer, FewShotVolumeInferer, reverse_dice
+from monai_fewshot.metrics import CONFIDENCE_LINE, QUALITY_TABLE, REVERSE_LINE, PredictedQuality
 from monai_fewshot.networks.nets import ALPNet
 from monai_fewshot.workflows import FolderSegmentation, GivenModel
 
@@ -79,6 +80,80 @@ def test_scores_have_no_spread(phantom, tmp_path):
     )
     assert len(outputs) == 2
     assert all("pred" in output and "spread" not in output for output in outputs)
+
+
+def test_quality_follows_the_confidence_of_a_network_that_knows_its_classes(phantom, tmp_path):
+    torch.manual_seed(0)
+    preparation = VolumePreparation(clip_percentiles=(0, 99.5), classes={2: "spleen", 5: "liver", 6: "colon"})
+    network = torch.nn.Conv2d(1, 4, 3, padding=1)
+    network.bias.data[3] = -9
+    outputs = _run(
+        FolderSegmentation(
+            phantom,
+            GivenModel(network, preparation, "cpu"),
+            partial(ClassVolumeInferer, "whole_volume"),
+            tmp_path,
+            "conv",
+            flag_below=0.7,
+        )
+    )
+    rows = {(row.scan, row.label): row for row in QUALITY_TABLE.read(tmp_path / "quality.csv")}
+    assert len(rows) == 6
+    for number, output in enumerate(outputs, 1):
+        name = f"phantom_{number:03d}"
+        mask = nibabel.load(tmp_path / f"{name}_seg.nii.gz").get_fdata()
+        for label, organ in ((2, "spleen"), (5, "liver")):
+            confidence = 1 - output["spread"][0].numpy()[mask == label].mean()
+            row = rows[name, label]
+            assert row.name == organ
+            assert (row.predicted_dice, row.low, row.high) == pytest.approx(CONFIDENCE_LINE(confidence), rel=1e-4)
+        assert rows[name, 6] == PredictedQuality(name, 6, "colon", 0, 0, 0)
+    assert "Which masks to look at" in (tmp_path / "index.html").read_text()
+
+
+def test_quality_follows_the_reverse_of_a_network_that_is_shown_its_classes(phantom, tmp_path, caplog):
+    torch.manual_seed(0)
+    network = ALPNet(2, torch.nn.Conv2d(1, 8, 3, stride=2, padding=1)).eval()
+    make, first = partial(FewShotVolumeInferer, "whole_volume"), "phantom_001.nii.gz"
+    support = (phantom / "imagesTr" / first, phantom / "labelsTr" / first)
+    segmentation = FolderSegmentation(
+        phantom, GivenModel(network, VolumePreparation(), "cpu"), make, tmp_path, "alpnet", *support, flag_below=0.7
+    )
+    _run(segmentation)
+    episode = segmentation.dataset[1]
+    mask = nibabel.load(tmp_path / "phantom_002_seg.nii.gz").get_fdata()
+    numbers = torch.from_numpy(np.searchsorted([0, *segmentation.classes], mask))[None]
+    shown = (episode["support_image"], episode["support_label"], episode["support_affine"])
+    dice = reverse_dice(lambda number: make(num_classes=number), network, episode["image"], numbers, *shown)
+    rows = [row for row in QUALITY_TABLE.read(tmp_path / "quality.csv") if row.scan == "phantom_002"]
+    found = [row.predicted_dice for row in rows]
+    assert found == pytest.approx([REVERSE_LINE(value)[0] for value in dice.tolist()], rel=1e-4)
+    assert len(set(found)) > 1
+    assert "cannot be judged" not in caplog.text
+
+
+def test_a_mask_that_cannot_be_judged_is_flagged(phantom, tmp_path, caplog):
+    """The example cannot be segmented after the mask, which stays all the same."""
+
+    class OneWay(FewShotVolumeInferer):
+        def segment(self, query, network, scans):
+            if torch.equal(query.image, example):
+                raise ValueError("the scans do not overlap")
+            return super().segment(query, network, scans)
+
+    torch.manual_seed(0)
+    network = ALPNet(2, torch.nn.Conv2d(1, 8, 3, stride=2, padding=1)).eval()
+    first, make = "phantom_001.nii.gz", partial(OneWay, "whole_volume")
+    support = (phantom / "imagesTr" / first, phantom / "labelsTr" / first)
+    (tmp_path / "scans").mkdir()
+    shutil.copy(phantom / "imagesTr" / "phantom_002.nii.gz", tmp_path / "scans")
+    model, out = GivenModel(network, VolumePreparation(), "cpu"), tmp_path / "out"
+    segmentation = FolderSegmentation(tmp_path / "scans", model, make, out, "alpnet", *support, flag_below=0.7)
+    example = segmentation.dataset[0]["support_image"][0]
+    _run(segmentation)
+    assert (out / "phantom_002_seg.nii.gz").is_file()
+    assert {row.predicted_dice for row in QUALITY_TABLE.read(out / "quality.csv")} == {REVERSE_LINE(0)[0]}
+    assert "phantom_002: its mask cannot be judged, look at it: the scans do not overlap" in caplog.text
 
 
 def test_what_a_run_writes_and_learns_from_is_no_scan(phantom, tmp_path):

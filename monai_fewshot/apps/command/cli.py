@@ -26,6 +26,7 @@ EXIT_CODES = (
     "read or segmented; 130 interrupted."
 )
 PAIR = "IMAGE LABEL"
+FLAGGED_SHOWN = 10
 
 app = typer.Typer(
     name="monai-fewshot",
@@ -71,7 +72,7 @@ def segment_command(
     ],
     output: Annotated[
         Path,
-        typer.Option("--output", metavar="MASKS", help="Folder for masks, index.html, measurements.csv, problems.csv."),
+        typer.Option("--output", metavar="MASKS", help="Folder for masks, index.html, and tables."),
     ],
     method: Annotated[
         str,
@@ -106,6 +107,9 @@ def segment_command(
     ] = None,
     device: Device = None,
     seed: Annotated[int | None, typer.Option(help="Of the training. Default: 0.")] = None,
+    flag_below: Annotated[
+        float, typer.Option(metavar="DICE", help="Predicted Dice, from 0 to 1, below which masks are to be looked at.")
+    ] = 0.7,
 ) -> None:
     """Segment every scan in a folder, using one annotated scan as the example.
 
@@ -128,10 +132,16 @@ def segment_command(
             formats=output_format,
             device=device,
             seed=seed,
+            flag_below=flag_below,
             say=lambda text: typer.echo(text, err=True),
         )
         print_problems(done.problems, Console(stderr=True))
         typer.echo(f"Masks: {len(done.masks)} in {output}\nPictures: {done.index}")
+        if done.flagged:
+            shown = ", ".join(done.flagged[:FLAGGED_SHOWN])
+            more = f" and {more} more" if (more := len(done.flagged) - FLAGGED_SHOWN) > 0 else ""
+            typer.echo(f"Look at these first, predicted Dice below {flag_below:g}: {shown}{more}")
+        typer.echo(f"Predicted quality: {done.quality}")
         if done.measurements is not None:
             typer.echo(f"Measurements: {done.measurements}")
         if done.problems:

@@ -23,9 +23,10 @@ from .model_origin import ModelOrigin, origin_of_example
 from .scan_sources import Example
 from .survey import Survey
 
-__all__ = ["DEFAULT_METHOD", "SegmentRequest", "default_minutes"]
+__all__ = ["DEFAULT_METHOD", "FLAG_BELOW", "SegmentRequest", "default_minutes"]
 
 DEFAULT_METHOD = "self_training"
+FLAG_BELOW = 0.7
 MINUTES = {"cpu": 20.0, "cuda": 5.0}
 SHORT_MINUTES = 2.0
 
@@ -51,6 +52,7 @@ class SegmentRequest:
     formats: str | Sequence[str] | None
     device: str | None
     seed: int | None
+    flag_below: float
 
     @cached_property
     def folder(self) -> Path:
@@ -76,7 +78,9 @@ class SegmentRequest:
     def files(self) -> OutputFiles:
         """Masks, previews and, of scans, measurements."""
         formats = self.formats or ("png" if self.pictures else "nifti")
-        return OutputFiles(self.folder, formats=formats, measurements=not self.pictures, previews=True)
+        return OutputFiles(
+            self.folder, formats=formats, measurements=not self.pictures, previews=True, flag_below=self.flag_below
+        )
 
     @cached_property
     def known(self) -> set[str]:

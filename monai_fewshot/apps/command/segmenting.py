@@ -17,13 +17,14 @@ from monai_fewshot.apps.bundles import LearnsFrom
 from monai_fewshot.apps.bundles.bundle_step import setting_names
 from monai_fewshot.data import Scan, add_seed_labels, check_output_dir, load_scans
 from monai_fewshot.handlers import write_index
+from monai_fewshot.metrics import QUALITY_TABLE
 
 from .methods import serving_method
 from .model_origin import ModelOrigin
 from .problems import ScanProblem, write_problems
 from .running import StepRunner, step_runner
 from .scan_sources import Example, list_examples, list_scans, passed_over, write_scan_list
-from .segment_request import DEFAULT_METHOD, SegmentRequest
+from .segment_request import DEFAULT_METHOD, FLAG_BELOW, SegmentRequest
 from .segmented_scans import note_scans, problems_of_changed_scans
 from .survey import survey_scans
 
@@ -42,6 +43,8 @@ class SegmentedFolder:
         index: page with a picture of every scan.
         measurements: table of volumes and intensities; None for 2D pictures.
         problem_table: table of the problems.
+        flagged: names of the scans of which a class has a lower predicted Dice than ``flag_below``, the worst first.
+        quality: table of the predicted Dice of each scan and class.
     """
 
     masks: Mapping[str, Path]
@@ -51,6 +54,8 @@ class SegmentedFolder:
     index: Path
     measurements: Path | None
     problem_table: Path
+    flagged: tuple[str, ...]
+    quality: Path
 
 
 def segment(
@@ -66,6 +71,7 @@ def segment(
     formats: str | Sequence[str] | None = None,
     device: str | None = None,
     seed: int | None = None,
+    flag_below: float = FLAG_BELOW,
     say: Callable[[str], None] = print,
 ) -> SegmentedFolder:
     """Segment every scan in a folder, using one annotated scan as the example, or a few.
@@ -78,7 +84,8 @@ def segment(
         scans: folder of scans (NIfTI, NRRD, MetaImage, DICOM, at any depth), or one scan; or, where the example is one,
             of 2D pictures, gray or of color (PNG, JPEG, BMP, TIFF).
         examples: image and label of each annotated scan.
-        output: folder for masks, ``index.html``, ``problems.csv`` and, of scans, ``measurements.csv``.
+        output: folder for masks, ``index.html``, ``quality.csv``, ``problems.csv`` and, of scans,
+            ``measurements.csv``.
         method: a bundle that can serve; ``monai-fewshot bundle list`` has all.
         minutes: of training. Defaults to None: 20 on a CPU, 5 on a GPU, for a method whose training has no length of
             its own.
@@ -91,6 +98,7 @@ def segment(
             pictures PNG.
         device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``. Defaults to None: a GPU where there is one.
         seed: of the training. Defaults to None, 0.
+        flag_below: predicted Dice, from 0 to 1, below which a mask is said to need a look.
         say: is told what happens, in sentences.
 
     Returns:
@@ -111,10 +119,8 @@ def segment(
     if isinstance(annotated_slices, Sequence) and not isinstance(annotated_slices, str):
         annotated_slices = list(annotated_slices)
     of_method = serving_method(method)
-    job = _Job(
-        scans, examples, output, of_method, minutes, class_names, annotated_slices, seed_labels, formats, device, seed
-    )
-    return job.run(say)
+    of_training = (of_method, minutes, class_names, annotated_slices, seed_labels)
+    return _Job(scans, examples, output, *of_training, formats, device, seed, flag_below).run(say)
 
 
 class _Job(SegmentRequest):
@@ -241,6 +247,7 @@ class _Job(SegmentRequest):
             "outputs": list(self.files.formats),
             "measurements": self.files.measurements,
             "previews": True,
+            "flag_below": self.flag_below,
             "segmentation#failures": failures,
         }
         inference = setting_names(self.method.bundle, self.method.steps["inference"])
@@ -289,4 +296,13 @@ class _Job(SegmentRequest):
             index=self.files.index,
             measurements=None if self.pictures else self.files.table,
             problem_table=table,
+            flagged=self._flagged(masks),
+            quality=self.files.quality_table,
         )
+
+    def _flagged(self, masks: Mapping[str, Sequence[Path]]) -> tuple[str, ...]:
+        worst: dict[str, float] = {}
+        for row in QUALITY_TABLE.read(self.files.quality_table):
+            worst[row.scan] = min(row.predicted_dice, worst.get(row.scan, 1.0))
+        low = [(dice, name) for name, dice in worst.items() if name in masks and dice < self.flag_below]
+        return tuple(name for _, name in sorted(low))

@@ -28,6 +28,13 @@ def run(monkeypatch):
     return run
 
 
+def _done(**changes):
+    """A folder in which nothing was segmented."""
+    tables = {name: Path(f"{name}.csv") for name in ("measurements", "problem_table", "quality")}
+    nothing = {"masks": {}, "problems": (), "warnings": (), "model": None, "index": Path("index.html"), "flagged": ()}
+    return SegmentedFolder(**{**nothing, **tables, **changes})
+
+
 @pytest.fixture
 def called(monkeypatch):
     """What ``segment`` was called with; it segments nothing."""
@@ -35,7 +42,7 @@ def called(monkeypatch):
 
     def pretend(*arguments, **options):
         calls.append((arguments, options))
-        return SegmentedFolder({}, (), (), None, Path("index.html"), Path("m.csv"), Path("problems.csv"))
+        return _done()
 
     monkeypatch.setattr(segmenting, "segment", pretend)
     return calls
@@ -45,7 +52,7 @@ def test_examples_come_in_pairs_and_may_be_repeated(run, called):
     code, _ = run(*SEGMENT, "--example", "c.nii.gz", "d.nii.gz", "--minutes", "2.5", "--class-names", "liver, spleen")
     assert code == 0
     ((arguments, options),) = called
-    assert called[0][1]["seed_labels"] is None
+    assert (called[0][1]["seed_labels"], called[0][1]["flag_below"]) == (None, 0.7)
     pairs = [(Path("a.nii.gz"), Path("b.nii.gz")), (Path("c.nii.gz"), Path("d.nii.gz"))]
     assert arguments == (Path("scans"), pairs, Path("masks"), "self_training", 2.5)
     assert options["class_names"] == ["liver", "spleen"]
@@ -105,12 +112,19 @@ def test_errors_have_codes_and_texts(error, code, text, run, monkeypatch):
 
 def test_problems_of_scans_end_with_code_3(run, monkeypatch):
     problem = ScanProblem("a", "a.nii", "is constant, every voxel is 0", "Leave it out.")
-    done = SegmentedFolder({}, (problem,), (), None, Path("index.html"), Path("m.csv"), Path("problems.csv"))
-    monkeypatch.setattr(segmenting, "segment", lambda *_, **__: done)
+    monkeypatch.setattr(segmenting, "segment", lambda *_, **__: _done(problems=(problem,)))
     code, output = run(*SEGMENT)
     assert code == 3
     assert "is constant, every voxel is 0" in output
-    assert "Problems: problems.csv" in output
+    assert "Problems: problem_table.csv" in output
+
+
+def test_masks_to_look_at_are_named(run, monkeypatch):
+    names = tuple(f"scan{number}" for number in range(12))
+    monkeypatch.setattr(segmenting, "segment", lambda *_, **__: _done(flagged=names))
+    code, output = run(*SEGMENT, "--flag-below", "0.6")
+    assert code == 0
+    assert f"predicted Dice below 0.6: {', '.join(names[:10])} and 2 more Predicted quality: quality.csv" in output
 
 
 def test_help_tells_the_exit_codes(run):

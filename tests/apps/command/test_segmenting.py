@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from monai_fewshot.apps.command import segment
 from monai_fewshot.data import annotated_classes
 from monai_fewshot.handlers import OutputFiles, ScanResults
-from monai_fewshot.metrics import measure, write_measurements
+from monai_fewshot.metrics import MEASUREMENT_TABLE, QUALITY_TABLE, PredictedQuality, measure
 from monai_fewshot.utils import write_atomically
 from monai_fewshot.visualize import figure_to_png
 from tests.helpers.slicer_files import write_seg_nrrd_by_hand
@@ -64,6 +64,7 @@ def test_from_an_example_to_masks_and_with_the_model_to_masks_of_new_scans(
     assert mask.shape == image.shape
     np.testing.assert_allclose(mask.affine, image.affine, atol=1e-4)
     assert "phantom_003" in done.index.read_text()
+    assert {row["scan"] for row in _rows(done.quality)} == set(done.masks)
     assert {row["name"] for row in _rows(done.measurements)} == {"liver", "right kidney", "left kidney", "spleen"}
     origin = json.loads((tmp_path / "masks" / "model" / "segment.json").read_text())
     assert (origin["method"], origin["trained"]) == ("quick", True)
@@ -143,13 +144,17 @@ def test_scans_that_fail_are_problems(scans, example, pretended_steps, tmp_path)
 
 
 def _pretend_results(folder, names):
-    """Masks, pictures and measurements, as a segmentation that was interrupted before its page leaves them."""
+    """Masks, pictures and tables, as a segmentation that was interrupted before its page leaves them."""
     files, label = OutputFiles(folder, measurements=True, previews=True), np.ones((4, 4, 2), np.uint8)
     for name in names:
         nibabel.save(nibabel.Nifti1Image(label, np.eye(4)), files.mask(name, "nifti"))
         write_atomically(files.preview(name), figure_to_png(Figure()))
     rows = [row for name in names for row in measure(name, label.astype(float), label, {1: "liver"}, np.eye(4))]
-    write_measurements(files.table, rows)
+    MEASUREMENT_TABLE.write(files.table, rows)
+    dice = {"phantom_001": 0.69, "phantom_002": 0.71, "phantom_003": 0.2}
+    QUALITY_TABLE.write(
+        files.quality_table, [PredictedQuality(name, 1, "liver", dice[name], 0.1, 0.9) for name in names]
+    )
     return files
 
 
@@ -160,7 +165,9 @@ def test_a_page_that_an_interruption_has_left_out_is_written(scans, example, pre
     del pretended_steps[:]
     done = segment(*request, **SETTINGS)
     assert pretended_steps == []
-    assert "phantom_002" in done.index.read_text()
+    page = done.index.read_text()
+    assert page.index("phantom_003") < page.index("phantom_001") < page.index("phantom_002")
+    assert done.flagged == ("phantom_003", "phantom_001")
     before = done.index.stat().st_mtime_ns
     segment(*request, **SETTINGS)
     assert done.index.stat().st_mtime_ns == before
