@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ pydicom, _ = optional_import("pydicom")
 logger = logging.getLogger(__name__)
 
 NIFTI, DICOM_SEG, SEG_NRRD, PNG = "nifti", "dicom_seg", "seg_nrrd", "png"
-PREVIEWS = "previews"
+PREVIEWS, PROBABILITIES = "previews", "probabilities"
 SUFFIXES = {NIFTI: ".nii.gz", DICOM_SEG: ".dcm", SEG_NRRD: ".seg.nrrd", PNG: ".png"}
 
 
@@ -36,7 +37,8 @@ class OutputFiles:
     """What an inference writes, and where.
 
     Files are called by the name of their scan: ``NAME_seg.nii.gz``, ``NAME_seg.dcm``, ``NAME_seg.seg.nrrd``,
-    ``previews/NAME.png``; there is one ``measurements.csv``, one ``quality.csv`` and one ``index.html`` for all.
+    ``previews/NAME.png``, ``probabilities/NAME_NUMBER.nii.gz`` of each class; there is one ``measurements.csv``, one
+    ``quality.csv`` and one ``index.html`` for all.
 
     Args:
         output_dir: folder of all files.
@@ -45,6 +47,7 @@ class OutputFiles:
             and ``"seg_nrrd"`` (for 3D Slicer; needs SimpleITK); for 2D pictures ``"png"`` alone.
         measurements: whether ``measurements.csv`` is wanted.
         previews: whether pictures are wanted.
+        probabilities: whether maps of each class's probability are wanted.
         flag_below: predicted Dice, from 0 to 1, below which the page says that a mask is to be looked at; None where
             no quality is wanted.
 
@@ -61,6 +64,7 @@ class OutputFiles:
     formats: str | Sequence[str] = (NIFTI,)
     measurements: bool = False
     previews: bool = False
+    probabilities: bool = False
     flag_below: float | None = None
 
     def __post_init__(self) -> None:
@@ -79,6 +83,10 @@ class OutputFiles:
     def preview(self, name: str) -> Path:
         """Path of a scan's picture."""
         return Path(self.output_dir) / PREVIEWS / f"{name}.png"
+
+    def probability(self, name: str, number: int) -> Path:
+        """Path of the map of a scan's class."""
+        return Path(self.output_dir) / PROBABILITIES / f"{name}_{number}.nii.gz"
 
     @property
     def table(self) -> Path:
@@ -160,12 +168,20 @@ class OutputFiles:
                     found.setdefault(file.name.removesuffix(ending), []).append(file)
         return found
 
+    def flagged(self) -> list[str]:
+        """List the scans with a class whose predicted Dice is below ``flag_below``, the worst first."""
+        worst: dict[str, float] = {}
+        for row in QUALITY_TABLE.read(self.quality_table):
+            worst[row.scan] = min(row.predicted_dice, worst.get(row.scan, 1.0))
+        return sorted((name for name, dice in worst.items() if dice < (self.flag_below or 0)), key=worst.__getitem__)
+
     def _check_kind(self, scans: Sequence[Scan]) -> None:
         pictures = [scan["name"] for scan in scans if holds_picture(scan)]
-        if pictures and (set(self.formats) != {PNG} or self.measurements):
+        if pictures and (set(self.formats) != {PNG} or self.measurements or self.probabilities):
             raise ValueError(
                 f"{len(pictures)} of {len(scans)} scans are 2D pictures, whose masks are PNG files and which have no "
-                f"size in mm, but outputs are {list(self.formats)}: give png alone, without measurements."
+                f"size in mm, but outputs are {list(self.formats)}: give png alone, without measurements or "
+                "probabilities."
             )
         if PNG in self.formats and not pictures:
             raise ValueError("outputs name png, which is for 2D pictures: volumes take nifti, seg_nrrd or dicom_seg.")
@@ -176,8 +192,13 @@ class OutputFiles:
             all(whole[output_format](self.mask(name, output_format)) for output_format in self.formats)
             and (not self.measurements or name in measured)
             and (self.flag_below is None or name in judged)
+            and (not self.probabilities or self._has_probabilities(name))
             and (not self.previews or is_whole_image(self.preview(name)))
         )
+
+    def _has_probabilities(self, name: str) -> bool:
+        """Whether a scan has maps; the mask is written after the last of them."""
+        return any((Path(self.output_dir) / PROBABILITIES).glob(f"{escape(name)}_*.nii.gz"))
 
 
 def _is_whole_dicom(path: Path) -> bool:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from monai_fewshot.data.files.nifti_files import is_nifti
 from monai_fewshot.data.scans.mask_writer import ImageMaskWriter, MaskWriter
 from monai_fewshot.data.scans.scan_folder import Scan
 from monai_fewshot.metrics import MEASUREMENT_TABLE, measure
-from monai_fewshot.utils import atomic_path, write_atomically
+from monai_fewshot.utils import EpisodeKeys, atomic_path, write_atomically
 from monai_fewshot.visualize import class_colors, figure_to_png, picture_figure, preview_figure
 
 from .output_files import DICOM_SEG, NIFTI, PNG, SEG_NRRD, OutputFiles
@@ -78,12 +79,20 @@ class ScanResults:
         """
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._write_batch)
 
-    def write(self, name: str, label: MetaTensor) -> None:
+    def write(
+        self,
+        name: str,
+        label: MetaTensor,
+        volume_bounds: torch.Tensor | None = None,
+        probability: MetaTensor | None = None,
+    ) -> None:
         """Write the results of one scan.
 
         Args:
             name: of the scan.
             label: (1, H, W, D) class numbers on the scan's own grid.
+            volume_bounds: (N, 2), least and most volume of each class in mL; None where they are not known.
+            probability: (N, H, W, D), of each class, where maps of them are wanted.
 
         Raises:
             ValueError: where the label map is not on the grid of the scan.
@@ -93,6 +102,10 @@ class ScanResults:
         mask = MetaTensor(label.as_tensor().cpu().round().to(torch.int32), affine=label.affine.cpu())
         source = self.scans[name]["image"]
         file = source if is_nifti(source) and Path(source).is_file() else None
+        if probability is not None:
+            for number, part in zip(self.class_names, probability.split(1), strict=True):
+                writer = MaskWriter(np.float32, like=file, stored_dtype=np.int16)
+                _write(self.files.probability(name, number), writer, part.cpu())
         if NIFTI in self.files.formats:
             writer = MaskWriter(np.min_scalar_type(highest), like=file)
             _write(self.files.mask(name, NIFTI), writer, mask)
@@ -106,7 +119,7 @@ class ScanResults:
         if self.files.measurements or self.files.previews:
             image = self._image(name, mask)
             if self.files.measurements:
-                self._add_measurements(name, image[0], mask)
+                self._add_measurements(name, image[0], mask, volume_bounds)
             if self.files.previews:
                 if PNG in self.files.formats:
                     figure = picture_figure(image[..., 0], mask[0, ..., 0], self.class_names, name)
@@ -117,7 +130,8 @@ class ScanResults:
     def _write_batch(self, engine: Engine) -> None:
         outputs, batch = engine.state.output, engine.state.batch
         for output, item in zip(batch_items(outputs), batch_items(batch), strict=True):
-            self.write(str(item["name"]), output[CommonKeys.PRED])
+            further = [output.get(key) for key in (EpisodeKeys.VOLUME_BOUNDS, EpisodeKeys.PROBABILITY)]
+            self.write(str(item["name"]), output[CommonKeys.PRED], *further)
 
     def _write_dicom_seg(self, name: str, mask: MetaTensor) -> None:
         write_dicom_seg(
@@ -139,8 +153,15 @@ class ScanResults:
             )
         return convert_to_numpy(image).reshape(-1, *mask.shape[1:])
 
-    def _add_measurements(self, name: str, image: np.ndarray, mask: MetaTensor) -> None:
+    def _add_measurements(
+        self, name: str, image: np.ndarray, mask: MetaTensor, volume_bounds: torch.Tensor | None
+    ) -> None:
         rows = measure(name, image, mask[0], self.class_names, mask.affine)
+        if volume_bounds is not None:
+            rows = [
+                replace(row, volume_low_ml=low, volume_high_ml=high)
+                for row, (low, high) in zip(rows, volume_bounds.tolist(), strict=True)
+            ]
         MEASUREMENT_TABLE.add(self.files.table, rows)
 
 

@@ -4,7 +4,7 @@
 from .autocast import AutocastInferer
 from .class_inferer import ClassVolumeInferer
 from .few_shot_inferer import FewShotVolumeInferer
-from .mask_evidence import class_confidence, reverse_dice
+from .mask_evidence import class_confidence, reverse_dice, volume_bounds
 from .protocol import (
     PROTOCOLS,
     RANDOM_EPISODES,
@@ -40,4 +40,5 @@ __all__ = [
     "get_protocols",
     "margin_spread",
     "reverse_dice",
+    "volume_bounds",
 ]

@@ -11,7 +11,9 @@ from monai.data import MetaTensor
 from monai.inferers import Inferer
 from monai.utils import convert_to_tensor
 
-__all__ = ["class_confidence", "reverse_dice"]
+__all__ = ["class_confidence", "reverse_dice", "volume_bounds"]
+
+SURE = 0.9
 
 
 def class_confidence(spread: torch.Tensor, label: torch.Tensor, num_classes: int) -> torch.Tensor:
@@ -34,6 +36,28 @@ def class_confidence(spread: torch.Tensor, label: torch.Tensor, num_classes: int
     sure = 1 - convert_to_tensor(spread, track_meta=False).flatten().double()
     sums = sure.new_zeros(num_classes + 1).index_add_(0, numbers, sure)
     return (sums / torch.bincount(numbers, minlength=num_classes + 1))[1:].float()
+
+
+def volume_bounds(probability: torch.Tensor, affine: torch.Tensor) -> torch.Tensor:
+    """Tell between which volumes each class lies.
+
+    The network is sure of the voxels with a probability of 90 %, and rules out those below 10 %.
+
+    Args:
+        probability: (N, H, W, D), of each class against its strongest rival.
+        affine: (4, 4), from array indices to mm.
+
+    Returns:
+        (N, 2), least and most volume in mL.
+
+    Example:
+        >>> affine = torch.diag(torch.tensor([10.0, 10, 5, 1]))
+        >>> volume_bounds(torch.tensor([0.05, 0.2, 0.95, 1.0]).view(1, 4, 1, 1), affine)
+        tensor([[1.0000, 1.5000]])
+    """
+    given = convert_to_tensor(probability, track_meta=False).flatten(1)
+    counts = torch.stack([(given > SURE).sum(1), (given > 1 - SURE).sum(1)], 1)
+    return counts.cpu() * torch.linalg.det(affine[:3, :3].cpu()).abs().float() / 1000
 
 
 def reverse_dice(

@@ -39,6 +39,9 @@ class Measurement:
         p50: median.
         p75: 75th percentile.
         p95: 95th percentile.
+        volume_low_ml: the least volume that the network thinks possible, see
+            :func:`monai_fewshot.inferers.volume_bounds`; NaN where it tells no probabilities.
+        volume_high_ml: the most.
     """
 
     scan: str
@@ -53,6 +56,8 @@ class Measurement:
     p50: float
     p75: float
     p95: float
+    volume_low_ml: float = math.nan
+    volume_high_ml: float = math.nan
 
 
 MEASUREMENT_TABLE = RowTable(Measurement, "measurements")

@@ -23,6 +23,8 @@ class EpisodeKeys(StrEnum):
     - ``NUMBER``: number of a meta-learning task, (E,).
     - ``SURROGATE_TARGET``: what they shall be restored to, (B, U, C, *S), intensities from 0 to 1.
     - ``SPREAD``: in the output of an evaluator, beside ``pred``: how undecided each voxel is, (B, 1, *S).
+    - ``PROBABILITY``: likewise, of each class against its strongest rival, (B, N, *S).
+    - ``VOLUME_BOUNDS``: likewise, least and most volume of each class in mL, (B, N, 2).
     - ``EVIDENCE``: likewise, of how good the mask of each class is, (B, N), from 0 to 1.
     """
 
@@ -35,4 +37,6 @@ class EpisodeKeys(StrEnum):
     SURROGATE_IMAGE = "surrogate_image"
     SURROGATE_TARGET = "surrogate_target"
     SPREAD = "spread"
+    PROBABILITY = "probability"
+    VOLUME_BOUNDS = "volume_bounds"
     EVIDENCE = "evidence"

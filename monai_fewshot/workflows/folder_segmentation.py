@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -29,7 +29,7 @@ from monai_fewshot.data import (
 )
 from monai_fewshot.handlers import MaskQuality, OutputFiles, ScanResults, write_index
 from monai_fewshot.metrics import CONFIDENCE_LINE, REVERSE_LINE
-from monai_fewshot.utils import write_atomically
+from monai_fewshot.utils import EpisodeKeys, write_atomically
 
 from .failing_scans import run_past_failures
 from .segmentation import Segmentation, check_support_files
@@ -74,6 +74,7 @@ class FolderSegmentation(Segmentation):
             reason by name of the scan. None: the first scan that cannot be segmented ends the run.
         flag_below: predicted Dice below which the index page says that a mask is to be looked at, with
             ``quality.csv``; None predicts no quality.
+        probabilities: whether to write a map of each class's probability, as NIfTI.
     """
 
     def __init__(
@@ -101,10 +102,10 @@ class FolderSegmentation(Segmentation):
         dtype: torch.dtype | None = None,
         failures: PathLike | None = None,
         flag_below: float | None = None,
+        probabilities: bool = False,
     ) -> None:
-        super().__init__(
-            dataset_dir, model, inferer, output_dir, overwrite, keep_largest, dtype, flag_below is not None
-        )
+        further = (overwrite, keep_largest, dtype, flag_below is not None, probabilities)
+        super().__init__(dataset_dir, model, inferer, output_dir, *further)
         self.name = name
         self.support = (support_image, support_label, support_series_uid)
         self.chosen: dict[str, Any] = {"modality": modality, "description": description, "series_uid": series_uid}
@@ -114,7 +115,7 @@ class FolderSegmentation(Segmentation):
         self.failures = failures
         self.outputs = outputs
         self.further_results: dict[str, Any] = {"postfix": postfix, "measurements": measurements, "previews": previews}
-        self.further_results["flag_below"] = flag_below
+        self.further_results.update(flag_below=flag_below, probabilities=probabilities)
 
     @cached_property
     def files(self) -> OutputFiles:
@@ -164,7 +165,9 @@ class FolderSegmentation(Segmentation):
         """Bring a mask back onto the scan's own grid."""
         if self.preparation.grid is None:
             return []
-        return [Invertd(CommonKeys.PRED, self.preparation.grid, orig_keys=CommonKeys.IMAGE, nearest_interp=True)]
+        inverted = partial(Invertd, transform=self.preparation.grid, orig_keys=CommonKeys.IMAGE)
+        maps = [inverted(EpisodeKeys.PROBABILITY, nearest_interp=False)] if self.keeps_probability else []
+        return [inverted(CommonKeys.PRED, nearest_interp=True), *maps]
 
     def handlers(self) -> list[Any]:
         """Write the results of each scan."""
@@ -188,6 +191,8 @@ class FolderSegmentation(Segmentation):
             ValueError: where a setting or a file does not do; all problems of files are listed.
         """
         super().check()
+        if self.keeps_probability and self.supports:
+            raise ValueError(f"{self.name} gives scores and no probabilities: leave probabilities out.")
         self.model.preparation.check_kind([*self.supports, *self.pending])
         self.files.check(self.pending)
         self.model.preparation.check([*self.supports, *self.pending])

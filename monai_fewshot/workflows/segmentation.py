@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from ignite.handlers import ProgressBar
 from monai.config import PathLike
-from monai.data import DataLoader, Dataset
+from monai.data import DataLoader, Dataset, MetaTensor
 from monai.engines import PrepareBatchExtraInput, SupervisedEvaluator
 from monai.inferers import Inferer
 from monai.transforms import (
@@ -29,7 +29,7 @@ from monai_fewshot.data import (
     check_output_dir,
 )
 from monai_fewshot.handlers import NetworkLoader
-from monai_fewshot.inferers import class_confidence, margin_spread, reverse_dice
+from monai_fewshot.inferers import class_confidence, margin_spread, reverse_dice, volume_bounds
 from monai_fewshot.transforms import KeepSupportComponentsd
 from monai_fewshot.utils import EpisodeKeys, check_device_settings
 
@@ -57,6 +57,7 @@ class Segmentation(ABC):
             shows; one where there is no support.
         dtype: the precision, for the check of the device.
         predicts_quality: whether evidence is gathered of how good each mask is.
+        keeps_probability: whether the probability of each class is kept beside the mask.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Segmentation(ABC):
         keep_largest: bool = True,
         dtype: torch.dtype | None = None,
         predicts_quality: bool = False,
+        keeps_probability: bool = False,
     ) -> None:
         self.dataset_dir = dataset_dir
         self.model = model
@@ -78,6 +80,7 @@ class Segmentation(ABC):
         self.keep_largest = keep_largest
         self.dtype = dtype
         self.predicts_quality = predicts_quality
+        self.keeps_probability = keeps_probability
 
     @property
     @abstractmethod
@@ -147,8 +150,9 @@ class Segmentation(ABC):
         """Make what runs over a dataset, or a part of it, and writes.
 
         Its output holds the mask, ``pred``. Where the inferer's margins are log-odds, it holds ``spread`` too, on the
-        grid of the prepared image (:func:`monai_fewshot.inferers.margin_spread`). Where quality is predicted, it holds
-        ``evidence``: the mean confidence of each class where margins are log-odds
+        grid of the prepared image (:func:`monai_fewshot.inferers.margin_spread`), ``volume_bounds``
+        (:func:`monai_fewshot.inferers.volume_bounds`) and, where it is kept, ``probability``. Where quality is
+        predicted, it holds ``evidence``: the mean confidence of each class where margins are log-odds
         (:func:`monai_fewshot.inferers.class_confidence`), else the Dice of the supports segmented after the mask
         (:func:`monai_fewshot.inferers.reverse_dice`). Writers take what they need by name.
 
@@ -156,7 +160,7 @@ class Segmentation(ABC):
             dataset: episodes, one an item.
         """
         numbers = list(self.classes)
-        steps: list[Callable[[Any], Any]] = [_add_spread] if self.log_odds else []
+        steps: list[Callable[[Any], Any]] = [self._add_probabilities] if self.log_odds else []
         steps.append(AsDiscreted(CommonKeys.PRED, argmax=True))
         if self.keep_largest:
             largest = KeepLargestConnectedComponentd(CommonKeys.PRED, is_onehot=False, connectivity=1)
@@ -174,6 +178,16 @@ class Segmentation(ABC):
             postprocessing=Compose([*steps, *self.writing()]),
             val_handlers=[*loaders, ProgressBar(desc="segmenting"), *self.handlers()],
         )
+
+    def _add_probabilities(self, output: Mapping[str, Any]) -> dict[str, Any]:
+        margins, image = output[CommonKeys.PRED], output[CommonKeys.IMAGE]
+        probability = margins[1:].sigmoid()
+        affine = image.affine if isinstance(image, MetaTensor) else torch.eye(4)
+        added = {
+            EpisodeKeys.SPREAD: margin_spread(margins),
+            EpisodeKeys.VOLUME_BOUNDS: volume_bounds(probability, affine),
+        }
+        return {**output, **added, **({EpisodeKeys.PROBABILITY: probability} if self.keeps_probability else {})}
 
     def _add_confidence(self, output: Mapping[str, Any]) -> dict[str, Any]:
         confidence = class_confidence(output[EpisodeKeys.SPREAD], output[CommonKeys.PRED], self.num_classes)
@@ -216,7 +230,3 @@ def check_support_files(image: PathLike | Sequence[PathLike], label: PathLike | 
                     f"--{name}: {path} does not exist. Name an annotated image and its label, such as --support_image "
                     "image.nii.gz --support_label label.nii.gz."
                 )
-
-
-def _add_spread(output: Mapping[str, Any]) -> dict[str, Any]:
-    return {**output, EpisodeKeys.SPREAD: margin_spread(output[CommonKeys.PRED])}

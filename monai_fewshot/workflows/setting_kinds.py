@@ -208,8 +208,8 @@ _NAMES: dict[SettingKind, str] = {
     "channels ways queries runs episodes_per_run num_support_slices train_window steps tasks_at_once",
     NUMBER: "threshold neighbor_weight lr inner_lr proximal val_share threshold_weight surrogate_weight "
     "contrast_weight min_confidence mask_threshold minutes flag_below",
-    FLAG: "resume overwrite keep_largest measurements previews hd95 inductive augment_support binary_masks "
-    "checkpointing compare_pseudo_labels compile channels_last freeze_encoder learn_rates",
+    FLAG: "resume overwrite keep_largest measurements previews probabilities hd95 inductive augment_support "
+    "binary_masks checkpointing compare_pseudo_labels compile channels_last freeze_encoder learn_rates",
     WORD: "support protocol output_postfix layout placement backgrounds embedding_layer composition inner_optimizer "
     "method",
     PATH: "bundle_root ckpt_dir cache_dir output_dir masks_dir unlabeled_dir seed_labels weights kvasir_dir ph2_dir "

@@ -76,7 +76,7 @@ def test_everything_is_written(scan, tmp_path):
     np.testing.assert_allclose(nifti.affine, mask.affine, atol=1e-4)
     assert nifti.get_data_dtype() == np.uint8
     rows = MEASUREMENT_TABLE.read(results.files.table)
-    assert rows == measure("series_1", image[0].numpy(), mask[0].numpy(), NAMES, mask.affine.numpy())
+    assert str(rows) == str(measure("series_1", image[0].numpy(), mask[0].numpy(), NAMES, mask.affine.numpy()))
     assert rows[0].mean == pytest.approx(float(image[0][mask[0] == 1].mean()), rel=1e-5)
     seg = highdicom.seg.segread(results.files.mask("series_1", "dicom_seg"))
     assert [segment.SegmentLabel for segment in seg.SegmentSequence] == ["liver", "implant"]

@@ -156,7 +156,7 @@ def test_the_table_comes_back(tmp_path):
     ]
     path = MEASUREMENT_TABLE.write(tmp_path / "new" / "measurements.csv", rows)
     assert path.read_text().splitlines()[0] == (
-        "scan,label,name,voxels,volume_ml,axial_diameter_mm,mean,p05,p25,p50,p75,p95"
+        "scan,label,name,voxels,volume_ml,axial_diameter_mm,mean,p05,p25,p50,p75,p95,volume_low_ml,volume_high_ml"
     )
     assert str(MEASUREMENT_TABLE.read(path)) == str([rows[2], rows[1], rows[0]])
     assert MEASUREMENT_TABLE.read(tmp_path / "none.csv") == []

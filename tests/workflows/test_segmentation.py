@@ -15,7 +15,7 @@ from ignite.engine import Events
 from monai_fewshot.apps.phantom import make_phantom_dataset
 from monai_fewshot.data import VolumePreparation
 from monai_fewshot.inferers import ClassVolumeInferer, FewShotVolumeInferer, reverse_dice
-from monai_fewshot.metrics import CONFIDENCE_LINE, QUALITY_TABLE, REVERSE_LINE, PredictedQuality
+from monai_fewshot.metrics import CONFIDENCE_LINE, MEASUREMENT_TABLE, QUALITY_TABLE, REVERSE_LINE, PredictedQuality
 from monai_fewshot.networks.nets import ALPNet
 from monai_fewshot.workflows import FolderSegmentation, GivenModel
 
@@ -172,3 +172,54 @@ def test_what_a_run_writes_and_learns_from_is_no_scan(phantom, tmp_path):
     for output_dir in (tmp_path, tmp_path / "link"):
         with pytest.raises(ValueError, match="holds the scans: name another output folder"):
             segmentation(output_dir).check()
+
+
+def test_probabilities_are_written_on_the_grid_of_the_scan(phantom, tmp_path):
+    """Maps, and the volumes between which a class lies, of scans that lie otherwise than the model's."""
+    torch.manual_seed(0)
+    network = torch.nn.Conv2d(1, 3, 3, padding=1)
+    preparation = VolumePreparation(
+        clip_percentiles=(0, 99.5), classes={2: "spleen", 5: "liver"}, axes=((-1, 0, 0), (0, 1, 0), (0, 0, 1))
+    )
+    settings = {"measurements": True, "previews": True, "probabilities": True}
+    model, make = GivenModel(network, preparation, "cpu"), partial(ClassVolumeInferer, "whole_volume")
+    segmentation = FolderSegmentation(phantom, model, make, tmp_path, "conv", **settings)
+    outputs = _run(segmentation)
+    for number, output in enumerate(outputs, 1):
+        name = f"phantom_{number:03d}"
+        scan = nibabel.load(phantom / "imagesTr" / f"{name}.nii.gz")
+        probabilities = network(output["image"].as_tensor().movedim(3, 0)).softmax(1).detach().movedim(0, 3)
+        rows = {row.label: row for row in MEASUREMENT_TABLE.read(tmp_path / "measurements.csv") if row.scan == name}
+        voxel = abs(np.linalg.det(scan.affine[:3, :3])) / 1000
+        for channel, label in ((1, 2), (2, 5)):
+            own = probabilities[channel]
+            rival = probabilities[[c for c in range(3) if c != channel]].amax(0)
+            expected = (own / (own + rival)).numpy()
+            file = nibabel.load(tmp_path / "probabilities" / f"{name}_{label}.nii.gz")
+            np.testing.assert_allclose(file.affine, scan.affine, atol=1e-4)
+            assert file.header.get_data_dtype() == np.int16
+            moved = nibabel.orientations.apply_orientation(file.get_fdata(), _turn(scan.affine, output["image"].affine))
+            np.testing.assert_allclose(moved, expected, atol=2e-3)
+            found = (rows[label].volume_low_ml, rows[label].volume_high_ml)
+            assert found == pytest.approx(((expected > 0.9).sum() * voxel, (expected > 0.1).sum() * voxel), rel=1e-4)
+            assert found[0] <= rows[label].volume_ml <= found[1]
+    assert FolderSegmentation(phantom, model, make, tmp_path, "conv", **settings).pending == []
+    (tmp_path / "probabilities" / "phantom_001_2.nii.gz").unlink()
+    (tmp_path / "probabilities" / "phantom_001_5.nii.gz").unlink()
+    again = FolderSegmentation(phantom, model, make, tmp_path, "conv", **settings)
+    assert [scan["name"] for scan in again.pending] == ["phantom_001"]
+
+
+def _turn(own, other):
+    """How an array with one affine becomes one with another."""
+    orientations = nibabel.orientations
+    return orientations.ornt_transform(orientations.io_orientation(own), orientations.io_orientation(np.array(other)))
+
+
+def test_scores_are_no_probabilities(phantom, tmp_path):
+    model = GivenModel(torch.nn.Identity(), VolumePreparation(), "cpu")
+    support = (phantom / "imagesTr" / "phantom_001.nii.gz", phantom / "labelsTr" / "phantom_001.nii.gz")
+    make = partial(FewShotVolumeInferer, "whole_volume")
+    segmentation = FolderSegmentation(phantom, model, make, tmp_path, "alpnet", *support, probabilities=True)
+    with pytest.raises(ValueError, match="alpnet gives scores and no probabilities: leave probabilities out"):
+        segmentation.check()

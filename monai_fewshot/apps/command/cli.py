@@ -110,6 +110,9 @@ def segment_command(
     flag_below: Annotated[
         float, typer.Option(metavar="DICE", help="Predicted Dice, from 0 to 1, below which masks are to be looked at.")
     ] = 0.7,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Write a map of each class's probability into MASKS/probabilities.")
+    ] = False,
 ) -> None:
     """Segment every scan in a folder, using one annotated scan as the example.
 
@@ -133,6 +136,7 @@ def segment_command(
             device=device,
             seed=seed,
             flag_below=flag_below,
+            probabilities=probabilities,
             say=lambda text: typer.echo(text, err=True),
         )
         print_problems(done.problems, Console(stderr=True))

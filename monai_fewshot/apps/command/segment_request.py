@@ -53,6 +53,7 @@ class SegmentRequest:
     device: str | None
     seed: int | None
     flag_below: float
+    probabilities: bool
 
     @cached_property
     def folder(self) -> Path:
@@ -79,7 +80,12 @@ class SegmentRequest:
         """Masks, previews and, of scans, measurements."""
         formats = self.formats or ("png" if self.pictures else "nifti")
         return OutputFiles(
-            self.folder, formats=formats, measurements=not self.pictures, previews=True, flag_below=self.flag_below
+            self.folder,
+            formats=formats,
+            measurements=not self.pictures,
+            previews=True,
+            probabilities=self.probabilities,
+            flag_below=self.flag_below,
         )
 
     @cached_property
@@ -112,6 +118,11 @@ class SegmentRequest:
             raise ValueError(
                 f"The method {self.method.name} takes no --seed-labels, it learns from no other masks than the "
                 f"example's: take {DEFAULT_METHOD}."
+            )
+        if self.probabilities and "probabilities" not in self.known:
+            raise ValueError(
+                f"The method {self.method.name} gives scores and no probabilities: leave --probabilities out, or take "
+                f"{DEFAULT_METHOD}."
             )
         if self.pictures and "channels" not in self.known:
             raise ValueError(f"The method {self.method.name} segments scans, no 2D pictures: take {DEFAULT_METHOD}.")

@@ -17,7 +17,6 @@ from monai_fewshot.apps.bundles import LearnsFrom
 from monai_fewshot.apps.bundles.bundle_step import setting_names
 from monai_fewshot.data import Scan, add_seed_labels, check_output_dir, load_scans
 from monai_fewshot.handlers import write_index
-from monai_fewshot.metrics import QUALITY_TABLE
 
 from .methods import serving_method
 from .model_origin import ModelOrigin
@@ -72,6 +71,7 @@ def segment(
     device: str | None = None,
     seed: int | None = None,
     flag_below: float = FLAG_BELOW,
+    probabilities: bool = False,
     say: Callable[[str], None] = print,
 ) -> SegmentedFolder:
     """Segment every scan in a folder, using one annotated scan as the example, or a few.
@@ -99,6 +99,7 @@ def segment(
         device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``. Defaults to None: a GPU where there is one.
         seed: of the training. Defaults to None, 0.
         flag_below: predicted Dice, from 0 to 1, below which a mask is said to need a look.
+        probabilities: whether to write maps of each class's probability into ``output/probabilities``.
         say: is told what happens, in sentences.
 
     Returns:
@@ -120,7 +121,7 @@ def segment(
         annotated_slices = list(annotated_slices)
     of_method = serving_method(method)
     of_training = (of_method, minutes, class_names, annotated_slices, seed_labels)
-    return _Job(scans, examples, output, *of_training, formats, device, seed, flag_below).run(say)
+    return _Job(scans, examples, output, *of_training, formats, device, seed, flag_below, probabilities).run(say)
 
 
 class _Job(SegmentRequest):
@@ -248,16 +249,16 @@ class _Job(SegmentRequest):
             "measurements": self.files.measurements,
             "previews": True,
             "flag_below": self.flag_below,
+            "probabilities": self.probabilities,
             "segmentation#failures": failures,
         }
         inference = setting_names(self.method.bundle, self.method.steps["inference"])
         if self.class_names is not None and "support_image" in inference:
             settings["class_names"] = list(self.class_names)
         runner.run("inference", settings)
-        reasons = json.loads(failures.read_text(encoding="utf-8"))
         names = {scan["name"]: scan for scan in left}
         found = []
-        for name, reason in reasons.items():
+        for name, reason in json.loads(failures.read_text(encoding="utf-8")).items():
             image = names[name]["image"]
             file = image if isinstance(image, str) else name
             found.append(ScanProblem(name, file, f"cannot be segmented ({reason})"))
@@ -275,34 +276,25 @@ class _Job(SegmentRequest):
         images, labels = (
             [str(Path(path).expanduser().absolute()) for path in paths] for paths in zip(*self.pairs, strict=True)
         )
-        settings: dict[str, Any] = {
+        return {
             "dataset_dir": dataset,
             "support_image": images[0] if len(images) == 1 else images,
             "support_label": labels[0] if len(labels) == 1 else labels,
+            **({} if self.device is None else {"device": self.device}),
         }
-        return settings if self.device is None else {**settings, "device": self.device}
 
     def _result(
         self, found: Sequence[Scan], problems: Sequence[ScanProblem], warnings: Sequence[str]
     ) -> SegmentedFolder:
-        table = write_problems(self.folder / "problems.csv", problems)
         masks = self.files.masks()
-        model = self.model_folder / "model.pt"
         return SegmentedFolder(
             masks={scan["name"]: masks[scan["name"]][0] for scan in found if scan["name"] in masks},
             problems=tuple(problems),
             warnings=tuple(warnings),
-            model=model if self.method.training else None,
+            model=self.model_folder / "model.pt" if self.method.training else None,
             index=self.files.index,
             measurements=None if self.pictures else self.files.table,
-            problem_table=table,
-            flagged=self._flagged(masks),
+            problem_table=write_problems(self.folder / "problems.csv", problems),
+            flagged=tuple(name for name in self.files.flagged() if name in masks),
             quality=self.files.quality_table,
         )
-
-    def _flagged(self, masks: Mapping[str, Sequence[Path]]) -> tuple[str, ...]:
-        worst: dict[str, float] = {}
-        for row in QUALITY_TABLE.read(self.files.quality_table):
-            worst[row.scan] = min(row.predicted_dice, worst.get(row.scan, 1.0))
-        low = [(dice, name) for name, dice in worst.items() if name in masks and dice < self.flag_below]
-        return tuple(name for _, name in sorted(low))

@@ -29,14 +29,22 @@ class MaskWriter(ImageWriter):
         output_dtype: of the voxels.
         like: NIfTI file of the scan, whose qform, sform, their codes, units and pixdim the file takes over. Defaults to
             None: the affine says where it lies.
+        stored_dtype: integers to which floating point voxels are scaled in the file. Defaults to None, as they are.
         kwargs: of no effect.
     """
 
     data_obj: Any
 
-    def __init__(self, output_dtype: DtypeLike = np.uint8, like: PathLike | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        output_dtype: DtypeLike = np.uint8,
+        like: PathLike | None = None,
+        stored_dtype: DtypeLike | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(output_dtype=output_dtype, affine=None)
         self.like = like
+        self.stored_dtype = stored_dtype
 
     def set_data_array(
         self, data_array: NdarrayOrTensor, channel_dim: int | None = 0, squeeze_end_dims: bool = False, **kwargs: Any
@@ -70,7 +78,10 @@ class MaskWriter(ImageWriter):
             verbose: of no effect.
             kwargs: of no effect.
         """
-        nibabel.save(nifti_mask(self.data_obj, self.affine, self.like), filename)
+        image = nifti_mask(self.data_obj, self.affine, self.like)
+        if self.stored_dtype is not None:
+            image.set_data_dtype(self.stored_dtype)
+        nibabel.save(image, filename)
 
 
 class ImageMaskWriter(PILWriter):
