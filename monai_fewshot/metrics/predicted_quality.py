@@ -82,6 +82,7 @@ CONFIDENCE_LINE = QualityLine(-2.76, 1.93, 1.18)
 """From the mean confidence in a mask (:func:`monai_fewshot.inferers.class_confidence`); fitted by
 ``benchmarks/predicted_quality.py`` on masks of self-training on abdominal and cardiac MR."""
 REVERSE_LINE = QualityLine(0.0, 1.0, 1.0)
+"""From the Dice of the annotated scan segmented after a mask (:func:`monai_fewshot.inferers.reverse_dice`)."""
 
 
 def _probability(log_odds: float) -> float:
