@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 from monai.networks.utils import one_hot
-from monai.utils import StrEnum, optional_import
+from monai.utils import StrEnum
+
+from monai_fewshot.utils import later_import
 
 from .protocol import SegmentationProtocol
 from .scan_registration import RAS_TO_LPS, ScanRegistration, as_itk
@@ -17,7 +19,7 @@ from .support_choice import align_slices, slice_direction, slice_similarity
 from .support_encoding import SupportScan
 from .volume_inferer import QueryScan, VolumeInferer, winning_margins
 
-sitk, _ = optional_import("SimpleITK")
+sitk, _ = later_import("SimpleITK")
 
 __all__ = ["RegistrationInferer", "ScanPlacement"]
 

@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from monai.utils import OptionalImportError, optional_import
+from monai.utils import OptionalImportError
 
-sitk, has_sitk = optional_import("SimpleITK")
+from monai_fewshot.utils import later_import
+
+sitk, has_sitk = later_import("SimpleITK")
 
 __all__ = ["RAS_TO_LPS", "ScanRegistration", "as_itk"]
 

@@ -16,10 +16,11 @@ from .checkpoints import (
 from .checksums import check_zip
 from .definitions import build, define, definition_of
 from .device_settings import check_device_settings, compiler_error
-from .device_tensor import device_tensor
+from .devices import device_tensor
 from .enums import IGNORED, EpisodeKeys
 from .error_texts import did_you_mean, file_of, list_differences, list_values, root_cause
 from .folder_lock import lock_folder, locked_file, unlock_folder
+from .later_import import later_import
 from .precision import autocast, default_dtype
 from .processes import (
     agree_on_file,
@@ -65,6 +66,7 @@ __all__ = [
     "end_process_group",
     "file_of",
     "gather_in_first",
+    "later_import",
     "latest_checkpoint",
     "list_differences",
     "list_values",

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import platform
+from typing import Any
 
 import torch
 
-__all__ = ["check_device", "device_name"]
+__all__ = ["check_device", "device_name", "device_tensor"]
 
 
 def check_device(device: torch.device | str) -> torch.device:
@@ -38,3 +39,19 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     return f"cpu ({platform.machine()}, threads: {torch.get_num_threads()})"
+
+
+def device_tensor(values: Any, device: torch.device, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """Copy a few numbers to a device without waiting for what it is doing.
+
+    ``torch.tensor(values, device=device)`` and indexing with a list wait until a GPU has done all its work.
+
+    Args:
+        values: numbers, nested lists of them, or an array.
+        device: where to.
+        dtype: of the tensor; default that of the values.
+
+    Returns:
+        The tensor.
+    """
+    return torch.as_tensor(values, dtype=dtype).to(device, non_blocking=True)

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 from interruptions import PATIENCE, is_alive, wait_until
+from process_groups import run_bundle
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 pytestmark = pytest.mark.slow
@@ -42,7 +43,7 @@ def command(configs: Path, name: str, processes: int, options: dict[str, object]
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     words = {**options, "config_file": configs / f"{name}.json"}
     return [
-        *(sys.executable, *(launcher if processes > 1 else []), "-m", "monai.bundle", "run"),
+        *(sys.executable, *launcher, "-m", "monai.bundle", "run"),
         *(word for key, value in words.items() for word in (f"--{key}", str(value))),
     ]
 
@@ -51,9 +52,11 @@ def environment() -> dict[str, str]:
     return {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
 
 
-def run(configs: Path, name: str, processes: int, options: dict[str, object]) -> subprocess.CompletedProcess[str]:
-    words = command(configs, name, processes, options)
-    return subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=PATIENCE, check=False)
+def run_in(processes: int, configs: Path, name: str, options: dict[str, object], folder: Path) -> str:
+    """What processes that succeed print."""
+    text, errors = run_bundle(configs, name, processes, options, folder)
+    assert errors == [None] * processes, errors
+    return text
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +66,8 @@ def trained(configs, dataset_dir, tmp_path_factory):
     for processes in (1, 2):
         folders[processes] = tmp_path_factory.mktemp(f"in_{processes}")
         options = {**TRAINING, "bundle_root": folders[processes], "dataset_dir": dataset_dir}
-        done = run(configs, "train", processes, options)
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-        assert (done.stdout + done.stderr).count("Epoch[2] Metrics -- val_dice:") == 1
+        text = run_in(processes, configs, "train", options, folders[processes] / "told")
+        assert text.count("Epoch[2] Metrics -- val_dice:") == 1
     return folders
 
 
@@ -91,8 +93,7 @@ def test_two_processes_train_panet_as_one(configs, dataset_dir, tmp_path):
     for processes in (1, 2):
         options = {**TRAINING, "max_epochs": 1, "shots": 2, "bundle_root": tmp_path / str(processes)}
         panet = configs.parents[1] / "panet" / "configs"
-        done = run(panet, "train", processes, {**options, "dataset_dir": dataset_dir})
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+        run_in(processes, panet, "train", {**options, "dataset_dir": dataset_dir}, tmp_path / f"told_{processes}")
         curves.append(curve(tmp_path / str(processes)))
     assert len(set(curves[0])) == 3
     assert curves[0] == pytest.approx(curves[1], rel=1e-3)
@@ -108,19 +109,18 @@ def test_two_processes_write_the_files_of_one(trained):
         torch.testing.assert_close(two[name], weight, atol=1e-3, rtol=1e-2, msg=name)
 
 
-def evaluate(configs, trained, dataset_dir, folder, processes):
+def evaluation(trained, dataset_dir, folder):
     checkpoint = trained[1] / "models" / "fold0" / "model.pt"
-    options = {**SMALL, "dataset_dir": dataset_dir, "output_dir": folder, "checkpoint": checkpoint}
-    return run(configs, "evaluate", processes, options)
+    return {**SMALL, "dataset_dir": dataset_dir, "output_dir": folder, "checkpoint": checkpoint}
 
 
 def test_any_number_of_processes_gives_the_table_of_one(configs, trained, dataset_dir, tmp_path):
     """Fold 0 has two query scans, so that of three processes one has none."""
     tables = []
     for processes in (1, 2, 3):
-        done = evaluate(configs, trained, dataset_dir, tmp_path / str(processes), processes)
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-        assert (done.stdout + done.stderr).count("fold 0 alpnet_dice:") == 1
+        options = evaluation(trained, dataset_dir, tmp_path / str(processes))
+        text = run_in(processes, configs, "evaluate", options, tmp_path / f"told_{processes}")
+        assert text.count("fold 0 alpnet_dice:") == 1
         tables.append((tmp_path / str(processes) / "results.csv").read_text())
         assert (tmp_path / str(processes) / "report.html").is_file()
     assert tables[0] == tables[1] == tables[2]
@@ -132,7 +132,8 @@ def test_an_error_in_one_process_ends_all_with_its_reason(configs, trained, data
     shutil.copytree(dataset_dir, broken)
     label = broken / "labelsTr" / "scan_1.nii.gz"
     label.write_bytes(label.read_bytes()[:-200])
-    done = evaluate(configs, trained, broken, tmp_path / "out", 2)
+    words = command(configs, "evaluate", 2, evaluation(trained, broken, tmp_path / "out"))
+    done = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode != 0
     assert "scan_1.nii.gz: is truncated or damaged" in done.stderr
     assert list((tmp_path / "out").iterdir()) == []
@@ -140,17 +141,16 @@ def test_an_error_in_one_process_ends_all_with_its_reason(configs, trained, data
 
 def test_a_folder_that_cannot_be_written_ends_all_before_scans_are_read(configs, dataset_dir, tmp_path):
     (tmp_path / "models").write_text("in the way")
-    done = run(configs, "train", 2, {**TRAINING, "bundle_root": tmp_path, "dataset_dir": dataset_dir})
-    assert done.returncode != 0
-    assert re.search(r"OSError: output folder .* cannot be written", done.stderr)
-    assert "preparing scans" not in done.stderr
+    options = {**TRAINING, "bundle_root": tmp_path, "dataset_dir": dataset_dir}
+    text, errors = run_bundle(configs, "train", 2, options, tmp_path / "told")
+    assert all(re.search(r"OSError: output folder .* cannot be written", str(error)) for error in errors)
+    assert "preparing scans" not in text
 
 
 def test_a_batch_that_cannot_be_shared_is_refused_at_once(configs, dataset_dir, tmp_path):
     options = {**TRAINING, "batch_size": 3, "bundle_root": tmp_path, "dataset_dir": dataset_dir}
-    done = run(configs, "train", 2, options)
-    assert done.returncode != 0
-    assert "A batch of 3 episodes cannot be dealt out evenly to 2 processes" in done.stdout + done.stderr
+    _, errors = run_bundle(configs, "train", 2, options, tmp_path / "told")
+    assert all("A batch of 3 episodes cannot be dealt out evenly to 2 processes" in str(error) for error in errors)
     assert not (tmp_path / "models").exists()
 
 

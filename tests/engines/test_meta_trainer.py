@@ -17,6 +17,7 @@ from ignite.metrics import Average
 from monai.data import DataLoader
 from monai.engines import IterationEvents
 from monai.handlers import LrScheduleHandler
+from process_groups import in_processes
 from torch import nn
 from torch.func import functional_call
 
@@ -399,7 +400,7 @@ def _in_a_group(rank, folder):
 
 
 def test_two_processes_do_what_one_does_with_all_their_tasks(tmp_path):
-    torch.multiprocessing.spawn(_in_a_group, (str(tmp_path),), nprocs=2)
+    in_processes(_in_a_group, tmp_path)
     (first, told), (second, untold) = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     for name, items in BATCHES.items():
         network = segmenter(learn_rates=True)

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from monai.utils import OptionalImportError, optional_import
+from monai.utils import OptionalImportError
 
 from monai_fewshot.data.files.file_damage import check_checksums
 from monai_fewshot.data.scans.label_grids import LabelGrid, Region
+from monai_fewshot.utils import later_import
 
 __all__ = [
     "check_simpleitk",
@@ -22,7 +23,7 @@ __all__ = [
     "slicer_segments",
 ]
 
-sitk, has_sitk = optional_import("SimpleITK")
+sitk, has_sitk = later_import("SimpleITK")
 
 HINT = (
     "A segmentation of 3D Slicer (.seg.nrrd) needs SimpleITK: pip install monai_fewshot[slicer], or use another format."

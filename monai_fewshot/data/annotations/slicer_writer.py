@@ -15,13 +15,13 @@ from monai.data.utils import orientation_ras_lps
 from monai.utils import convert_to_numpy, optional_import
 
 from monai_fewshot.data.dicom.segment_codes import SegmentCode, segment_code
-from monai_fewshot.utils import atomic_path
+from monai_fewshot.utils import atomic_path, later_import
 
 from .slicer_segments import check_simpleitk
 
 __all__ = ["write_seg_nrrd"]
 
-sitk, _ = optional_import("SimpleITK")
+sitk, _ = later_import("SimpleITK")
 _, has_pydicom = optional_import("pydicom")
 
 BINARY = "Binary labelmap"

@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from monai.config import PathLike
-from monai.utils import optional_import
+
+from monai_fewshot.utils import later_import
 
 if TYPE_CHECKING:
     from pydicom.sr.coding import Code
 
 __all__ = ["PRIVATE_SCHEME", "SegmentCode", "load_segment_codes", "segment_code"]
 
-codes, _ = optional_import("pydicom.sr.codedict", name="codes")
-code_class, _ = optional_import("pydicom.sr.coding", name="Code")
+codedict, _ = later_import("pydicom.sr.codedict")
+coding, _ = later_import("pydicom.sr.coding")
 
 PRIVATE_SCHEME = "99MONAI_FEWSHOT"
 """Designator of the private coding scheme of classes that have no code; DICOM wants such names to begin with 99."""
@@ -151,7 +152,7 @@ def segment_code(name: str, own_codes: Mapping[str, SegmentCode] | None = None) 
         if len(sides) < 2 and (keyword := known.get(" ".join(without_side))):
             return SegmentCode(_code(category), _code(keyword), _code(SIDES[sides[0]]) if sides else None)
     value = hashlib.sha256(" ".join(words).encode()).hexdigest()[:12].upper()
-    return SegmentCode(_code("SpatialAndRelationalConcept"), code_class(value, PRIVATE_SCHEME, name[:64]))
+    return SegmentCode(_code("SpatialAndRelationalConcept"), coding.Code(value, PRIVATE_SCHEME, name[:64]))
 
 
 def load_segment_codes(codes_of_user: Mapping[str, Mapping[str, str]] | PathLike | None) -> dict[str, SegmentCode]:
@@ -200,14 +201,18 @@ def _own_code(source: str, name: str, entry: Any) -> SegmentCode:
             'where they are not "SCT" and "AnatomicalStructure", all texts.'
         )
     category = fields.get("category", "AnatomicalStructure")
-    if category not in codes.cid7150.dir():
-        raise ValueError(f'{source}: "{name}" has the category {category!r}; use one of {codes.cid7150.dir()}.')
+    if category not in codedict.codes.cid7150.dir():
+        raise ValueError(
+            f'{source}: "{name}" has the category {category!r}; use one of {codedict.codes.cid7150.dir()}.'
+        )
     scheme = fields.get("scheme", "SCT")
-    return SegmentCode(getattr(codes.cid7150, category), code_class(fields["value"], scheme, fields["meaning"]))
+    return SegmentCode(
+        getattr(codedict.codes.cid7150, category), coding.Code(fields["value"], scheme, fields["meaning"])
+    )
 
 
 def _code(keyword: str) -> Code:
-    return getattr(codes.SCT, keyword)
+    return getattr(codedict.codes.SCT, keyword)
 
 
 def _words(name: str) -> list[str]:

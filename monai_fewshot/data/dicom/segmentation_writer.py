@@ -19,7 +19,7 @@ from monai.data.utils import orientation_ras_lps
 from monai.utils import OptionalImportError, convert_to_numpy, optional_import
 
 import monai_fewshot
-from monai_fewshot.utils import write_atomically
+from monai_fewshot.utils import later_import, write_atomically
 
 from .header import DicomSlice
 from .segment_codes import PRIVATE_SCHEME, SegmentCode, segment_code
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 __all__ = ["write_dicom_seg"]
 
 HINT = "A DICOM segmentation needs highdicom: pip install monai_fewshot[dicom], or leave dicom_seg out of the outputs."
-highdicom, has_highdicom = optional_import("highdicom")
-scheme_class, _ = optional_import("highdicom.coding_schemes", name="CodingSchemeIdentificationItem")
+highdicom, has_highdicom = later_import("highdicom")
+coding_schemes, _ = later_import("highdicom.coding_schemes")
 pydicom, _ = optional_import("pydicom")
-codes, _ = optional_import("pydicom.sr.codedict", name="codes")
+codedict, _ = later_import("pydicom.sr.codedict")
 
 SERIES_NUMBER = 1000
 UTF_8 = "ISO_IR 192"
@@ -95,7 +95,7 @@ def write_dicom_seg(
     planes = _planes(segments, convert_to_numpy(label.affine).astype(float), slices)
     own = [segment_code(class_names[number], own_codes) for number in numbers]
     algorithm = highdicom.AlgorithmIdentificationSequence(
-        name=algorithm_name[:64], family=codes.DCM.ArtificialIntelligence, version=algorithm_version[:64]
+        name=algorithm_name[:64], family=codedict.codes.DCM.ArtificialIntelligence, version=algorithm_version[:64]
     )
     with _identifiers_apart(sources) as identifiers:
         segmentation = highdicom.seg.Segmentation(
@@ -138,7 +138,11 @@ def check_highdicom() -> None:
 def _private_schemes(segment_codes: Iterable[SegmentCode]) -> list[Any] | None:
     if not any(code.is_private for code in segment_codes):
         return None
-    return [scheme_class(PRIVATE_SCHEME, name="Classes of monai_fewshot without a public code")]
+    return [
+        coding_schemes.CodingSchemeIdentificationItem(
+            PRIVATE_SCHEME, name="Classes of monai_fewshot without a public code"
+        )
+    ]
 
 
 def _check_classes(voxels: np.ndarray, numbers: Sequence[int]) -> None:
