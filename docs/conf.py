@@ -80,7 +80,7 @@ templates_path = ["docs/_templates", "_templates"]  # autosummary looks below th
 nitpicky = True
 nitpick_ignore_regex = [
     ("py:(class|exc)", ".*"),  # types of other packages, and words in the place of a type
-    ("py:obj", r"typing\.~P"),  # arguments that a function hands on as they are
+    ("py:obj", r"typing\.~P|.*\.Row"),  # arguments that a function hands on as they are, and rows of any kind
 ]
 
 highlight_language = "sh"  # commands, where nothing else is said

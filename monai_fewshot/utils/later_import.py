@@ -44,4 +44,8 @@ def later_import(name: str) -> tuple[Any, bool]:
         >>> later_import("no_such_package.part")[1]
         False
     """
-    return _LaterModule(name), importlib.util.find_spec(name.partition(".")[0]) is not None
+    try:
+        spec = importlib.util.find_spec(name.partition(".")[0])
+    except ImportError:  # of a finder that refuses it
+        spec = None
+    return _LaterModule(name), spec is not None
