@@ -31,7 +31,7 @@ from monai_fewshot.metrics import CONFIDENCE_LINE, QUALITY_TABLE, REVERSE_LINE, 
 LOW = 0.7
 ENDINGS = (".nii.gz", ".nii", ".png", ".bmp", ".jpg")
 SHARE = (0.01, 0.99)
-"""Dice is brought within this before its log-odds are taken."""
+"""Dice and evidence are brought within this before their log-odds are taken."""
 
 
 class Judged(NamedTuple):
@@ -90,7 +90,8 @@ def log_odds(values: np.ndarray) -> np.ndarray:
 def evidence(judged: Judged, line: QualityLine) -> np.ndarray:
     """Return to what was predicted from, which is NaN for a class that was not found."""
     found = np.where(judged.predicted > 0, judged.predicted, np.nan)
-    return (np.log(found / (1 - found)) - line.intercept) / line.slope
+    given = (np.log(found / (1 - found)) - line.intercept) / line.slope
+    return np.clip(given, *log_odds(np.array(SHARE)))
 
 
 def fit(sets: Sequence[Judged], line: QualityLine) -> QualityLine:

@@ -33,6 +33,8 @@ from .volume_scores import batch_items
 __all__ = ["ScanResults"]
 
 PREVIEW_DPI = 110
+FURTHER = (EpisodeKeys.VOLUME_BOUNDS, EpisodeKeys.PROBABILITY, EpisodeKeys.SPREAD)
+SURE_SPREAD = 0.1
 
 
 class ScanResults:
@@ -85,6 +87,7 @@ class ScanResults:
         label: MetaTensor,
         volume_bounds: torch.Tensor | None = None,
         probability: MetaTensor | None = None,
+        spread: MetaTensor | None = None,
     ) -> None:
         """Write the results of one scan.
 
@@ -93,6 +96,7 @@ class ScanResults:
             label: (1, H, W, D) class numbers on the scan's own grid.
             volume_bounds: (N, 2), least and most volume of each class in mL; None where they are not known.
             probability: (N, H, W, D), of each class, where maps of them are wanted.
+            spread: (1, H, W, D), how undecided each voxel is, for dotted contours where it is below 10 % in pictures.
 
         Raises:
             ValueError: where the label map is not on the grid of the scan.
@@ -121,16 +125,18 @@ class ScanResults:
             if self.files.measurements:
                 self._add_measurements(name, image[0], mask, volume_bounds)
             if self.files.previews:
+                sure = None if spread is None else spread.as_tensor().cpu()[0] < SURE_SPREAD
                 if PNG in self.files.formats:
-                    figure = picture_figure(image[..., 0], mask[0, ..., 0], self.class_names, name)
+                    sure = None if sure is None else sure[..., 0]
+                    figure = picture_figure(image[..., 0], mask[0, ..., 0], self.class_names, name, sure)
                 else:
-                    figure = preview_figure(image[0], mask[0], self.class_names, mask.affine, name)
+                    figure = preview_figure(image[0], mask[0], self.class_names, mask.affine, name, sure)
                 write_atomically(self.files.preview(name), figure_to_png(figure, PREVIEW_DPI))
 
     def _write_batch(self, engine: Engine) -> None:
         outputs, batch = engine.state.output, engine.state.batch
         for output, item in zip(batch_items(outputs), batch_items(batch), strict=True):
-            further = [output.get(key) for key in (EpisodeKeys.VOLUME_BOUNDS, EpisodeKeys.PROBABILITY)]
+            further = [output.get(key) for key in FURTHER]
             self.write(str(item["name"]), output[CommonKeys.PRED], *further)
 
     def _write_dicom_seg(self, name: str, mask: MetaTensor) -> None:

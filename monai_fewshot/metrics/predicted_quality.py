@@ -10,7 +10,8 @@ from .row_table import RowTable
 
 __all__ = ["CONFIDENCE_LINE", "QUALITY_TABLE", "REVERSE_LINE", "PredictedQuality", "QualityLine"]
 
-CERTAIN = 1e-4
+CERTAIN = 0.01
+"""Evidence is brought at least this far from 0 and 1, before its log-odds are taken."""
 NINETY_PERCENT = 1.645
 """Standard deviations of a normal distribution that hold 90 % between them."""
 
@@ -81,7 +82,7 @@ class QualityLine:
 CONFIDENCE_LINE = QualityLine(-2.76, 1.93, 1.18)
 """From the mean confidence in a mask (:func:`monai_fewshot.inferers.class_confidence`); fitted by
 ``benchmarks/predicted_quality.py`` on masks of self-training on abdominal and cardiac MR."""
-REVERSE_LINE = QualityLine(0.0, 1.0, 1.0)
+REVERSE_LINE = QualityLine(0.61, 0.15, 1.04)
 """From the Dice of the annotated scan segmented after a mask (:func:`monai_fewshot.inferers.reverse_dice`)."""
 
 

@@ -28,6 +28,7 @@ class Panel:
         title: above the image.
         pixel_aspect: height of a pixel over its width.
         colors: colors of further names, or other ones.
+        cores: a second, dotted outline by name, of what lies in the first one.
     """
 
     image: np.ndarray
@@ -35,6 +36,7 @@ class Panel:
     title: str = ""
     pixel_aspect: float = 1.0
     colors: Mapping[str, str] = field(default_factory=dict)
+    cores: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def orient_slice(array: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, float]:
@@ -75,12 +77,13 @@ def draw_panel(axes: Axes, panel: Panel) -> None:
     _check(panel)
     image = np.asarray(panel.image)
     axes.imshow(image, cmap="gray", aspect=panel.pixel_aspect, interpolation="nearest")
-    for name, mask in panel.outlines.items():
-        padded = np.pad(np.asarray(mask, dtype=float), 1)
-        if padded.any():
-            rows, columns = (np.arange(-1, size + 1) for size in image.shape[:2])
-            color = {**COLORS, **panel.colors}[name]
-            axes.contour(columns, rows, padded, levels=[0.5], colors=[color], linewidths=1.4)
+    for outlines, width, style in ((panel.outlines, 1.4, "solid"), (panel.cores, 0.9, "dotted")):
+        for name, mask in outlines.items():
+            padded = np.pad(np.asarray(mask, dtype=float), 1)
+            if padded.any():
+                rows, columns = (np.arange(-1, size + 1) for size in image.shape[:2])
+                color = {**COLORS, **panel.colors}[name]
+                axes.contour(columns, rows, padded, levels=[0.5], colors=[color], linewidths=width, linestyles=style)
     axes.set(xlim=(-0.5, image.shape[1] - 0.5), ylim=(image.shape[0] - 0.5, -0.5), xticks=[], yticks=[])
     axes.set_title(panel.title, fontsize=8, parse_math=False)
 
@@ -144,7 +147,7 @@ def figure_to_array(figure: Figure) -> np.ndarray:
 def _check(panel: Panel) -> None:
     size = np.shape(panel.image)[:2]
     known = {**COLORS, **panel.colors}
-    for name, mask in panel.outlines.items():
+    for name, mask in [*panel.outlines.items(), *panel.cores.items()]:
         if np.shape(mask) != size:
             raise ValueError(f"The outline {name!r} has shape {np.shape(mask)}, but its image has {size}.")
         if name not in known:

@@ -49,6 +49,7 @@ class _Plane(NamedTuple):
     place: int
     image: np.ndarray
     label: np.ndarray
+    core: np.ndarray
     pixel_aspect: float
     width: float
     height: float
@@ -73,6 +74,7 @@ def preview_figure(
     class_names: Mapping[int, str],
     affine: np.ndarray | torch.Tensor,
     title: str = "",
+    sure: np.ndarray | torch.Tensor | None = None,
 ) -> Figure:
     """Draw a scan in three planes, with the contours of its classes.
 
@@ -87,13 +89,15 @@ def preview_figure(
         class_names: the classes.
         affine: (4, 4) from voxels to RAS millimeters.
         title: above the pictures.
+        sure: (H, W, D), true where the network is sure: parts of a class that have dotted contours. None for none.
 
     Returns:
         A figure that belongs to no global state; :func:`monai_fewshot.visualize.figure_to_png` renders it.
     """
     voxels, numbers, to_space = (np.asarray(convert_to_numpy(array)) for array in (image, label, affine))
     low, high = _window(voxels)
-    planes = _planes(voxels, numbers, to_space)
+    core = np.zeros_like(numbers) if sure is None else numbers * np.asarray(convert_to_numpy(sure), dtype=bool)
+    planes = _planes(voxels, numbers, core, to_space)
     scale = INCHES / sum(plane.width for plane in planes)
     figure = Figure(figsize=(INCHES, scale * max(plane.height for plane in planes) + 0.9), layout="constrained")
     grid = figure.subplots(1, 3, squeeze=False, width_ratios=[plane.width for plane in planes])[0]
@@ -101,8 +105,10 @@ def preview_figure(
     colors = {class_names[number]: color for number, color in by_number.items()}
     for axes, plane in zip(grid, planes, strict=True):
         gray = np.clip((plane.image - low) / max(high - low, 1e-6), 0, 1)
-        outlines = {name: plane.label == number for number, name in class_names.items()}
-        draw_panel(axes, Panel(gray, outlines, f"{plane.name} {plane.place}", plane.pixel_aspect, colors))
+        outlines, cores = (
+            {name: part == number for number, name in class_names.items()} for part in (plane.label, plane.core)
+        )
+        draw_panel(axes, Panel(gray, outlines, f"{plane.name} {plane.place}", plane.pixel_aspect, colors, cores))
         axes.images[0].set_clim(0, 1)
         axes.set_facecolor("black")
         _draw_letters(axes, LETTERS[plane.name])
@@ -114,7 +120,11 @@ def preview_figure(
 
 
 def picture_figure(
-    image: np.ndarray, label: np.ndarray | torch.Tensor, class_names: Mapping[int, str], title: str = ""
+    image: np.ndarray,
+    label: np.ndarray | torch.Tensor,
+    class_names: Mapping[int, str],
+    title: str = "",
+    sure: np.ndarray | torch.Tensor | None = None,
 ) -> Figure:
     """Draw a 2D picture with the contours of its classes.
 
@@ -123,6 +133,7 @@ def picture_figure(
         label: (H, W) class numbers.
         class_names: the classes.
         title: above the picture.
+        sure: (H, W), as in :func:`preview_figure`.
 
     Returns:
         A figure as of :func:`preview_figure`.
@@ -130,12 +141,13 @@ def picture_figure(
     numbers = np.asarray(convert_to_numpy(label))
     by_number = class_colors(class_names)
     colors = {class_names[number]: color for number, color in by_number.items()}
-    outlines = {name: numbers == number for number, name in class_names.items()}
+    core = np.zeros_like(numbers) if sure is None else numbers * np.asarray(convert_to_numpy(sure), dtype=bool)
+    outlines, cores = ({name: part == number for number, name in class_names.items()} for part in (numbers, core))
     shown = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
     height, width = (PICTURE_INCHES * pixels / max(numbers.shape) for pixels in numbers.shape)
     figure = Figure(figsize=(width, height + 0.7), layout="constrained")
     axes = figure.subplots()
-    draw_panel(axes, Panel(shown / 255, outlines, "", 1.0, colors))
+    draw_panel(axes, Panel(shown / 255, outlines, "", 1.0, colors, cores))
     axes.images[0].set_clim(0, 1)
     _draw_legend(figure, {class_names[n]: by_number[n] for n in np.unique(numbers) if n in by_number})
     figure.suptitle(title, fontsize=9, parse_math=False)
@@ -149,25 +161,25 @@ def _window(image: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _planes(image: np.ndarray, label: np.ndarray, affine: np.ndarray) -> list[_Plane]:
+def _planes(image: np.ndarray, label: np.ndarray, core: np.ndarray, affine: np.ndarray) -> list[_Plane]:
     """Return the planes across the three axes, the axial one first."""
     codes = aff2axcodes(affine)
     axes = sorted(range(3), key=lambda axis: PLANES[codes[axis]])
-    return [_plane(image, label, affine, axis, PLANES[codes[axis]]) for axis in axes]
+    return [_plane(image, label, core, affine, axis, PLANES[codes[axis]]) for axis in axes]
 
 
-def _plane(image: np.ndarray, label: np.ndarray, affine: np.ndarray, axis: int, name: str) -> _Plane:
+def _plane(image: np.ndarray, label: np.ndarray, core: np.ndarray, affine: np.ndarray, axis: int, name: str) -> _Plane:
     others = tuple(other for other in range(3) if other != axis)
     counts = np.count_nonzero(label, axis=others)
     index = int(counts.argmax()) if counts.any() else label.shape[axis] // 2
     order = [*others, axis, 3]
     gray, aspect = orient_slice(image.take(index, axis), affine[:, order])
-    classes, _ = orient_slice(label.take(index, axis), affine[:, order])
+    classes, sure = (orient_slice(part.take(index, axis), affine[:, order])[0] for part in (label, core))
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     area = np.prod([spacing[other] for other in others])
     pixel_width = float(np.sqrt(area / aspect))
     rows, columns = gray.shape
-    return _Plane(name, index, gray, classes, aspect, columns * pixel_width, rows * pixel_width * aspect)
+    return _Plane(name, index, gray, classes, sure, aspect, columns * pixel_width, rows * pixel_width * aspect)
 
 
 def _draw_letters(axes: Axes, letters: str) -> None:

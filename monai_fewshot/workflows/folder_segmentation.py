@@ -166,8 +166,9 @@ class FolderSegmentation(Segmentation):
         if self.preparation.grid is None:
             return []
         inverted = partial(Invertd, transform=self.preparation.grid, orig_keys=CommonKeys.IMAGE)
-        maps = [inverted(EpisodeKeys.PROBABILITY, nearest_interp=False)] if self.keeps_probability else []
-        return [inverted(CommonKeys.PRED, nearest_interp=True), *maps]
+        maps = [EpisodeKeys.SPREAD] if self.log_odds and self.files.previews else []
+        maps += [EpisodeKeys.PROBABILITY] if self.keeps_probability else []
+        return [inverted(CommonKeys.PRED, nearest_interp=True), *(inverted(key, nearest_interp=False) for key in maps)]
 
     def handlers(self) -> list[Any]:
         """Write the results of each scan."""

@@ -99,6 +99,22 @@ def test_the_planes_with_most_of_the_classes_are_shown_with_contours():
     np.testing.assert_allclose(bounds, (23 - 21.5, 15 - 14.5, 5, 4))
 
 
+def test_where_the_network_is_sure_is_dotted():
+    image, label, affine = _scan()
+    sure = torch.zeros(24, 16, 10, dtype=torch.bool)
+    sure[18:21] = True
+    axial = _panels(preview_figure(image, label, NAMES, affine, sure=sure))["axial"]
+    whole, other, core = axial.collections
+    assert core.get_linestyle() != whole.get_linestyle() == other.get_linestyle()
+    assert to_hex(core.get_edgecolor()[0]) == to_hex(whole.get_edgecolor()[0]) == class_colors(NAMES)[1]
+    np.testing.assert_allclose(core.get_paths()[0].get_extents().bounds, (23 - 20.5, 15 - 14.5, 3, 4))
+    flat = picture_figure(np.zeros((1, 24, 16)), label[..., 8], NAMES, sure=sure[..., 8]).axes[0]
+    assert [to_hex(line.get_edgecolor()[0]) for line in flat.collections] == [
+        *class_colors(NAMES).values(),
+        to_hex(core.get_edgecolor()[0]),
+    ]
+
+
 def test_a_scan_without_any_class_is_shown_in_the_middle():
     image, label, affine = _scan()
     figure = preview_figure(image, label * 0, NAMES, affine, "nothing found")
