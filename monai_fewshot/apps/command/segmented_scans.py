@@ -31,7 +31,6 @@ def note_scans(folder: Path, scans: Sequence[Scan]) -> None:
     noted = {**_noted(folder), **{scan["name"]: fingerprint_scans([scan]) for scan in scans}}
     write_atomically(folder / FILE, json.dumps(noted, indent=1))
     known = {**noted_scans(folder), **{scan["name"]: scan for scan in scans}}
-    (folder / LIST).mkdir(exist_ok=True)
     write_scan_list(folder / LIST, list(known.values()), {})
 
 

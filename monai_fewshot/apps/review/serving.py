@@ -19,7 +19,7 @@ from .review_table import read_reviews
 from .reviewed_scans import class_names_of, list_reviewed_scans
 from .server import ReviewPages, make_server_app
 
-__all__ = ["review_masks"]
+__all__ = ["listen", "review_masks"]
 
 uvicorn, has_uvicorn = optional_import("uvicorn")
 _, has_starlette = optional_import("starlette")
@@ -63,7 +63,7 @@ def review_masks(
     unknown = sorted(read_reviews(pages.table).keys() - {scan.name for scan in found})
     token = secrets.token_urlsafe(32)
     app = make_server_app(pages, token)
-    with _listening(port) as listener:
+    with listen(port) as listener:
         address = f"http://{ADDRESS}:{listener.getsockname()[1]}/?token={token}"
         if unknown:
             names = ", ".join(unknown[:10])
@@ -84,7 +84,18 @@ def review_masks(
             uvicorn.Server(config).run(sockets=[listener])
 
 
-def _listening(port: int) -> socket.socket:
+def listen(port: int) -> socket.socket:
+    """Listen on this machine's own address, which no other machine reaches.
+
+    Args:
+        port: 0 for a free one.
+
+    Returns:
+        The socket.
+
+    Raises:
+        OSError: where the port is taken or cannot be used.
+    """
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
         if hasattr(socket, "SO_EXCLUSIVEADDRUSE"):

@@ -3,8 +3,6 @@
 "use strict";
 
 const part = (id) => document.getElementById(id);
-const SAMPLES = 2e6;
-const NEVER = 0;
 let scans = [];
 let classes = [];
 let current = -1;
@@ -79,22 +77,6 @@ function labelColors() {
   return colors;
 }
 
-async function makeViewer() {
-  const options = {
-    dragAndDropEnabled: false,
-    multiplanarShowRender: NEVER,
-    isRadiologicalConvention: true,
-    loadingText: "",
-    crosshairColor: [0.8, 0.8, 0.8, 0.6],
-    crosshairWidth: 0.5,
-    logLevel: "error",
-  };
-  const made = new window.niivue.Niivue(options);
-  await made.attachToCanvas(part("volume"));
-  made.setSliceType(made.sliceTypeMultiplanar);
-  return made;
-}
-
 async function bufferOf(place, kind) {
   return (await answerOf(`/scans/${place}/${kind}`)).arrayBuffer();
 }
@@ -111,36 +93,9 @@ async function showVolume(place) {
   const [image, mask] = await partsOf(place);
   ahead = { place: -1, parts: null };
   if (place !== current) return;
-  viewer = viewer || (await makeViewer());
-  const { NVImage } = window.niivue;
-  const scan = await NVImage.loadFromUrl({ url: image, buffer: image, name: "image.nii" });
-  const label = await NVImage.loadFromUrl({ url: mask, buffer: mask, name: "mask.nii", opacity: 1 });
-  if (place !== current) return;
-  for (const old of [...viewer.volumes].reverse()) viewer.removeVolume(old);
-  viewer.addVolume(scan);
-  label.setColormapLabel(labelColors());
-  viewer.addVolume(label);
-  lookAtMask(label);
+  viewer = viewer || (await makeViewer(part("volume")));
+  await showInViewer(viewer, image, mask, labelColors());
   showMask();
-}
-
-// Put the cross hair into the middle of the mask.
-function lookAtMask(label) {
-  const [, columns, rows] = label.hdr.dims;
-  const sum = [0, 0, 0];
-  let count = 0;
-  const step = Math.max(1, Math.floor(label.img.length / SAMPLES));
-  for (let i = 0; i < label.img.length; i += step) {
-    if (!label.img[i]) continue;
-    sum[0] += i % columns;
-    sum[1] += Math.floor(i / columns) % rows;
-    sum[2] += Math.floor(i / (columns * rows));
-    count += 1;
-  }
-  if (!count) return;
-  const place = [...sum.map((each) => Math.round(each / count)), 1];
-  const mm = label.hdr.affine.slice(0, 3).map((row) => row.reduce((all, each, axis) => all + each * place[axis], 0));
-  viewer.scene.crosshairPos = viewer.mm2frac(mm);
 }
 
 function showMask() {
@@ -188,7 +143,7 @@ async function show(place) {
     } catch (error) {
       if (place !== current) return;
       ahead = { place: -1, parts: null };
-      if (viewer) for (const old of [...viewer.volumes].reverse()) viewer.removeVolume(old);
+      if (viewer) emptyViewer(viewer);
       say(error.message);
     }
   });
