@@ -164,3 +164,14 @@ def test_a_decision_that_cannot_be_kept_is_told(page, folder):
     assert "NOT KEPT" in page.locator("#saved").text_content()
     assert "line 1: lacks the column(s) note, time" in page.locator("#saved").text_content()
     assert (folder / "review.csv").read_text() == "scan,verdict\n"
+    page.locator("#note").fill("not lost")
+    page.keyboard.press("Escape")
+    page.keyboard.press("n")
+    shown(page, 1)
+    page.keyboard.press("p")
+    shown(page, 0)
+    assert page.locator("#note").input_value() == "not lost"
+    (folder / "review.csv").unlink()
+    page.keyboard.press("a")
+    kept(page, "accepted", "phantom_2")
+    assert reviews(folder) == {"phantom_2": ("accepted", "not lost")}

@@ -8,6 +8,7 @@ import io
 
 import numpy as np
 import pytest
+from dicom_files import made_pixels, ras_affine, write_seg, write_series
 from PIL import Image
 
 from monai_fewshot.apps.command.segmented_scans import note_scans
@@ -134,6 +135,26 @@ def test_scans_of_other_formats_are_converted(made, tmp_path):
     np.testing.assert_array_equal(given.get_fdata(), expected.get_fdata())
     np.testing.assert_allclose(given.affine, expected.affine)
     assert given.get_data_dtype() == np.int16
+
+
+def test_a_dicom_series_and_its_dicom_segmentation_are_converted(tmp_path):
+    pytest.importorskip("highdicom")
+    pixels = made_pixels()
+    write_series(tmp_path / "scans", pixels)
+    (scan,) = load_scans(tmp_path / "scans")
+    (tmp_path / "masks" / "model").mkdir(parents=True)
+    note_scans(tmp_path / "masks" / "model", [scan])
+    label = (pixels > np.median(pixels)).astype(np.uint8)
+    write_seg(tmp_path / "masks" / f"{scan['name']}_seg.dcm", scan["image"], label, ["liver"])
+    client = client_of(tmp_path / "masks")
+    image, mask = (
+        nib.Nifti1Image.from_bytes(client.get(f"/scans/0/{part}?token={TOKEN}").content) for part in ("image", "mask")
+    )
+    np.testing.assert_allclose(image.affine, ras_affine(), atol=1e-4)
+    np.testing.assert_allclose(mask.affine, image.affine)
+    np.testing.assert_array_equal(image.get_fdata(), pixels)
+    np.testing.assert_array_equal(mask.get_fdata(), label)
+    assert mask.get_data_dtype() == np.uint8
 
 
 def test_pictures_are_shown_with_and_without_their_masks(tmp_path):

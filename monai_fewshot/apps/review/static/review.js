@@ -119,7 +119,7 @@ async function show(place) {
   current = place;
   const scan = scans[place];
   part("name").textContent = scan.name;
-  part("note").value = scan.note;
+  part("note").value = scan.draft ?? scan.note;
   part("saved").textContent = "";
   part("volume").hidden = scan.picture;
   part("picture").hidden = !scan.picture;
@@ -150,17 +150,22 @@ async function show(place) {
   await shown;
 }
 
-function keep(scan, verdict, note) {
+// Keep changes of a scan's verdict or note; a note that cannot be kept stays in its field.
+function keep(scan, changes) {
   saving = saving.then(async () => {
     try {
-      const body = JSON.stringify({ scan: scan.name, verdict, note });
+      const { name, verdict, note } = { ...scan, ...changes };
+      const body = JSON.stringify({ scan: name, verdict, note });
       const headers = { "Content-Type": "application/json" };
-      Object.assign(scan, await (await answerOf("/reviews", { method: "POST", headers, body })).json());
+      const answer = await answerOf("/reviews", { method: "POST", headers, body, keepalive: true });
+      Object.assign(scan, await answer.json());
+      delete scan.draft;
       part("saved").className = "";
       part("saved").textContent = `kept: ${scan.name}`;
     } catch (error) {
+      if ("note" in changes) scan.draft = changes.note;
       part("saved").className = "failed";
-      part("saved").textContent = `NOT KEPT: ${error.message}`;
+      part("saved").textContent = `NOT KEPT: ${scan.name}: ${error.message}`;
     }
     drawList();
   });
@@ -168,13 +173,13 @@ function keep(scan, verdict, note) {
 }
 
 function decide(verdict) {
-  if (current >= 0) keep(scans[current], verdict, part("note").value);
+  if (current >= 0) keep(scans[current], { verdict, note: part("note").value });
 }
 
 function keepNote() {
   if (current < 0) return;
   const scan = scans[current];
-  if (part("note").value !== scan.note) keep(scan, scan.verdict, part("note").value);
+  if (part("note").value !== scan.note) keep(scan, { note: part("note").value });
 }
 
 function scroll(slices) {
@@ -210,6 +215,8 @@ document.addEventListener("keydown", (event) => {
 }, true);
 
 part("note").addEventListener("change", keepNote);
+document.addEventListener("visibilitychange", keepNote);
+window.addEventListener("pagehide", keepNote);
 part("next").addEventListener("click", ACTIONS.n);
 part("previous").addEventListener("click", ACTIONS.p);
 part("accept").addEventListener("click", ACTIONS.a);
