@@ -154,7 +154,8 @@ def test_the_mask_is_drawn_as_contours_and_can_be_switched_off(page):
     assert colored_pixels(page) == with_mask
     before = page.evaluate("viewer.frac2vox(viewer.scene.crosshairPos)[2]")
     page.keyboard.press("ArrowUp")
-    assert page.evaluate("viewer.frac2vox(viewer.scene.crosshairPos)[2]") == before + 1
+    page.keyboard.press("ArrowUp")
+    page.wait_for_function("(z) => viewer.frac2vox(viewer.scene.crosshairPos)[2] === z", arg=before + 2)
 
 
 def test_a_decision_that_cannot_be_kept_is_told(page, folder):

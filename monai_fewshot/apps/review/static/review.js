@@ -10,6 +10,7 @@ let maskShown = true;
 let viewer = null;
 let shown = Promise.resolve();
 let saving = Promise.resolve();
+let stepsToDo = 0;
 let ahead = { place: -1, parts: null };
 
 history.replaceState(null, "", "/"); // the token is in the cookie now, and need not stay in the history
@@ -182,8 +183,17 @@ function keepNote() {
   if (part("note").value !== scan.note) keep(scan, { note: part("note").value });
 }
 
+// Steps that come faster than the browser draws are taken together, so that it does not lag behind a key held down.
 function scroll(slices) {
-  if (viewer && viewer.volumes.length && !scans[current].picture) viewer.moveCrosshairInVox(0, 0, slices);
+  if (!viewer || !viewer.volumes.length || scans[current].picture) return;
+  if (!stepsToDo) {
+    requestAnimationFrame(() => {
+      const steps = stepsToDo;
+      stepsToDo = 0;
+      viewer.moveCrosshairInVox(0, 0, steps);
+    });
+  }
+  stepsToDo += slices;
 }
 
 function switchMask() {
