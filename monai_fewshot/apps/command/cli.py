@@ -185,6 +185,26 @@ def inspect_command(
             raise typer.Exit(SOME_SCANS)
 
 
+@app.command(name="review", epilog=EXIT_CODES)
+def review_command(
+    masks: Annotated[Path, typer.Argument(metavar="MASKS", help="Folder that 'segment' wrote as --output.")],
+    scans: Annotated[
+        Path | None,
+        typer.Option(metavar="SCANS", help="Folder of the scans. Default: where they lay when they were segmented."),
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the server. Default: a free one.")] = 0,
+    browser: Annotated[bool, typer.Option(help="Open the page, or print its address only.")] = True,
+) -> None:
+    """Look at masks in the browser, and accept or reject each; MASKS/review.csv keeps what is decided.
+
+    A server runs on this computer, for this computer alone, until Ctrl+C ends it. It needs the extra 'review'.
+    """
+    with _errors_shown():
+        from monai_fewshot.apps.review import review_masks
+
+        review_masks(masks, scans, port, browser=browser, say=typer.echo)
+
+
 add_commands(app)
 
 

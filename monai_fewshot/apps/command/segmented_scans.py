@@ -7,25 +7,47 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from monai_fewshot.data import Scan, fingerprint_scans
+from monai_fewshot.data import Scan, fingerprint_scans, load_scans
 from monai_fewshot.utils import write_atomically
 
 from .problems import ScanProblem
+from .scan_sources import write_scan_list
 
-__all__ = ["note_scans", "problems_of_changed_scans"]
+__all__ = ["note_scans", "noted_scans", "problems_of_changed_scans"]
 
 FILE = "segmented.json"
+LIST = "segmented_scans"
+LISTS = ("training_scans", "scans", LIST)
+"""Folders of lists of scans, the newest last; folders of older versions have no list of all segmented scans."""
 
 
 def note_scans(folder: Path, scans: Sequence[Scan]) -> None:
-    """Note the content of scans that are about to be segmented, in ``segmented.json``.
+    """Note scans that are about to be segmented: their content in ``segmented.json``, and where they lie.
 
     Args:
-        folder: of the file.
+        folder: of the file, and of the list that :func:`noted_scans` reads.
         scans: the scans.
     """
     noted = {**_noted(folder), **{scan["name"]: fingerprint_scans([scan]) for scan in scans}}
     write_atomically(folder / FILE, json.dumps(noted, indent=1))
+    known = {**noted_scans(folder), **{scan["name"]: scan for scan in scans}}
+    write_scan_list(folder / LIST, list(known.values()), {})
+
+
+def noted_scans(folder: Path) -> dict[str, Scan]:
+    """Tell where the scans lie that were segmented, in all runs.
+
+    Args:
+        folder: where :func:`note_scans` has noted them.
+
+    Returns:
+        Scans by name; none where nothing is noted.
+
+    Raises:
+        ValueError: where a list is damaged; the text names it.
+    """
+    lists = [folder / name for name in LISTS if (folder / name / "dataset.json").is_file()]
+    return {scan["name"]: scan for each in lists for scan in load_scans(each)}
 
 
 def problems_of_changed_scans(
