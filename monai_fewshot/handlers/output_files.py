@@ -19,7 +19,7 @@ from monai_fewshot.data.dicom.segmentation_writer import check_highdicom
 from monai_fewshot.data.scans.inference_scans import is_whole_image, is_whole_mask
 from monai_fewshot.data.scans.scan_folder import Scan
 from monai_fewshot.data.scans.volume_preparation import holds_picture
-from monai_fewshot.metrics import MEASUREMENT_TABLE, QUALITY_TABLE
+from monai_fewshot.metrics import MEASUREMENT_TABLE, QUALITY_TABLE, worst_qualities
 from monai_fewshot.visualize import write_scan_index
 
 __all__ = ["OutputFiles", "write_index"]
@@ -170,10 +170,9 @@ class OutputFiles:
 
     def flagged(self) -> list[str]:
         """List the scans with a class whose predicted Dice is below ``flag_below``, the worst first."""
-        worst: dict[str, float] = {}
-        for row in QUALITY_TABLE.read(self.quality_table):
-            worst[row.scan] = min(row.predicted_dice, worst.get(row.scan, 1.0))
-        return sorted((name for name, dice in worst.items() if dice < (self.flag_below or 0)), key=worst.__getitem__)
+        worst = worst_qualities(QUALITY_TABLE.read(self.quality_table)).values()
+        low = [row for row in worst if row.predicted_dice < (self.flag_below or 0)]
+        return [row.scan for row in sorted(low, key=lambda row: row.predicted_dice)]
 
     def _check_kind(self, scans: Sequence[Scan]) -> None:
         pictures = [scan["name"] for scan in scans if holds_picture(scan)]

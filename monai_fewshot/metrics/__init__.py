@@ -3,7 +3,14 @@
 
 from .mask_agreement import MaskAgreement, MaskAgreementMetric, compute_mask_agreement
 from .measurements import MEASUREMENT_TABLE, Measurement, axial_axis, largest_axial_diameter, measure
-from .predicted_quality import CONFIDENCE_LINE, QUALITY_TABLE, REVERSE_LINE, PredictedQuality, QualityLine
+from .predicted_quality import (
+    CONFIDENCE_LINE,
+    QUALITY_TABLE,
+    REVERSE_LINE,
+    PredictedQuality,
+    QualityLine,
+    worst_qualities,
+)
 from .row_table import RowTable
 from .score_summary import FAILED_DICE, ScanScore, ScoreSummary, distance_unit, summarize
 from .score_table import read_scores, write_scores
@@ -29,5 +36,6 @@ __all__ = [
     "measure",
     "read_scores",
     "summarize",
+    "worst_qualities",
     "write_scores",
 ]

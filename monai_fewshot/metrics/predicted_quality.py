@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .row_table import RowTable
 
-__all__ = ["CONFIDENCE_LINE", "QUALITY_TABLE", "REVERSE_LINE", "PredictedQuality", "QualityLine"]
+__all__ = ["CONFIDENCE_LINE", "QUALITY_TABLE", "REVERSE_LINE", "PredictedQuality", "QualityLine", "worst_qualities"]
 
 CERTAIN = 0.01
 """Evidence is brought at least this far from 0 and 1, before its log-odds are taken."""
@@ -24,7 +25,7 @@ class PredictedQuality:
         scan: its name.
         label: class number.
         name: of the class.
-        predicted_dice: from 0 to 1; 0 for a class that is not found, NaN where nothing is known.
+        predicted_dice: from 0 to 1; 0 for a class that is not found.
         low: lower end of an interval that holds 9 of 10 masks.
         high: its upper end.
     """
@@ -39,6 +40,22 @@ class PredictedQuality:
 
 QUALITY_TABLE = RowTable(PredictedQuality, "predicted qualities")
 """Reads and writes ``quality.csv``."""
+
+
+def worst_qualities(rows: Iterable[PredictedQuality]) -> dict[str, PredictedQuality]:
+    """Find the class of each scan that is predicted the lowest Dice.
+
+    Args:
+        rows: of any scans.
+
+    Returns:
+        Its row by name of the scan.
+    """
+    worst: dict[str, PredictedQuality] = {}
+    for row in rows:
+        if row.scan not in worst or row.predicted_dice < worst[row.scan].predicted_dice:
+            worst[row.scan] = row
+    return worst
 
 
 @dataclass(frozen=True)

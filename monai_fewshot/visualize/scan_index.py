@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from monai_fewshot.metrics import Measurement, PredictedQuality
+from monai_fewshot.metrics import Measurement, PredictedQuality, worst_qualities
 from monai_fewshot.utils import write_atomically
 
 from .page import embed_picture, render_page
@@ -29,7 +29,7 @@ def write_scan_index(
     table: Path | None = None,
     provenance: Mapping[str, Any] | None = None,
     title: str = "Segmented scans",
-    qualities: Iterable[PredictedQuality] = (),
+    qualities: Sequence[PredictedQuality] = (),
     flag_below: float | None = None,
 ) -> Path:
     """Write a page of segmented scans: pictures, measurements, predicted quality, links to their files.
@@ -58,10 +58,10 @@ def write_scan_index(
     for row in sorted(rows, key=lambda row: row.label):
         by_scan.setdefault(row.scan, {})[row.label] = row
     judged: dict[str, dict[int, PredictedQuality]] = {}
+    worst = {name: row.predicted_dice for name, row in worst_qualities(qualities).items()}
     for quality in sorted(qualities, key=lambda row: row.label):
         judged.setdefault(quality.scan, {})[quality.label] = quality
     judged_classes = {row.label: row.name for rows in judged.values() for row in rows.values()}
-    worst = {name: min(row.predicted_dice for row in rows.values()) for name, rows in judged.items()}
     names = sorted({*files, *previews, *by_scan}, key=lambda name: (worst.get(name, -1.0), name))
     embedded = [name for name in names if name in previews][:EMBEDDED]
     html = render_page(

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +14,9 @@ from monai_fewshot.apps.command.segmented_scans import noted_scans
 from monai_fewshot.data import Scan, load_class_names
 from monai_fewshot.data.layouts.scan_files import is_picture
 from monai_fewshot.handlers import OutputFiles
-from monai_fewshot.metrics import read_measurements
+from monai_fewshot.metrics import MEASUREMENT_TABLE, QUALITY_TABLE, worst_qualities
 
-__all__ = ["ReviewedScan", "class_names_of", "list_reviewed_scans", "predicted_quality"]
+__all__ = ["ReviewedScan", "class_names_of", "list_reviewed_scans"]
 
 
 @dataclass(frozen=True)
@@ -79,44 +78,14 @@ def list_reviewed_scans(folder: Path, scans: PathLike | None = None) -> list[Rev
             f"{folder} holds masks of {len(masks)} scan(s), {', '.join(sorted(masks)[:5])}, but {where}: give the "
             "folder of the scans as --scans."
         )
-    qualities = predicted_quality(folder / "quality.csv")
+    worst = worst_qualities(QUALITY_TABLE.read(files.quality_table))
     found = []
     for name in sorted(masks):
-        quality, worst = qualities.get(name, (None, ""))
+        quality, worst_class = (worst[name].predicted_dice, worst[name].name) if name in worst else (None, "")
         preview = files.preview(name)
         shown = preview if preview.is_file() else None
-        found.append(ReviewedScan(name, tuple(masks[name]), sources.get(name), shown, quality, worst))
+        found.append(ReviewedScan(name, tuple(masks[name]), sources.get(name), shown, quality, worst_class))
     return sorted(found, key=lambda scan: math.inf if scan.quality is None else scan.quality)
-
-
-def predicted_quality(path: Path) -> dict[str, tuple[float, str]]:
-    """Read the predicted quality of masks from ``quality.csv``, one row for each scan and class.
-
-    Args:
-        path: the file.
-
-    Returns:
-        By name of the scan the predicted Dice of its worst class, from 0 to 1, and the name of that class; without the
-        scans for which it is not known, and empty where there is no such file.
-
-    Raises:
-        ValueError: where it holds something else.
-    """
-    if not path.is_file():
-        return {}
-    worst: dict[str, tuple[float, str]] = {}
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            for row in csv.DictReader(file):
-                scan, dice = row["scan"], float(row["predicted_dice"] or math.nan)
-                if not math.isnan(dice) and (scan not in worst or dice < worst[scan][0]):
-                    worst[scan] = dice, row["name"] or ""
-    except (KeyError, TypeError, ValueError, csv.Error) as error:
-        raise ValueError(
-            f"{path} does not hold predicted qualities ({type(error).__name__}: {error}): move it away, to review "
-            "without them."
-        ) from error
-    return worst
 
 
 def class_names_of(folder: Path) -> dict[int, str]:
@@ -129,4 +98,4 @@ def class_names_of(folder: Path) -> dict[int, str]:
         Names by number; empty where they are not known.
     """
     names = load_class_names(folder / "model" / "scans")
-    return names or {row.label: row.name for row in read_measurements(folder / "measurements.csv")}
+    return names or {row.label: row.name for row in MEASUREMENT_TABLE.read(folder / "measurements.csv")}

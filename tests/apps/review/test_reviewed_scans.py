@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from monai_fewshot.apps.review.reviewed_scans import class_names_of, list_reviewed_scans, predicted_quality
+from monai_fewshot.apps.review.reviewed_scans import class_names_of, list_reviewed_scans
 
 
 def test_scans_are_sorted_by_the_quality_of_their_worst_class_and_then_by_name(folder, hostile, classes):
@@ -43,16 +43,3 @@ def test_a_folder_without_masks_is_refused(tmp_path):
         list_reviewed_scans(tmp_path)
     with pytest.raises(FileNotFoundError, match="is no folder: give the folder"):
         list_reviewed_scans(tmp_path / "absent")
-
-
-def test_unknown_qualities_are_left_out_and_another_table_is_refused(tmp_path):
-    path = tmp_path / "quality.csv"
-    assert predicted_quality(path) == {}
-    path.write_text("scan,label,name,predicted_dice,low,high\na,1,liver,,,\nb,1,liver,0.5,,\nb,2,spleen,nan,,\n")
-    assert predicted_quality(path) == {"b": (0.5, "liver")}
-    path.write_text("scan,dice\na,0.5\n")
-    with pytest.raises(ValueError, match="does not hold predicted qualities"):
-        predicted_quality(path)
-    path.write_text("scan,label,name,predicted_dice\na,1,liver,good\n")
-    with pytest.raises(ValueError, match="move it away, to review without them"):
-        predicted_quality(path)
