@@ -100,10 +100,21 @@ unit() {
     fi
 }
 
+# What takes one processor runs at the same time, each part with its own output.
+logs=$(mktemp -d)
+trap 'rm -rf "$logs"' EXIT
+for part in "${parts[@]}"; do
+    case $part in lint | types | docs) "$part" >"$logs/$part" 2>&1 & echo $! >"$logs/$part.pid" ;; esac
+done
 failed=()
 for part in "${parts[@]}"; do
     echo "== $part =="
-    "$part" || failed+=("$part")
+    if [ -f "$logs/$part.pid" ]; then
+        wait "$(cat "$logs/$part.pid")" || failed+=("$part")
+        cat "$logs/$part"
+    else
+        "$part" || failed+=("$part")
+    fi
 done
 if [ ${#failed[@]} -gt 0 ]; then
     echo "FAILED: ${failed[*]}"
