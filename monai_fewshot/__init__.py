@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from monai_fewshot.apps.annotation import refine as refine
+    from monai_fewshot.apps.annotation import suggest as suggest
     from monai_fewshot.apps.command import segment as segment
 
 __version__ = "0.1.0"
@@ -31,7 +32,7 @@ SUB_PACKAGES = [
 ]
 
 
-COMMANDS = {"refine": "annotation", "segment": "command"}
+COMMANDS = {"refine": "annotation", "segment": "command", "suggest": "annotation"}
 
 
 def __getattr__(name: str) -> Any:

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .refining import RefinedFolder as RefinedFolder
     from .refining import refine as refine
+    from .suggesting import Suggestion as Suggestion
+    from .suggesting import suggest as suggest
 
-__all__ = ["RefinedFolder", "refine"]
+__all__ = ["RefinedFolder", "Suggestion", "refine", "suggest"]
 
-MODULES = {"RefinedFolder": "refining", "refine": "refining"}
+MODULES = {"RefinedFolder": "refining", "Suggestion": "suggesting", "refine": "refining", "suggest": "suggesting"}
 
 
 def __getattr__(name: str) -> Any:

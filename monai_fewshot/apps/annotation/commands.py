@@ -13,6 +13,10 @@ from monai_fewshot.apps.shown_errors import EXIT_CODES, SOME_SCANS, errors_shown
 __all__ = ["add_annotation_commands"]
 
 CHANGES_SHOWN = 5
+Device = Annotated[
+    str | None,
+    typer.Option(metavar="cpu|cuda|cuda:N", help="What to compute on. Default: a GPU where there is one."),
+]
 
 
 def add_annotation_commands(app: typer.Typer) -> None:
@@ -22,6 +26,7 @@ def add_annotation_commands(app: typer.Typer) -> None:
         app: to add them to.
     """
     app.command(name="refine", epilog=EXIT_CODES)(_refine)
+    app.command(name="suggest", epilog=EXIT_CODES)(_suggest)
 
 
 def _refine(
@@ -40,10 +45,7 @@ def _refine(
         typer.Option("--touched-only", help="Only slices that differ from the predicted mask count as annotated."),
     ] = False,
     minutes: Annotated[float | None, typer.Option(help="Minutes of training. Default: 2 on a CPU, 1 on a GPU.")] = None,
-    device: Annotated[
-        str | None,
-        typer.Option(metavar="cpu|cuda|cuda:N", help="What to compute on. Default: a GPU where there is one."),
-    ] = None,
+    device: Device = None,
 ) -> None:
     """Learn from corrected masks, and make all other masks anew.
 
@@ -68,3 +70,39 @@ def _refine(
         typer.echo(f"Before and after: {done.page}\nDice between them: {done.table}")
         if done.problems:
             raise typer.Exit(SOME_SCANS)
+
+
+def _suggest(
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="MASKS|SCANS", help="Folder of masks that 'segment' has written, or a folder of scans."),
+    ],
+    number: Annotated[int, typer.Option(help="How many scans.")] = 3,
+    slices: Annotated[int, typer.Option(help="How many slices of each.")] = 3,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Default: suggestions.csv in MASKS, or, for SCANS, in the current folder."),
+    ] = None,
+    device: Device = None,
+) -> None:
+    """Tell which scans, and which slices of them, to annotate next, and why.
+
+    Of a folder of scans, the one to annotate first.
+    """
+    with errors_shown():
+        from rich.console import Console
+        from rich.markup import escape
+        from rich.table import Table
+
+        from .suggesting import suggest
+
+        said: list[str] = []
+        found = suggest(folder, number, slices, output=output, device=device, say=said.append)
+        table = Table(title="Annotate these next")
+        for heading in ("", "scan", "slices, from 0", "why"):
+            table.add_column(heading, overflow="fold")
+        for each in found:
+            table.add_row(str(each.rank), escape(each.scan), ", ".join(map(str, each.slices)), each.reason)
+        Console().print(table)
+        for text in said:
+            typer.echo(text)

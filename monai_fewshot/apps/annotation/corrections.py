@@ -7,6 +7,7 @@ import difflib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import torch
 from monai.config import PathLike
@@ -18,9 +19,11 @@ from monai_fewshot.data import CheckScand, LoadScand, Scan, VolumePreparation, s
 from monai_fewshot.data.layouts.scan_files import SEGMENTATION_SUFFIXES, is_image, is_picture, scan_name
 from monai_fewshot.data.scans.check_scans import ScanReader, read_and_check
 
-__all__ = ["add_file_classes", "find_corrections", "read_correction", "touched_slices"]
+__all__ = ["add_file_classes", "check_scan_of", "find_corrections", "read_correction", "touched_slices"]
 
 HIGHEST_CLASS = 254
+OTHER, OWN = 0.8, 0.5
+"""Dice of a corrected mask with the mask of another scan, and with that of its own, from which on it is mistaken."""
 
 
 def find_corrections(paths: Sequence[PathLike], names: Collection[str]) -> dict[str, Path]:
@@ -124,6 +127,37 @@ def add_file_classes(file: Path, label: MetaTensor, classes: Mapping[int, str]) 
         by_name.setdefault(together[number].casefold(), number)
     mapped = numbers[convert_to_numpy(label).astype(np.int64)].astype(np.float32)
     return MetaTensor(torch.from_numpy(mapped), affine=label.affine), dict(sorted(together.items()))
+
+
+def check_scan_of(file: Path, label: MetaTensor, name: str, masks: Mapping[str, Path]) -> None:
+    """Check that a corrected mask is not that of another scan under a wrong name.
+
+    Args:
+        file: of the mask.
+        label: (1, H, W, D), its content.
+        name: of the scan after which it is called.
+        masks: masks that were predicted, NIfTI files by name of the scan.
+
+    Raises:
+        ValueError: where it is like the mask of another scan, and not like that of its own.
+    """
+    drawn = convert_to_numpy(label)[0].astype(np.int64)
+    if name not in masks or _agreement(drawn, masks[name]) >= OWN:
+        return
+    for other, mask in masks.items():
+        if other != name and _agreement(drawn, mask) >= OTHER:
+            raise ValueError(
+                f"{file} is called after the scan {name}, but is like the mask of {other} and unlike that of {name}: "
+                f"call it {other}_seg.nii.gz if it is of that scan."
+            )
+
+
+def _agreement(drawn: np.ndarray, mask: Path) -> float:
+    """Share of the foreground voxels of two masks that have the same class, as Dice counts it."""
+    made = np.asarray(nibabel.nifti1.load(mask).dataobj)
+    if made.shape != drawn.shape:
+        return 0.0
+    return 2 * int(((made == drawn) & (drawn > 0)).sum()) / max(1, int((made > 0).sum() + (drawn > 0).sum()))
 
 
 def touched_slices(

@@ -10,7 +10,7 @@ from typing import Any
 
 from monai_fewshot.data import Scan, load_scans
 
-from .mask_folder import MaskFolder
+from .mask_folder import MaskFolder, same_image
 from .rounds import Correction
 
 __all__ = ["RoundExamples"]
@@ -33,9 +33,9 @@ class RoundExamples:
     @cached_property
     def first(self) -> list[int]:
         """Places of the first examples that are not corrected."""
-        taken = {_file(self.masks.scans[name]["image"]) for name in self.corrections}
+        taken = [self.masks.scans[name] for name in self.corrections]
         pairs = self.masks.steps.pairs
-        return [place for place, (image, _) in enumerate(pairs) if Path(image).resolve() not in taken]
+        return [place for place, (image, _) in enumerate(pairs) if not any(same_image(scan, image) for scan in taken)]
 
     @cached_property
     def images(self) -> list[str]:
@@ -77,10 +77,6 @@ def _parts(chosen: Any, number: int) -> list[Any]:
         return [chosen] * number
     is_nested = any(part is None or isinstance(part, Sequence) for part in chosen)
     return list(chosen) if is_nested else [list(chosen)]
-
-
-def _file(image: Any) -> Path:
-    return Path(image if isinstance(image, str) else Path(image[0]).parent).resolve()
 
 
 def _image_path(scan: Scan) -> str:

@@ -14,12 +14,28 @@ from monai_fewshot.apps.command.model_origin import ModelOrigin
 from monai_fewshot.apps.command.scan_sources import list_scans
 from monai_fewshot.apps.command.segment_steps import SegmentSteps
 from monai_fewshot.apps.command.segmented_scans import changed_masks, problems_of_changed_scans, read_request
+from monai_fewshot.apps.prepare.sources.hashing import hash_file
 from monai_fewshot.data import Scan
 from monai_fewshot.data.layouts.scan_files import is_picture
 
 from .rounds import RefineRound, read_rounds
 
-__all__ = ["MaskFolder"]
+__all__ = ["MaskFolder", "same_image"]
+
+
+def same_image(scan: Scan, path: PathLike) -> bool:
+    """Tell whether a file, or the folder of a DICOM series, is the image of a scan, or a copy of it.
+
+    Args:
+        scan: with ``image``.
+        path: the file or folder.
+    """
+    image = scan["image"]
+    own, other = Path(image if isinstance(image, str) else Path(image[0]).parent), Path(path)
+    if own.resolve() == other.resolve():
+        return True
+    are_files = own.is_file() and other.is_file() and own.stat().st_size == other.stat().st_size
+    return are_files and hash_file(own) == hash_file(other)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from monai_fewshot.apps.command.segmented_scans import note_masks
 from monai_fewshot.apps.prepare.sources.hashing import hash_file
 from monai_fewshot.data import LoadScand
 from monai_fewshot.handlers import ScanResults
-from monai_fewshot.metrics import QUALITY_TABLE
+from monai_fewshot.metrics import QUALITY_TABLE, PredictedQuality
 from monai_fewshot.utils import atomic_path, check_device_settings
 
 from .changes import CHANGE_TABLE, MaskChange, compare_masks, write_changes
@@ -206,16 +206,19 @@ class _Refinement:
         return self._result(rounds, problems)
 
     def _write_corrected(self, current: RefineRound) -> None:
-        """Make corrected masks the masks of their scans."""
+        """Make corrected masks the masks of their scans; the tables take them to be right."""
         scans, load = self.masks.scans, LoadScand()
         results = ScanResults(self.steps.files, list(scans.values()), load, current.classes)
         for correction in current.corrections:
             pair = {"image": scans[correction.scan]["image"], "label": str(correction.label)}
             results.write(correction.scan, load(pair)["label"])
             note_masks(self.steps.model_folder, self.steps.files.masks()[correction.scan])
-        names = {correction.scan for correction in current.corrections}
-        table = self.steps.files.quality_table
-        QUALITY_TABLE.write(table, [row for row in QUALITY_TABLE.read(table) if row.scan not in names])
+        quality = [
+            PredictedQuality(correction.scan, number, name, 1.0, 1.0, 1.0)
+            for correction in current.corrections
+            for number, name in current.classes.items()
+        ]
+        QUALITY_TABLE.add(self.steps.files.quality_table, quality)
 
     def _compare(self, current: RefineRound, corrections: Mapping[str, Any]) -> None:
         comparisons = [

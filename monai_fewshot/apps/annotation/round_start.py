@@ -17,7 +17,7 @@ from monai_fewshot.handlers import OutputFiles, ScanResults
 from monai_fewshot.utils import atomic_path
 from monai_fewshot.workflows import TrainedModel
 
-from .corrections import add_file_classes, read_correction, touched_slices
+from .corrections import add_file_classes, check_scan_of, read_correction, touched_slices
 from .mask_folder import MaskFolder
 from .rounds import Correction, RefineRound, latest_corrections, rounds_folder
 
@@ -72,10 +72,12 @@ def _read(
     labels, problems, known = {}, [], masks.classes
     channels = count_channels(next(iter(masks.scans.values())))
     classes = dict(known)
+    made = {name: file for name in masks.scans if (file := masks.mask(name)).name.endswith(".nii.gz")}
     for name, file in corrected.items():
         try:
             label = read_correction(file, masks.scans[name], channels)
             labels[name], classes = add_file_classes(file, label, classes)
+            check_scan_of(file, labels[name], name, made)
         except ValueError as error:
             problems.append(str(error))
     if problems:

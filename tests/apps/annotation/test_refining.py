@@ -5,16 +5,20 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import monai_fewshot
-from monai_fewshot.apps.annotation import refine
+from monai_fewshot.apps.annotation import RefinedFolder, refine, refining
+from monai_fewshot.apps.annotation.changes import MaskChange
 from monai_fewshot.apps.annotation.rounds import read_rounds
 from monai_fewshot.apps.command import segment
+from monai_fewshot.apps.command.cli import app
 from monai_fewshot.apps.command.running import StepRunner
 from monai_fewshot.metrics import QUALITY_TABLE
 from tests.helpers.slicer_files import write_seg_nrrd_by_hand
@@ -90,7 +94,9 @@ def test_a_corrected_mask_stays_and_the_others_are_made_anew(masks, drawn, truth
             both = (one == row.label).sum() + (other == row.label).sum()
             expected = 2 * ((one == row.label) & (other == row.label)).sum() / both if both else 1
             assert row.dice_between == pytest.approx(expected)
-    assert {row.scan for row in QUALITY_TABLE.read(masks / "quality.csv")} == {FIRST, THIRD}
+    predicted = {row.scan: row.predicted_dice for row in QUALITY_TABLE.read(masks / "quality.csv")}
+    assert predicted[SECOND] == 1
+    assert max(predicted[FIRST], predicted[THIRD]) < 1
     assert done.page.read_text().count("before and after") == 3
 
     del steps[:]
@@ -215,6 +221,26 @@ def test_folders_that_cannot_be_refined(masks, tmp_path, drawn):
     (masks / "model" / "request.json").unlink()
     with pytest.raises(FileNotFoundError, match="run the monai-fewshot segment of these masks once more"):
         refine(masks, [drawn(SECOND)])
+
+
+def test_the_command_tells_what_has_changed(masks, monkeypatch):
+    def pretend(folder, corrected, **options):
+        calls.append((folder, corrected, options["touched_only"], options["minutes"]))
+        changes = (MaskChange("a", 1, "liver", 0.5), MaskChange("b", 1, "liver", 0.25))
+        return RefinedFolder({}, ("a",), changes, (), Path("changes.html"), Path("changes.csv"), Path("rounds/1"))
+
+    calls: list = []
+    monkeypatch.setattr(refining, "refine", pretend)
+    words = ["refine", str(masks), "--corrected", "a.nii.gz", "--corrected", "b", "--touched-only", "--minutes", "3"]
+    result = CliRunner().invoke(app, words)
+    assert (result.exit_code, calls) == (0, [(masks, [Path("a.nii.gz"), Path("b")], True, 3.0)])
+    assert "Changed most: b, liver: Dice 0.25 between before and after" in result.output
+    assert "Changed most: a" not in result.output
+
+
+def test_bad_input_ends_the_command_with_its_code(tmp_path):
+    result = CliRunner().invoke(app, ["refine", str(tmp_path / "absent")])
+    assert (result.exit_code, "is no folder: name the folder of masks" in result.output) == (2, True)
 
 
 def test_refining_is_called_from_the_package():
