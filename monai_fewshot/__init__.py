@@ -9,6 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from monai_fewshot.apps.annotation import refine as refine
+    from monai_fewshot.apps.annotation import suggest as suggest
     from monai_fewshot.apps.command import segment as segment
 
 __version__ = "0.1.0"
@@ -30,13 +32,13 @@ SUB_PACKAGES = [
 ]
 
 
-COMMAND = "segment"
+COMMANDS = {"refine": "annotation", "segment": "command", "suggest": "annotation"}
 
 
 def __getattr__(name: str) -> Any:
-    """Import a sub-package, or ``segment``, when it is first asked for; a bundle just imports the package."""
+    """Import a sub-package, or a command, when it is first asked for; a bundle just imports the package."""
     if name in SUB_PACKAGES:
         return importlib.import_module(f"{__name__}.{name}")
-    if name == COMMAND:
-        return importlib.import_module(f"{__name__}.apps.command").segment
+    if name in COMMANDS:
+        return getattr(importlib.import_module(f"{__name__}.apps.{COMMANDS[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

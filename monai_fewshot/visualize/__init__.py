@@ -6,6 +6,7 @@ from .overlay import Panel, draw_panel, figure_to_array, figure_to_png, orient_s
 from .page import render_page
 from .report import EPISODE_WORDS, IMAGE_WORDS, VOLUME_WORDS, ReportWords, write_report
 from .report_figures import box_figure, case_figure, protocol_colors
+from .scan_changes import ScanChange, change_figure, write_change_page
 from .scan_index import write_scan_index
 from .scan_previews import class_colors, picture_figure, preview_figure
 
@@ -15,10 +16,12 @@ __all__ = [
     "VOLUME_WORDS",
     "Panel",
     "ReportWords",
+    "ScanChange",
     "SliceCase",
     "box_figure",
     "capture_case",
     "case_figure",
+    "change_figure",
     "class_colors",
     "draw_panel",
     "figure_to_array",
@@ -32,6 +35,7 @@ __all__ = [
     "render_page",
     "select_cases",
     "write_cases",
+    "write_change_page",
     "write_report",
     "write_scan_index",
 ]

@@ -16,7 +16,7 @@ from nibabel.orientations import aff2axcodes
 
 from .overlay import Panel, draw_panel, orient_slice
 
-__all__ = ["class_colors", "picture_figure", "preview_figure"]
+__all__ = ["class_colors", "gray_window", "picture_figure", "preview_figure"]
 
 CLASS_COLORS = (
     "#ff4f64",
@@ -95,7 +95,7 @@ def preview_figure(
         A figure that belongs to no global state; :func:`monai_fewshot.visualize.figure_to_png` renders it.
     """
     voxels, numbers, to_space = (np.asarray(convert_to_numpy(array)) for array in (image, label, affine))
-    low, high = _window(voxels)
+    low, high = gray_window(voxels)
     core = np.zeros_like(numbers) if sure is None else numbers * np.asarray(convert_to_numpy(sure), dtype=bool)
     planes = _planes(voxels, numbers, core, to_space)
     scale = INCHES / sum(plane.width for plane in planes)
@@ -154,7 +154,8 @@ def picture_figure(
     return figure
 
 
-def _window(image: np.ndarray) -> tuple[float, float]:
+def gray_window(image: np.ndarray) -> tuple[float, float]:
+    """Lowest and highest intensity that a picture of a scan (H, W, D) tells apart, see :func:`preview_figure`."""
     if image.min() < AIR:
         return HOUNSFIELD_WINDOW
     low, high = np.percentile(image[::2, ::2], (1, 99.5))

@@ -139,6 +139,7 @@ def fit_schedule(
     minutes: float | None,
     folder: PathLike,
     resume: bool = False,
+    few_steps: int = FEW_STEPS,
 ) -> None:
     """Make a training as long as can be done in some minutes, at the speed of its first steps.
 
@@ -151,6 +152,7 @@ def fit_schedule(
         minutes: of the training, above 0; None leaves its length as it is.
         folder: where its checkpoints are.
         resume: whether it goes on with the newest of them.
+        few_steps: steps below which there is a warning; one that goes on from a trained network needs few.
 
     Raises:
         ValueError: where minutes is not above 0.
@@ -170,8 +172,8 @@ def fit_schedule(
         iterations = max(1, round(60 * minutes / seconds / epoch_length)) * epoch_length
         if process_rank() == 0:
             logger.info("A step takes %.2f s: %d steps in %g minutes.", seconds, iterations, minutes)
-        if iterations < FEW_STEPS and process_rank() == 0:
-            least = math.ceil(FEW_STEPS * seconds / 60)
+        if iterations < few_steps and process_rank() == 0:
+            least = math.ceil(few_steps * seconds / 60)
             logger.warning(
                 "%g minutes are %d steps, too few to find much here: take %d minutes or more.",
                 minutes,

@@ -166,11 +166,17 @@ def _class(value: Any) -> str | int:
 def _slices(value: Any) -> Any:
     if value == "labeled":
         return value
-    return _list_of(partial(_list_of, partial(_whole, 0)), value) if _is_nested(value) else _numbers(value)
+    return [_slices_of_scan(part) for part in value] if _is_nested(value) else _numbers(value)
+
+
+def _slices_of_scan(value: Any) -> Any:
+    if value is None or value == "labeled":
+        return value
+    return [_whole(0, number) for number in value] if isinstance(value, (list, tuple)) else _whole(0, value)
 
 
 def _is_nested(value: Any) -> bool:
-    return isinstance(value, (list, tuple)) and any(isinstance(item, (list, tuple)) for item in value)
+    return isinstance(value, (list, tuple)) and any(item is None or isinstance(item, (list, tuple)) for item in value)
 
 
 def _numbers(value: Any) -> Any:
@@ -212,8 +218,8 @@ _NAMES: dict[SettingKind, str] = {
     "binary_masks checkpointing compare_pseudo_labels compile channels_last freeze_encoder learn_rates",
     WORD: "support protocol output_postfix layout placement backgrounds embedding_layer composition inner_optimizer "
     "method",
-    PATH: "bundle_root ckpt_dir cache_dir output_dir masks_dir unlabeled_dir seed_labels weights kvasir_dir ph2_dir "
-    "isic_dir",
+    PATH: "bundle_root ckpt_dir cache_dir output_dir masks_dir unlabeled_dir seed_labels start_from weights kvasir_dir "
+    "ph2_dir isic_dir",
     PATHS: "dataset_dir checkpoint support_image support_label",
     WORDS: "modality description series_uid support_series_uid outputs class_names",
     CLASSES: "classes exclude_classes",
@@ -231,6 +237,7 @@ _OPTIONAL = [
     "compile",
     "channels_last",
     "seed_labels",
+    "start_from",
     "weights",
     "modality",
     "description",

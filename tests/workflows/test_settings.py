@@ -183,6 +183,8 @@ def test_values_that_are_understood():
         ("exclude_classes", 3, [3]),
         ("annotated_slices", "labeled", "labeled"),
         ("annotated_slices", ((0, 2), [5]), [[0, 2], [5]]),
+        ("annotated_slices", [None, [3], "labeled", 5], [None, [3], "labeled", 5]),
+        ("start_from", "None", None),
         ("fold", (0, 2), [0, 2]),
         ("seed_labels", "None", None),
         ("minutes", 2, 2),

@@ -3,10 +3,6 @@
 
 from __future__ import annotations
 
-import logging
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -14,17 +10,14 @@ import typer
 from rich.console import Console
 
 import monai_fewshot
+from monai_fewshot.apps.annotation.commands import add_annotation_commands
+from monai_fewshot.apps.shown_errors import EXIT_CODES, SOME_SCANS, errors_shown
 
 from .handed_over import add_commands
 from .pair_option import CommandWithExamples
 
 __all__ = ["app", "main"]
 
-FAILURE, BAD_INPUT, SOME_SCANS, INTERRUPTED = 1, 2, 3, 130
-EXIT_CODES = (
-    "Exit codes: 0 all is well; 1 a failure; 2 bad usage or bad input, before work starts; 3 some scans could not be "
-    "read or segmented; 130 interrupted."
-)
 PAIR = "IMAGE LABEL"
 FLAGGED_SHOWN = 10
 
@@ -119,7 +112,7 @@ def segment_command(
     A model is trained where the method needs one, and kept in MASKS/model. The same command goes on where it was
     interrupted. With the model there, it segments new scans at once.
     """
-    with _errors_shown():
+    with errors_shown():
         from .segmenting import segment
         from .tables import print_problems
 
@@ -167,7 +160,7 @@ def inspect_command(
 
     Nothing is written.
     """
-    with _errors_shown():
+    with errors_shown():
         from monai_fewshot.data.layouts.scan_files import is_picture
 
         from .scan_sources import list_examples, list_scans
@@ -199,12 +192,13 @@ def review_command(
 
     A server runs on this computer, for this computer alone, until Ctrl+C ends it. It needs the extra 'review'.
     """
-    with _errors_shown():
+    with errors_shown():
         from monai_fewshot.apps.review import review_masks
 
         review_masks(masks, scans, port, browser=browser, say=typer.echo)
 
 
+add_annotation_commands(app)
 add_commands(app)
 
 
@@ -246,22 +240,3 @@ def _slices(text: str | None) -> int | str | list[int] | None:
     if not numbers:
         raise ValueError(f"--annotated-slices is {text!r}: give 5 for every fifth slice, 'labeled', or 3,9,14.")
     return numbers if "," in text else numbers[0]
-
-
-@contextmanager
-def _errors_shown() -> Iterator[None]:
-    """Turn errors into a text on standard error and an exit code, and keep MONAI's notices of absent codecs away."""
-    logging.getLogger("monai").setLevel(logging.ERROR)
-    try:
-        yield
-    except (ValueError, OSError, ImportError) as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(BAD_INPUT) from error
-    except RuntimeError as error:
-        if isinstance(error, typer.Exit):
-            raise
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(FAILURE) from error
-    except KeyboardInterrupt:
-        typer.echo("\nInterrupted. The same command goes on from here.", err=True)
-        sys.exit(INTERRUPTED)

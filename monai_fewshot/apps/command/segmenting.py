@@ -3,28 +3,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from monai.config import PathLike
 
-import monai_fewshot
+from monai_fewshot.apps.annotation.rounds import corrected_scans
 from monai_fewshot.apps.bundles import LearnsFrom
-from monai_fewshot.apps.bundles.bundle_step import setting_names
 from monai_fewshot.data import Scan, add_seed_labels, check_output_dir, load_scans
-from monai_fewshot.handlers import write_index
 
 from .methods import serving_method
 from .model_origin import ModelOrigin
 from .problems import ScanProblem, write_problems
 from .running import StepRunner, step_runner
 from .scan_sources import Example, list_examples, list_scans, passed_over, write_scan_list
-from .segment_request import DEFAULT_METHOD, FLAG_BELOW, SegmentRequest
-from .segmented_scans import note_scans, problems_of_changed_scans
+from .segment_request import DEFAULT_METHOD, FLAG_BELOW
+from .segment_steps import SegmentSteps
+from .segmented_scans import note_request, problems_of_changed_scans
 from .survey import survey_scans
 
 __all__ = ["SegmentedFolder", "segment"]
@@ -124,7 +120,7 @@ def segment(
     return _Job(scans, examples, output, *of_training, formats, device, seed, flag_below, probabilities).run(say)
 
 
-class _Job(SegmentRequest):
+class _Job(SegmentSteps):
     """The steps to what is asked for."""
 
     def run(self, say: Callable[[str], None]) -> SegmentedFolder:
@@ -138,7 +134,8 @@ class _Job(SegmentRequest):
         if before is not None and not before.trained and not any(self.model_folder.glob("*.pt")):
             before = None  # interrupted before anything was learned
         is_trained = before is not None and before.trained
-        pending = self.files.pending(found)
+        corrected = corrected_scans(self.folder) & set(self.files.masks())
+        pending = self.files.pending([scan for scan in found if scan["name"] not in corrected])
         names = {scan["name"] for scan in pending}
         done = [scan for scan in found if scan["name"] not in names]
         changed = problems_of_changed_scans(self.model_folder, done, self.files.masks())
@@ -165,10 +162,11 @@ class _Job(SegmentRequest):
         left = [scan for scan in pending if scan["name"] in usable]
         try:
             self.model_folder.mkdir(exist_ok=True)
+            note_request(self.model_folder, self)
             with step_runner(self.method, self.model_folder) as runner:
                 if not origin.trained:
                     self._train(runner, origin, learned, say)
-                failures = self._segment(runner, origin, left, say)
+                failures = self.segment_scans(runner, origin, left, say)
             return self._result(found, (*survey.problems, *failures), survey.warnings)
         except (ValueError, OSError) as error:
             raise RuntimeError(str(error)) from error
@@ -187,7 +185,7 @@ class _Job(SegmentRequest):
         dataset = write_scan_list(self.model_folder / "training_scans", learned, origin.classes)
         origin.write(self.model_folder)
         settings = {
-            **self._common(dataset),
+            **self.common_settings(dataset),
             "ckpt_dir": self.model_folder,
             "cache_dir": self.model_folder / "cache",
             "resume": True,
@@ -226,62 +224,6 @@ class _Job(SegmentRequest):
                 "but not learned from."
             )
         return kept
-
-    def _segment(
-        self,
-        runner: StepRunner,
-        origin: ModelOrigin,
-        left: Sequence[Scan],
-        say: Callable[[str], None],
-    ) -> list[ScanProblem]:
-        if not left:
-            say("No scan is left to segment.")
-            self._complete_index()
-            return []
-        say(f"Segmenting {len(left)} scan(s).")
-        failures = self.model_folder / "failures.json"
-        note_scans(self.model_folder, left)
-        settings: dict[str, Any] = {
-            **self._common(write_scan_list(self.model_folder / "scans", left, origin.classes)),
-            "checkpoint": self.model_folder / "model.pt",
-            "output_dir": self.folder,
-            "outputs": list(self.files.formats),
-            "measurements": self.files.measurements,
-            "previews": True,
-            "flag_below": self.flag_below,
-            "probabilities": self.probabilities,
-            "segmentation#failures": failures,
-        }
-        inference = setting_names(self.method.bundle, self.method.steps["inference"])
-        if self.class_names is not None and "support_image" in inference:
-            settings["class_names"] = list(self.class_names)
-        runner.run("inference", settings)
-        names = {scan["name"]: scan for scan in left}
-        found = []
-        for name, reason in json.loads(failures.read_text(encoding="utf-8")).items():
-            image = names[name]["image"]
-            file = image if isinstance(image, str) else name
-            found.append(ScanProblem(name, file, f"cannot be segmented ({reason})"))
-            say(f"FAILED: {file}: {reason}")
-        return found
-
-    def _complete_index(self) -> None:
-        """Write the page where an interruption came between the last mask and the page."""
-        index, masks = self.files.index, chain.from_iterable(self.files.masks().values())
-        if not index.is_file() or any(mask.stat().st_mtime > index.stat().st_mtime for mask in masks):
-            write_index(self.files, {"name": self.method.name, "version": monai_fewshot.__version__})
-
-    def _common(self, dataset: Path) -> dict[str, Any]:
-        """Settings of training and segmentation."""
-        images, labels = (
-            [str(Path(path).expanduser().absolute()) for path in paths] for paths in zip(*self.pairs, strict=True)
-        )
-        return {
-            "dataset_dir": dataset,
-            "support_image": images[0] if len(images) == 1 else images,
-            "support_label": labels[0] if len(labels) == 1 else labels,
-            **({} if self.device is None else {"device": self.device}),
-        }
 
     def _result(
         self, found: Sequence[Scan], problems: Sequence[ScanProblem], warnings: Sequence[str]

@@ -7,14 +7,17 @@ from collections.abc import Sequence
 from itertools import chain
 
 import torch
-from monai.utils import CommonKeys, ensure_tuple
+from monai.utils import CommonKeys
 
 from monai_fewshot.data.scans.slices import SliceStack
 from monai_fewshot.transforms import ClassIntensity, EpisodeAugmentation
 
 from .numbered_samples import NumberedSamples, numbered_random
 
-__all__ = ["AnnotatedSlices", "choose_annotated"]
+__all__ = ["AnnotatedSlices", "SliceChoice", "choose_annotated"]
+
+SliceChoice = int | str | Sequence[int] | None
+"""Which slices of a scan are annotated, see :func:`choose_annotated`."""
 
 
 class AnnotatedSlices(NumberedSamples):
@@ -108,14 +111,15 @@ class AnnotatedSlices(NumberedSamples):
 
 
 def choose_annotated(
-    stack: SliceStack, chosen: int | str | Sequence[int] | Sequence[Sequence[int]] | None = None
+    stack: SliceStack, chosen: int | str | Sequence[int] | Sequence[SliceChoice] | None = None
 ) -> list[int]:
     """Tell which slices of annotated scans are annotated; of the others nothing is known.
 
     Args:
         stack: all slices of the annotated scans.
         chosen: None for all of them; a number n for every n-th of a scan, from the middle of the first n on; "labeled"
-            for those that show a class; numbers of slices of the one annotated scan, from 0, or of each scan.
+            for those that show a class; numbers of slices of the one annotated scan, from 0; or a list of such choices,
+            one a scan, of which at least one is None or a list.
 
     Returns:
         Numbers of slices in the stack, ascending.
@@ -124,27 +128,33 @@ def choose_annotated(
         ValueError: where there is no such slice, or none is left.
     """
     scans = [(stack.scan == number).nonzero().flatten().tolist() for number in stack.scan.unique()]
-    if chosen is None:
-        return sorted(chain.from_iterable(scans))
-    if chosen == "labeled":
-        shown = (stack.label > 0).flatten(1).any(1).tolist()
-        known = [[place for place in slices if shown[place]] for slices in scans]
-    elif isinstance(chosen, int) and chosen > 0:
-        known = [slices[(min(chosen, len(slices)) - 1) // 2 :: chosen] for slices in scans]
-    elif isinstance(chosen, Sequence) and not isinstance(chosen, str):
-        of_scans = bool(chosen) and isinstance(chosen[0], Sequence)
-        numbers = [list(ensure_tuple(part)) for part in (chosen if of_scans else [chosen])]
-        if len(numbers) != len(scans):
-            raise ValueError(f"annotated_slices lists slices of {len(numbers)} scans, but {len(scans)} are annotated.")
-        for part, slices in zip(numbers, scans, strict=True):
-            absent = [number for number in part if number not in range(len(slices))]
-            if absent:
-                raise ValueError(f"annotated_slices: no slices {absent}, the scan has 0 to {len(slices) - 1}.")
-        known = [[slices[number] for number in part] for part, slices in zip(numbers, scans, strict=True)]
+    shown = (stack.label > 0).flatten(1).any(1).tolist()
+    if isinstance(chosen, (list, tuple)):
+        of_scans = any(part is None or isinstance(part, (list, tuple)) for part in chosen)
+        choices = list(chosen) if of_scans else [list(chosen)]
+        if len(choices) != len(scans):
+            raise ValueError(f"annotated_slices lists slices of {len(choices)} scans, but {len(scans)} are annotated.")
     else:
-        raise ValueError(
-            f"annotated_slices is {chosen!r}: give a number n for every n-th slice, a list of numbers, or 'labeled'."
-        )
+        choices = [chosen] * len(scans)
+    known = [_chosen_of_scan(slices, choice, shown) for slices, choice in zip(scans, choices, strict=True)]
     if not any(known):
         raise ValueError(f"annotated_slices is {chosen!r}, which leaves no slice: name slices that show a class.")
     return sorted(chain.from_iterable(known))
+
+
+def _chosen_of_scan(slices: Sequence[int], chosen: SliceChoice, shown: Sequence[bool]) -> list[int]:
+    """Numbers in the stack of the annotated slices of one scan, whose slices these are."""
+    if chosen is None:
+        return list(slices)
+    if chosen == "labeled":
+        return [place for place in slices if shown[place]]
+    if isinstance(chosen, int) and chosen > 0:
+        return list(slices[(min(chosen, len(slices)) - 1) // 2 :: chosen])
+    if isinstance(chosen, (list, tuple)):
+        absent = [number for number in chosen if number not in range(len(slices))]
+        if absent:
+            raise ValueError(f"annotated_slices: no slices {absent}, the scan has 0 to {len(slices) - 1}.")
+        return [slices[number] for number in chosen]
+    raise ValueError(
+        f"annotated_slices is {chosen!r}: give a number n for every n-th slice, a list of numbers, or 'labeled'."
+    )

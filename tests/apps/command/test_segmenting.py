@@ -37,10 +37,10 @@ def test_from_an_example_to_masks_and_with_the_model_to_masks_of_new_scans(
     """One scan is damaged, one fails while its results are written, one comes later."""
     write = ScanResults.write
 
-    def write_some(results, name, label):
+    def write_some(results, name, *further):
         if name == "phantom_001":
             raise RuntimeError("no memory")
-        write(results, name, label)
+        write(results, name, *further)
 
     broken = scans / "broken.nii.gz"
     broken.write_bytes(example[0].read_bytes()[:2000])

@@ -143,6 +143,9 @@ class TestChooseAnnotated:
             ([[3, 0], [2]], [0, 3, 8]),
             (((5,), (0, 3)), [5, 6, 9]),
             ([[], [2]], [8]),
+            ([None, [2]], [0, 1, 2, 3, 4, 5, 8]),
+            ([3, None], [1, 4, 6, 7, 8, 9]),
+            (["labeled", [0]], [2, 3, 6]),
         ],
     )
     def test_of_several_scans(self, chosen, slices):

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from monai_fewshot.apps.bundles.command import copy_bundle
 from monai_fewshot.apps.bundles.step_process import run_step
-from monai_fewshot.apps.command import running
+from monai_fewshot.apps.command import running, segment
 from monai_fewshot.apps.phantom import make_phantom_dataset
 
 QUICK = {"epoch_length": 2, "max_epochs": 1, "batch_size": 2, "image_size": [32, 32]}
@@ -55,9 +56,19 @@ def quick_bundle(tmp_path_factory):
     return bundle
 
 
-@pytest.fixture
-def steps(monkeypatch):
-    """Steps run in this process, which takes less time; the list gets their names."""
+@pytest.fixture(scope="session")
+def quick_self_training(tmp_path_factory):
+    """The bundle of self-training with a small network and epochs of two steps."""
+    bundle = copy_bundle("self_training", tmp_path_factory.mktemp("bundles") / "quick_self_training")
+    file = bundle / "configs" / "train.json"
+    config = json.loads(file.read_text()) | QUICK | {"unlabeled_batch_size": 2, "image_size": [64, 64]}
+    config["base"]["features"] = [8, 8, 8, 8, 8, 8]
+    file.write_text(json.dumps(config))
+    return bundle
+
+
+def run_steps_here(monkeypatch):
+    """Let steps run in this process, which takes less time; the list gets their names."""
     names = []
 
     def run_here(step, command, log_path, *rest, **options):
@@ -74,6 +85,32 @@ def steps(monkeypatch):
 
     monkeypatch.setattr(running, "run_logged", run_here)
     return names
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """Steps run in this process; the list gets their names."""
+    return run_steps_here(monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def segmented(phantom, quick_self_training, tmp_path_factory):
+    """Folder of three scans, ``scans``, and of their masks by a network that has taken two steps, ``masks``."""
+    folder = tmp_path_factory.mktemp("segmented")
+    shutil.copytree(phantom / "imagesTr", folder / "scans")
+    example = (phantom / "imagesTr" / "phantom_001.nii.gz", phantom / "labelsTr" / "phantom_001.nii.gz")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MONAI_FEWSHOT_DTYPE", "float32")
+        run_steps_here(patch)
+        request = (folder / "scans", [example], folder / "masks", str(quick_self_training), 0.0001)
+        segment(*request, device="cpu", say=lambda text: None)
+    return folder
+
+
+@pytest.fixture
+def masks(segmented, tmp_path):
+    """A copy of the masks, to be changed."""
+    return shutil.copytree(segmented / "masks", tmp_path / "masks")
 
 
 @pytest.fixture
