@@ -64,7 +64,7 @@ def quick_self_training(tmp_path_factory):
     config = json.loads(file.read_text()) | QUICK | {"unlabeled_batch_size": 2, "image_size": [64, 64]}
     config["base"]["features"] = [8, 8, 8, 8, 8, 8]
     file.write_text(json.dumps(config))
-    return bundle
+    return str(bundle)
 
 
 def run_steps_here(monkeypatch):
@@ -102,7 +102,7 @@ def segmented(phantom, quick_self_training, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MONAI_FEWSHOT_DTYPE", "float32")
         run_steps_here(patch)
-        request = (folder / "scans", [example], folder / "masks", str(quick_self_training), 0.0001)
+        request = (folder / "scans", [example], folder / "masks", quick_self_training, 0.0001)
         segment(*request, device="cpu", say=lambda text: None)
     return folder
 

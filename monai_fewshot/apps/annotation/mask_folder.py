@@ -115,6 +115,11 @@ class MaskFolder:
             ValueError: where a scan has changed since it was segmented.
         """
         no_scans = [self.path, *(label for _, label in self.steps.pairs)]
+        if not Path(self.steps.source).exists():
+            raise FileNotFoundError(
+                f"The scans of these masks are not in {self.steps.source} any more: put them back, or run the "
+                "monai-fewshot segment of these masks with their new place."
+            )
         found, _ = list_scans(self.steps.source, no_scans, is_picture(Path(self.steps.pairs[0][0])))
         masks = self.steps.files.masks()
         kept = [scan for scan in found if scan["name"] in masks]

@@ -65,7 +65,7 @@ def test_classes_of_numbers_keep_theirs(tmp_path):
 
 
 def test_classes_of_names_are_known_by_them(tmp_path):
-    """Spleen is class 4 here and 1 in the file; cyst is 4 in the file, which is taken, and so gets the next one."""
+    """Spleen is class 4 here and 1 in the file; the cyst is 4 there, which is taken, so it gets the next one."""
     numbers = np.zeros((4, 4, 3), np.uint8)
     numbers[0], numbers[1], numbers[2] = 1, 4, 2
     segments = [("Spleen", 0, 1), ("cyst", 0, 4), ("vessel", 0, 2)]

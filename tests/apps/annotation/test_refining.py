@@ -113,7 +113,7 @@ def test_segmenting_again_leaves_corrected_masks_alone(
     (masks / f"{THIRD}_seg.nii.gz").unlink()
     del steps[:]
     example = (segmented / "scans" / f"{FIRST}.nii.gz", truth(FIRST))
-    segment(segmented / "scans", [example], masks, str(quick_self_training), device="cpu", say=lambda text: None)
+    segment(segmented / "scans", [example], masks, quick_self_training, device="cpu", say=lambda text: None)
     assert steps == ["inference"]
     listed = json.loads((masks / "model" / "scans" / "dataset.json").read_text())["training"]
     assert [scan["name"] for scan in listed] == [THIRD]

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import shutil
 
@@ -15,21 +14,9 @@ import pytest
 from PIL import Image
 from small_pictures import SIZES, write_pictures
 
-from monai_fewshot.apps.bundles.command import copy_bundle
 from monai_fewshot.apps.command import segment
 from monai_fewshot.apps.command.scan_sources import list_scans, passed_over
 from monai_fewshot.apps.command.survey import LABEL_AMONG_SCANS, survey_scans
-
-QUICK = {"epoch_length": 2, "max_epochs": 1, "batch_size": 2, "unlabeled_batch_size": 2, "image_size": [64, 64]}
-
-
-@pytest.fixture(scope="session")
-def quick_self_training(tmp_path_factory):
-    """The bundle with a training of two steps."""
-    bundle = copy_bundle("self_training", tmp_path_factory.mktemp("bundles") / "quick_self_training")
-    config = bundle / "configs" / "train.json"
-    config.write_text(json.dumps({**json.loads(config.read_text()), **QUICK}))
-    return str(bundle)
 
 
 @pytest.fixture
