@@ -47,11 +47,6 @@ class Judged(NamedTuple):
     dice: np.ndarray
     rows: list[PredictedQuality]
 
-    @property
-    def predicted(self) -> np.ndarray:
-        """Predicted Dice."""
-        return np.array([row.predicted_dice for row in self.rows])
-
 
 def read(file: Path) -> np.ndarray:
     """Read a label map or a picture's mask."""
@@ -87,18 +82,16 @@ def log_odds(values: np.ndarray) -> np.ndarray:
     return np.log(bounded / (1 - bounded))
 
 
-def evidence(judged: Judged, line: QualityLine) -> np.ndarray:
-    """Return to what was predicted from, which is NaN for a class that was not found."""
-    found = np.where(judged.predicted > 0, judged.predicted, np.nan)
-    given = (np.log(found / (1 - found)) - line.intercept) / line.slope
-    return np.clip(given, *log_odds(np.array(SHARE)))
+def evidence(judged: Judged) -> np.ndarray:
+    """Take the log-odds of what was predicted from, NaN for a class that was not found."""
+    return log_odds(np.array([row.evidence for row in judged.rows]))
 
 
-def fit(sets: Sequence[Judged], line: QualityLine) -> QualityLine:
+def fit(sets: Sequence[Judged]) -> QualityLine:
     """Fit a line to sets that count alike, whatever their size."""
     x, y, weight = [], [], []
     for judged in sets:
-        given = evidence(judged, line)
+        given = evidence(judged)
         kept = ~np.isnan(given)
         x.append(given[kept])
         y.append(log_odds(judged.dice[kept]))
@@ -117,11 +110,9 @@ def area(low: np.ndarray, predicted: np.ndarray) -> float:
     return float((ranks[low].sum() - number * (number + 1) / 2) / (number * (len(low) - number)))
 
 
-def cells(judged: Judged, line: QualityLine, known: QualityLine) -> list[str]:
+def cells(judged: Judged, line: QualityLine) -> list[str]:
     """Figures of a set under a line."""
-    given = evidence(judged, known)
-    odds = [math.nan if math.isnan(value) else 1 / (1 + math.exp(-value)) for value in given]
-    dice, low, high = np.array([line(value) for value in odds]).T
+    dice, low, high = np.array([line(row.evidence) for row in judged.rows]).T
     within = ((judged.dice >= low) & (judged.dice <= high)).mean()
     return [
         f"{np.abs(dice - judged.dice).mean():.3f}",
@@ -158,14 +149,14 @@ def main() -> None:
     ]
     for judged in sets:
         others = [each for each in sets if each is not judged]
-        fitted = {"other sets": fit(others, known)} if others else {}
+        fitted = {"other sets": fit(others)} if others else {}
         for title, line in {**fitted, "the package": known}.items():
-            error, *further = cells(judged, line, known)
+            error, *further = cells(judged, line)
             guess = np.abs(judged.dice - judged.dice.mean()).mean()
             row = [judged.name, len(judged.dice), f"{judged.dice.mean():.3f}", (judged.dice < LOW).sum(), title, error]
             lines.append("| " + " | ".join(map(str, [*row, f"{guess:.3f}", *further])) + " |")
     print("\n".join(lines))
-    print("fitted on all sets:", fit(sets, known))
+    print("fitted on all sets:", fit(sets))
     if given.results:
         replace_between(given.results, "predicted-quality", "\n".join(lines))
 

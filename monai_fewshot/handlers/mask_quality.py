@@ -44,7 +44,7 @@ class MaskQuality:
     def _write(self, engine: Engine) -> None:
         outputs, batch = engine.state.output, engine.state.batch
         rows = [
-            PredictedQuality(str(item["name"]), number, name, *self.line(float(evidence)))
+            PredictedQuality(str(item["name"]), number, name, *self.line(evidence), evidence)
             for output, item in zip(batch_items(outputs), batch_items(batch), strict=True)
             for (number, name), evidence in zip(
                 self.class_names.items(), output[EpisodeKeys.EVIDENCE].tolist(), strict=True

@@ -28,6 +28,7 @@ class PredictedQuality:
         predicted_dice: from 0 to 1; 0 for a class that is not found.
         low: lower end of an interval that holds 9 of 10 masks.
         high: its upper end.
+        evidence: what it was predicted from, by a :class:`QualityLine`; NaN where it was not.
     """
 
     scan: str
@@ -36,6 +37,7 @@ class PredictedQuality:
     predicted_dice: float
     low: float
     high: float
+    evidence: float = math.nan
 
 
 QUALITY_TABLE = RowTable(PredictedQuality, "predicted qualities")
@@ -96,9 +98,9 @@ class QualityLine:
         return _probability(middle), _probability(middle - reach), _probability(middle + reach)
 
 
-CONFIDENCE_LINE = QualityLine(-2.76, 1.93, 1.18)
+CONFIDENCE_LINE = QualityLine(-2.72, 1.58, 1.02)
 """From the mean confidence in a mask (:func:`monai_fewshot.inferers.class_confidence`); fitted by
-``benchmarks/predicted_quality.py`` on masks of self-training on abdominal and cardiac MR."""
+``benchmarks/predicted_quality.py`` on masks of self-training, of abdominal and cardiac MR and of skin lesions."""
 REVERSE_LINE = QualityLine(0.61, 0.15, 1.04)
 """From the Dice of the annotated scan segmented after a mask (:func:`monai_fewshot.inferers.reverse_dice`)."""
 

@@ -30,11 +30,11 @@ def test_more_evidence_predicts_a_higher_dice(line):
 
 def test_the_table_comes_back_and_takes_a_scan_once(tmp_path):
     table = tmp_path / "quality.csv"
-    rows = [PredictedQuality("b", 2, "x, y", 0.5, 0.4, 0.6), PredictedQuality("a", 7, "z", 0.0, 0.0, 0.0)]
+    rows = [PredictedQuality("b", 2, "x, y", 0.5, 0.4, 0.6, 0.9), PredictedQuality("a", 7, "z", 0.0, 0.0, 0.0, 0.5)]
     QUALITY_TABLE.add(table, rows)
-    assert table.read_text().splitlines()[0] == "scan,label,name,predicted_dice,low,high"
+    assert table.read_text().splitlines()[0] == "scan,label,name,predicted_dice,low,high,evidence"
     assert QUALITY_TABLE.read(table) == rows[::-1]
-    again = PredictedQuality("b", 2, "x, y", 0.8, 0.7, 0.9)
+    again = PredictedQuality("b", 2, "x, y", 0.8, 0.7, 0.9, 0.95)
     QUALITY_TABLE.add(table, [again])
     assert QUALITY_TABLE.read(table) == [rows[1], again]
     table.write_text("scan,dice\na,0.5\n")

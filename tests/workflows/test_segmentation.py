@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from functools import partial
 
@@ -107,7 +108,7 @@ def test_quality_follows_the_confidence_of_a_network_that_knows_its_classes(phan
             row = rows[name, label]
             assert row.name == organ
             assert (row.predicted_dice, row.low, row.high) == pytest.approx(CONFIDENCE_LINE(confidence), rel=1e-4)
-        assert rows[name, 6] == PredictedQuality(name, 6, "colon", 0, 0, 0)
+        assert str(rows[name, 6]) == str(PredictedQuality(name, 6, "colon", 0.0, 0.0, 0.0, math.nan))
     assert "Which masks to look at" in (tmp_path / "index.html").read_text()
 
 
