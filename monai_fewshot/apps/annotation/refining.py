@@ -17,10 +17,10 @@ from monai_fewshot.apps.bundles.bundle_step import setting_names
 from monai_fewshot.apps.command.problems import ScanProblem, write_problems
 from monai_fewshot.apps.command.running import StepRunner, step_runner
 from monai_fewshot.apps.command.scan_sources import write_scan_list
-from monai_fewshot.apps.command.segmented_scans import note_masks
+from monai_fewshot.apps.command.segmented_scans import forget_masks, note_masks
 from monai_fewshot.apps.prepare.sources.hashing import hash_file
 from monai_fewshot.data import LoadScand
-from monai_fewshot.handlers import ScanResults
+from monai_fewshot.handlers import OutputFiles, ScanResults
 from monai_fewshot.metrics import QUALITY_TABLE, PredictedQuality
 from monai_fewshot.utils import atomic_path, check_device_settings
 
@@ -28,7 +28,7 @@ from .changes import CHANGE_TABLE, MaskChange, compare_masks, write_changes
 from .corrections import find_corrections
 from .examples import RoundExamples
 from .mask_folder import MaskFolder
-from .round_start import begin_round
+from .round_start import PREDICTED, begin_round
 from .rounds import RefineRound, latest_corrections
 
 __all__ = ["LEARNING_RATE", "RefinedFolder", "refine", "refine_minutes"]
@@ -131,7 +131,7 @@ class _Refinement:
         if new:
             examples = RoundExamples(self.masks, latest_corrections(rounds) | dict.fromkeys(new))
             examples.check()
-            current = begin_round(self.masks, new, touched_only, minutes, self.say)
+            current = begin_round(self.masks, new, touched_only, minutes, self._predict, self.say)
             rounds = [*rounds, current]
         elif not rounds:
             raise ValueError(
@@ -164,6 +164,21 @@ class _Refinement:
         return {
             name: file for name, file in found.items() if name not in known or known[name].sha256 != hash_file(file)
         }
+
+    def _predict(self, names: Sequence[str], folder: Path) -> dict[str, Path]:
+        """Make the masks of scans anew with the network as it is, in a folder."""
+        self.say(f"Segmenting {len(names)} scan(s) to see which slices were touched.")
+        scans = [self.masks.scans[name] for name in names]
+        files = OutputFiles(folder, formats="png" if self.steps.pictures else "nifti")
+        settings = {
+            **self.steps.common_settings(write_scan_list(folder / "scans", scans, self.masks.classes)),
+            "checkpoint": self.steps.model_folder / "model.pt",
+            "output_dir": folder,
+            "outputs": list(files.formats),
+            "overwrite": True,
+        }
+        StepRunner(self.steps.method, folder, self.runner.processes, self.runner.lock).run("inference", settings)
+        return {name: files.mask(name, files.formats[0]) for name in names}
 
     def _train(self, rounds: Sequence[RefineRound]) -> None:
         current = rounds[-1]
@@ -210,6 +225,8 @@ class _Refinement:
         scans, load = self.masks.scans, LoadScand()
         results = ScanResults(self.steps.files, list(scans.values()), load, current.classes)
         for correction in current.corrections:
+            files = [self.steps.files.mask(correction.scan, kind).name for kind in self.steps.files.formats]
+            forget_masks(self.steps.model_folder, files)
             pair = {"image": scans[correction.scan]["image"], "label": str(correction.label)}
             results.write(correction.scan, load(pair)["label"])
             note_masks(self.steps.model_folder, self.steps.files.masks()[correction.scan])
@@ -221,10 +238,12 @@ class _Refinement:
         QUALITY_TABLE.add(self.steps.files.quality_table, quality)
 
     def _compare(self, current: RefineRound, corrections: Mapping[str, Any]) -> None:
-        comparisons = [
-            compare_masks(scan, current.before / self.masks.mask(name).name, self.masks.mask(name), current.classes)
-            for name, scan in self.masks.scans.items()
-        ]
+        comparisons = []
+        for name, scan in self.masks.scans.items():
+            mask = self.masks.mask(name)
+            kept = [folder / mask.name for folder in (current.folder / PREDICTED, current.before)]
+            before = next(file for file in kept if file.is_file())
+            comparisons.append(compare_masks(scan, before, mask, current.classes))
         made_by = {"name": f"{self.steps.method.name}, round {current.number}", "version": monai_fewshot.__version__}
         write_changes(self.masks.path, comparisons, current.classes, list(corrections), made_by)
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -21,7 +21,10 @@ from .corrections import add_file_classes, check_scan_of, read_correction, touch
 from .mask_folder import MaskFolder
 from .rounds import Correction, RefineRound, latest_corrections, rounds_folder
 
-__all__ = ["begin_round"]
+__all__ = ["PREDICTED", "begin_round"]
+
+PREDICTED = "predicted"
+"""Folder in a round, of the predictions in the place of which a person's masks stood."""
 
 
 def begin_round(
@@ -29,6 +32,7 @@ def begin_round(
     corrected: Mapping[str, Path],
     touched_only: bool,
     minutes: float,
+    predict: Callable[[Sequence[str], Path], Mapping[str, Path]],
     say: Callable[[str], None],
 ) -> RefineRound:
     """Check corrected masks, and keep them and all that a round will replace in the round's own folder.
@@ -40,6 +44,8 @@ def begin_round(
         corrected: file by name of the scan.
         touched_only: whether only slices count as annotated in which a mask differs from the one that was predicted.
         minutes: of the training.
+        predict: makes the masks of some scans anew, by their names, in a folder; called for the touched slices of masks
+            that were changed in their place.
         say: is told what may be wrong.
 
     Returns:
@@ -54,13 +60,17 @@ def begin_round(
     _keep_before(masks, folder / "before")
     files = OutputFiles(folder / "labels", formats="png" if masks.steps.pictures else "nifti")
     writer = ScanResults(files, list(masks.scans.values()), LoadScand(), classes)
+    in_place = [name for name, file in corrected.items() if file.parent == masks.path and touched_only]
+    predicted = predict(in_place, folder / PREDICTED) if in_place else {}
     corrections = []
     for name, file in corrected.items():
         writer.write(name, labels[name])
         written = files.mask(name, files.formats[0])
         copy = folder / "corrected" / f"{name}{_suffix(file)}"
         _copy(file, copy)
-        slices = _slices(masks, name, file, written) if touched_only else None
+        slices = None
+        if touched_only:
+            slices = _slices(masks, name, file, written, predicted.get(name) or masks.mask(name))
         corrections.append(Correction(name, hash_file(file), copy, written, slices))
     return RefineRound(folder, tuple(corrections), classes, touched_only, minutes).write()
 
@@ -108,15 +118,10 @@ def _keep_before(masks: MaskFolder, folder: Path) -> None:
         _copy(file, folder / file.name)
 
 
-def _slices(masks: MaskFolder, name: str, file: Path, label: Path) -> tuple[int, ...] | None:
+def _slices(masks: MaskFolder, name: str, file: Path, label: Path, before: Path) -> tuple[int, ...] | None:
     """Slices of a correction that count as annotated, those of an earlier one of the scan among them."""
-    if file.parent == masks.path:
-        raise ValueError(
-            f"{file} was changed in its place, so that nobody knows any more which slices were touched. Leave "
-            "--touched-only out; next time save corrected masks in another folder."
-        )
     preparation = TrainedModel(masks.steps.model_folder / "model.pt", "cpu").preparation
-    touched = touched_slices(label, masks.mask(name), masks.scans[name], preparation)
+    touched = touched_slices(label, before, masks.scans[name], preparation)
     earlier = latest_corrections(masks.rounds).get(name)
     if earlier is not None and earlier.slices is None:
         return None

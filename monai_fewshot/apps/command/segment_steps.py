@@ -19,7 +19,7 @@ from .problems import ScanProblem
 from .running import StepRunner
 from .scan_sources import write_scan_list
 from .segment_request import SegmentRequest
-from .segmented_scans import note_masks, note_scans
+from .segmented_scans import forget_masks, note_masks, note_scans
 
 __all__ = ["SegmentSteps"]
 
@@ -69,6 +69,8 @@ class SegmentSteps(SegmentRequest):
         inference = setting_names(self.method.bundle, self.method.steps["inference"])
         if self.class_names is not None and "support_image" in inference:
             settings["class_names"] = list(self.class_names)
+        formats = self.files.formats
+        forget_masks(self.model_folder, {self.files.mask(scan["name"], kind).name for scan in left for kind in formats})
         try:
             runner.run("inference", settings)
         finally:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from .segment_request import SegmentRequest
 
 __all__ = [
     "changed_masks",
+    "forget_masks",
     "note_masks",
     "note_request",
     "note_scans",
@@ -69,6 +70,19 @@ def note_masks(folder: Path, masks: Sequence[Path]) -> None:
         masks: the masks.
     """
     _add(folder / MASKS, {mask.name: hash_file(mask) for mask in masks})
+
+
+def forget_masks(folder: Path, names: Collection[str]) -> None:
+    """Forget the noted content of masks that are about to be written, lest a run that is killed leaves a wrong note.
+
+    Args:
+        folder: of ``masks.json``.
+        names: of the files.
+    """
+    noted = _noted(folder / MASKS)
+    if not noted.keys().isdisjoint(names):
+        kept = {name: digest for name, digest in noted.items() if name not in names}
+        write_atomically(folder / MASKS, json.dumps(kept, indent=1))
 
 
 def changed_masks(folder: Path, masks: Sequence[Path]) -> list[Path]:

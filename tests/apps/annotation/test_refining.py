@@ -134,6 +134,22 @@ def test_masks_changed_in_their_place_count_and_a_second_round_learns_from_both(
     np.testing.assert_array_equal(voxels(masks / f"{THIRD}_seg.nii.gz"), voxels(truth(THIRD)))
 
 
+def test_a_run_that_is_killed_while_it_writes_masks_leaves_none_that_counts_as_corrected(masks, drawn, steps):
+    """Nothing is noted any more then, as after a loss of power."""
+
+    def killed(*arguments):
+        raise SystemExit("killed")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("monai_fewshot.apps.command.segment_steps.note_masks", killed)
+        patch.setattr(refining, "note_masks", lambda *arguments: None)
+        with pytest.raises(SystemExit):
+            refine(masks, [drawn(SECOND)], **SETTINGS, say=lambda text: None)
+    del steps[:]
+    done = refine(masks, [drawn(SECOND)], **SETTINGS, say=lambda text: None)
+    assert (done.corrected, done.round.name, steps) == ((SECOND,), "1", ["inference"])
+
+
 def told(patch):
     """Settings of the steps that are run; the first one is an interruption."""
     settings = []
@@ -163,6 +179,22 @@ def test_only_touched_slices_count_as_annotated(masks, monkeypatch, segmented, t
         str(segmented / "scans" / f"{SECOND}.nii.gz"),
     ]
     assert settings[0]["start_from"] == masks / "rounds" / "1" / "before" / "model.pt"
+
+
+def test_slices_touched_in_their_place_are_found_by_predicting_anew(masks, steps, monkeypatch):
+    """The network's own mask is not there any more."""
+    file = masks / f"{SECOND}_seg.nii.gz"
+    made, numbers = nibabel.load(file), voxels(file)
+    changed = numbers.copy()
+    changed[4:9, 4:9, 3] = 1 + (numbers[4:9, 4:9, 3] == 1)
+    nibabel.save(nibabel.Nifti1Image(changed.astype(np.uint8), made.affine), file)
+    done = refine(masks, touched_only=True, **SETTINGS, say=lambda text: None)
+    assert steps == ["inference", "train", "inference"]
+    (correction,) = read_rounds(masks)[0].corrections
+    assert correction.slices == (3,)
+    np.testing.assert_array_equal(voxels(done.round / "predicted" / file.name), numbers)
+    assert min(row.dice_between for row in done.changes if row.scan == SECOND) < 1
+    np.testing.assert_array_equal(voxels(file), changed)
 
 
 def test_a_new_class_is_added_and_it_is_told_what_that_means(masks, drawn, truth, steps, tmp_path, phantom):
