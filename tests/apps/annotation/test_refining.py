@@ -250,7 +250,23 @@ def test_folders_that_cannot_be_refined(masks, tmp_path, drawn):
         refine(masks, [tmp_path / "absent.nii.gz"])
     with pytest.raises(ValueError, match="--minutes is 0: give more than 0"):
         refine(masks, [drawn(SECOND)], minutes=0)
-    (masks / "model" / "request.json").unlink()
+    request = masks / "model" / "request.json"
+    noted = json.loads(request.read_text())
+    request.write_text(json.dumps(noted | {"method": "supervised"}))
+    with pytest.raises(ValueError, match="masks of the method supervised, whose network cannot go on from corrected"):
+        refine(masks, [drawn(SECOND)])
+    request.write_text(json.dumps(noted | {"scans": str(tmp_path / "moved")}))
+    with pytest.raises(FileNotFoundError, match=r"The scans of these masks are not in .*moved any more: put them back"):
+        refine(masks, [drawn(SECOND)])
+    request.write_text(json.dumps(noted | {"examples": [[str(tmp_path / "gone.nii.gz"), noted["examples"][0][1]]]}))
+    with pytest.raises(FileNotFoundError, match=r"gone\.nii\.gz, from which the network has learned, is gone: put it"):
+        refine(masks, [drawn(SECOND)])
+    origin = masks / "model" / "segment.json"
+    origin.write_text(json.dumps(json.loads(origin.read_text()) | {"trained": False}))
+    with pytest.raises(ValueError, match="was interrupted: let monai-fewshot segment come to its end first"):
+        refine(masks, [drawn(SECOND)])
+    origin.write_text(json.dumps(json.loads(origin.read_text()) | {"trained": True}))
+    request.unlink()
     with pytest.raises(FileNotFoundError, match="run the monai-fewshot segment of these masks once more"):
         refine(masks, [drawn(SECOND)])
 
