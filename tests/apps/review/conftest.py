@@ -38,9 +38,12 @@ def make_reviewed_folder(folder):
     note_scans(model, scans[1:])
     write_scan_list(model / "scans", scans[1:], CLASSES)
     rows = (
-        "phantom_2,1,liver <b>,0.91,0.8,1,0.9\nphantom_2,2,right kidney,0.55,0.4,0.7,0.8\nphantom_1,1,liver <b>,0.75,0.6,0.9,0.8\n"
+        "phantom_2,1,liver <b>,0.91,0.8,1,0.9",
+        "phantom_2,2,right kidney,0.55,0.4,0.7,0.8",
+        "phantom_1,1,liver <b>,0.75,0.6,0.9,0.8",
     )
-    (folder / "masks" / "quality.csv").write_text("scan,label,name,predicted_dice,low,high,evidence\n" + rows)
+    table = "\n".join(["scan,label,name,predicted_dice,low,high,evidence", *rows])
+    (folder / "masks" / "quality.csv").write_text(table)
     return folder
 
 
