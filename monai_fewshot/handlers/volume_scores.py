@@ -45,7 +45,8 @@ class VolumeScores:
         class_names: what the label values 1..N stand for.
         fold: cross-validation fold that the scans are queries of.
         postprocessing: what becomes of the masks (N, H, W, D) of a scan, 0 and 1, before they are scored, given them
-            and the ``support_label`` of the batch, such as :class:`monai_fewshot.transforms.KeepSupportComponents`.
+            the ``support_label`` of the batch, their affine and ``support_affine``, such as
+            :class:`monai_fewshot.transforms.KeepSupportComponents`.
             None for nothing.
 
     Attributes:
@@ -63,7 +64,7 @@ class VolumeScores:
         protocols: SegmentationProtocol | str | Sequence[SegmentationProtocol | str],
         class_names: Sequence[str],
         fold: int = 0,
-        postprocessing: Callable[[torch.Tensor, Any], torch.Tensor] | None = None,
+        postprocessing: Callable[..., torch.Tensor] | None = None,
     ) -> None:
         self.protocols = get_protocols(protocols)
         self.class_names = tuple(class_names)
@@ -90,14 +91,16 @@ class VolumeScores:
         for output, item in zip(outputs, batch, strict=True):
             image, label = output[CommonKeys.IMAGE], output[CommonKeys.LABEL]
             scan = str(item["name"]) if "name" in item else _file_name(image)
-            masks = self._masks(scan, output[CommonKeys.PRED], item.get(EpisodeKeys.SUPPORT_LABEL))
             affine = convert_to_numpy(label.affine) if isinstance(label, MetaTensor) else np.eye(4)
+            of_support = [item.get(key) for key in (EpisodeKeys.SUPPORT_LABEL, EpisodeKeys.SUPPORT_AFFINE)]
+            support = (of_support[0], torch.from_numpy(affine), of_support[1])
+            masks = self._masks(scan, output[CommonKeys.PRED], support)
             self.scores += self._score_scan(scan, label, masks, np.linalg.norm(affine[:3, :3], axis=0).tolist())
             arrays = {name: convert_to_numpy(mask) for name, mask in masks.items()}
             self.cases += self._capture(scan, _as_picture(image), convert_to_numpy(label)[0], arrays, affine)
 
     def _masks(
-        self, scan: str, margins: torch.Tensor | Mapping[str, torch.Tensor], support_label: Any
+        self, scan: str, margins: torch.Tensor | Mapping[str, torch.Tensor], support: Sequence[Any]
     ) -> dict[str, torch.Tensor]:
         names = [protocol.name for protocol in self.protocols]
         by_name = {names[0]: margins} if isinstance(margins, torch.Tensor) else margins
@@ -111,7 +114,7 @@ class VolumeScores:
         masks = {name: by_name[name].as_subclass(torch.Tensor)[1:] > 0 for name in names}
         if self.postprocessing is None:
             return masks
-        return {name: self.postprocessing(mask.float(), support_label) > 0 for name, mask in masks.items()}
+        return {name: self.postprocessing(mask.float(), *support) > 0 for name, mask in masks.items()}
 
     def _score_scan(
         self, scan: str, label: torch.Tensor, masks: Mapping[str, torch.Tensor], spacing: Sequence[float]

@@ -57,6 +57,10 @@ from .pseudo_labels.spectral_residual import spectral_residual_saliency
 from .pseudo_labels.superpixels import SuperpixelLabels, SuperpixelLabelsD, SuperpixelLabelsd, SuperpixelLabelsDict
 from .pseudo_labels.supervoxels import SupervoxelLabels, SupervoxelLabelsD, SupervoxelLabelsd, SupervoxelLabelsDict
 from .support_components import (
+    ClassParts,
+    KeepClassPartsD,
+    KeepClassPartsd,
+    KeepClassPartsDict,
     KeepSupportComponents,
     KeepSupportComponentsD,
     KeepSupportComponentsd,
@@ -94,6 +98,7 @@ __all__ = [
     "BodyMaskd",
     "BoxPaste",
     "ClassIntensity",
+    "ClassParts",
     "ColorDraw",
     "Denoising",
     "EpisodeAugmentation",
@@ -101,6 +106,9 @@ __all__ = [
     "Inpainting",
     "IntensityDraw",
     "IntensityVariation",
+    "KeepClassPartsD",
+    "KeepClassPartsDict",
+    "KeepClassPartsd",
     "KeepSupportComponents",
     "KeepSupportComponentsD",
     "KeepSupportComponentsDict",

@@ -8,7 +8,7 @@ from .picture_segmentation import PictureSegmentation
 from .saliency_refinement import SaliencyRefinement, write_masks
 from .self_training import Streams, fit_schedule, self_training_streams
 from .settings import check_settings
-from .trained_model import GivenModel, ModelRecord, TrainedModel
+from .trained_model import GivenModel, ModelRecord, TrainedModel, class_parts
 from .training import episode_loader, episode_trainer, episode_validator, start_run, training_handlers
 from .volume_evaluation import VolumeEvaluation
 
@@ -24,6 +24,7 @@ __all__ = [
     "TrainedModel",
     "VolumeEvaluation",
     "check_settings",
+    "class_parts",
     "episode_loader",
     "episode_trainer",
     "episode_validator",

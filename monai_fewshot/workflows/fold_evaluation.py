@@ -70,7 +70,7 @@ class FoldEvaluation:
         provenance: Mapping[str, Any] | None = None,
         title: str = "Few-shot segmentation",
         num_workers: int = 0,
-        postprocessing: Callable[[torch.Tensor, Any], torch.Tensor] | None = None,
+        postprocessing: Callable[..., torch.Tensor] | None = None,
         words: ReportWords = VOLUME_WORDS,
     ) -> None:
         self.network = network

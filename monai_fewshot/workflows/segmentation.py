@@ -30,7 +30,7 @@ from monai_fewshot.data import (
 )
 from monai_fewshot.handlers import NetworkLoader
 from monai_fewshot.inferers import class_confidence, margin_spread, reverse_dice, volume_bounds
-from monai_fewshot.transforms import KeepSupportComponentsd
+from monai_fewshot.transforms import KeepClassPartsd, KeepSupportComponentsd
 from monai_fewshot.utils import EpisodeKeys, check_device_settings
 
 from .trained_model import GivenModel, TrainedModel
@@ -164,7 +164,10 @@ class Segmentation(ABC):
         steps.append(AsDiscreted(CommonKeys.PRED, argmax=True))
         if self.keep_largest:
             largest = KeepLargestConnectedComponentd(CommonKeys.PRED, is_onehot=False, connectivity=1)
-            steps.append(KeepSupportComponentsd(CommonKeys.PRED) if self.supports else largest)
+            if self.supports:
+                steps.append(KeepSupportComponentsd(CommonKeys.PRED))
+            else:
+                steps.append(KeepClassPartsd(CommonKeys.PRED, self.model.parts) if self.model.parts else largest)
         if self.predicts_quality:
             steps.append(self._add_confidence if self.log_odds else self._add_reverse_dice)
         steps.append(MapLabelValued(CommonKeys.PRED, range(1, 1 + len(numbers)), numbers))

@@ -4,20 +4,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
 import torch
 from monai.config import PathLike
+from monai.data import MetaTensor
 from monai.inferers import Inferer
-from monai.utils import ensure_tuple
+from monai.utils import CommonKeys, convert_to_tensor, ensure_tuple
 
-from monai_fewshot.data import PicturePreparation, VolumePreparation
+from monai_fewshot.data import PicturePreparation, Scan, VolumePreparation
 from monai_fewshot.networks import prepare_network
-from monai_fewshot.transforms import run_alike
+from monai_fewshot.transforms import ClassParts, run_alike
 from monai_fewshot.utils import build, definition_of, list_differences, read_checkpoint
 
-__all__ = ["GivenModel", "ModelRecord", "TrainedModel"]
+__all__ = ["GivenModel", "ModelRecord", "TrainedModel", "class_parts"]
 
 PREPARATIONS: dict[str, Any] = {"volumes": VolumePreparation, "pictures": PicturePreparation}
 
@@ -28,18 +30,38 @@ class ModelRecord:
     Args:
         network: made by :func:`monai_fewshot.utils.define`.
         preparation: of the scans or pictures that it was trained on.
+        parts: of the classes in the annotated scans (:func:`class_parts`), for masks of a network that knows its
+            classes.
     """
 
-    def __init__(self, network: torch.nn.Module, preparation: VolumePreparation | PicturePreparation) -> None:
+    def __init__(
+        self,
+        network: torch.nn.Module,
+        preparation: VolumePreparation | PicturePreparation,
+        parts: ClassParts | None = None,
+    ) -> None:
         kind = next(name for name, known in PREPARATIONS.items() if isinstance(preparation, known))
         self.content = {
             "network": definition_of(network),
             "preparation": {"kind": kind, **preparation.settings()},
+            **({} if parts is None else {"parts": asdict(parts)}),
         }
 
     def state_dict(self) -> dict[str, Any]:
         """All of it, as plain values."""
         return self.content
+
+
+def class_parts(scans: Sequence[Scan], transform: Callable[[Scan], Mapping[str, Any]]) -> ClassParts:
+    """Find out how many components each class has in annotated scans, and where it lies.
+
+    Args:
+        scans: with labels.
+        transform: loads and prepares a scan.
+    """
+    labels = [transform(scan)[CommonKeys.LABEL] for scan in scans]
+    affines = [label.affine if isinstance(label, MetaTensor) else torch.eye(4) for label in labels]
+    return ClassParts.of([convert_to_tensor(label, track_meta=False) for label in labels], affines)
 
 
 class TrainedModel:
@@ -66,6 +88,7 @@ class TrainedModel:
             :class:`~monai_fewshot.data.PicturePreparation`.
         image_size: (H, W) in pixels at which the network works.
         classes: name by number of the classes that it knows; None for a network that is shown its classes.
+        parts: of the classes in the scans that it was trained on, where the first checkpoint tells them.
     """
 
     def __init__(
@@ -102,7 +125,8 @@ class TrainedModel:
         first, *others = self.checkpoints
         settings = _settings(first)
         for path in others:
-            differing = list_differences(settings, _on_the_axes_of(settings, _settings(path)))
+            other = {**_on_the_axes_of(settings, _settings(path)), "parts": settings.get("parts")}
+            differing = list_differences({"parts": None, **settings}, other)
             if differing:
                 raise ValueError(f"{first} and {path} are of trainings with other settings: {differing}.")
         trained = settings["preparation"]["image_size"]
@@ -124,6 +148,12 @@ class TrainedModel:
         """The preparation."""
         settings = dict(self.settings["preparation"])
         return PREPARATIONS[settings.pop("kind")].from_settings(settings)
+
+    @cached_property
+    def parts(self) -> ClassParts | None:
+        """What the annotated scans have shown of each class."""
+        parts = self.settings.get("parts")
+        return None if parts is None else ClassParts(**parts)
 
     @property
     def image_size(self) -> list[int] | None:
@@ -147,6 +177,7 @@ class GivenModel:
 
     checkpoints: Sequence[str] = ()
     channels_last = None
+    parts = None
 
     def __init__(self, network: torch.nn.Module, preparation: Any, device: torch.device | str) -> None:
         self.network = network

@@ -131,7 +131,7 @@ class VolumeEvaluation:
             checkpoints=self.model.checkpoints,
             provenance=provenance.state_dict(),
             title=self.title,
-            postprocessing=KeepSupportComponents() if self.keep_largest else None,
+            postprocessing=KeepSupportComponents(self.model.parts is not None) if self.keep_largest else None,
         )
 
     def check(self) -> None:
