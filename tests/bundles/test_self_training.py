@@ -69,7 +69,7 @@ class TestTrain:
         assert any(not torch.equal(model["model"][name], last["model"][name]) for name in model["model"])
         assert model["settings"]["preparation"]["classes"] == {1: "liver", 2: "spleen"}
         settings = model["provenance"]["settings"]
-        assert (settings["annotated_scans"], settings["unlabeled_scans"], settings["inductive"]) == (1, 3, True)
+        assert (settings["scans"], settings["inductive"]) == ({"annotated": 1, "unlabeled": 3}, True)
         assert last["progress"]["start"] == 10
         assert last["trainer"]["iteration"] == 20
 
@@ -162,7 +162,7 @@ class TestTrain:
         options = {"dataset_dir": str(tmp_path / "data"), "ckpt_dir": str(tmp_path / "model"), **SHORT, "max_epochs": 1}
         run(BUNDLE, "train", **paths, **options, **EARLY)
         assert "There is no scan beside the annotated one: the network learns from that alone." in caplog.text
-        assert load(tmp_path / "model" / "model.pt")["provenance"]["settings"]["unlabeled_scans"] == 0
+        assert load(tmp_path / "model" / "model.pt")["provenance"]["settings"]["scans"]["unlabeled"] == 0
 
     def test_minutes_must_be_above_0(self, dataset_dir, tmp_path):
         options = {"dataset_dir": str(dataset_dir), "ckpt_dir": str(tmp_path), **SHORT, **FOLD}
