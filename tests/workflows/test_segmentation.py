@@ -18,7 +18,8 @@ from monai_fewshot.data import VolumePreparation
 from monai_fewshot.inferers import ClassVolumeInferer, FewShotVolumeInferer, reverse_dice
 from monai_fewshot.metrics import CONFIDENCE_LINE, MEASUREMENT_TABLE, QUALITY_TABLE, REVERSE_LINE, PredictedQuality
 from monai_fewshot.networks.nets import ALPNet
-from monai_fewshot.workflows import FolderSegmentation, GivenModel
+from monai_fewshot.transforms import ClassParts
+from monai_fewshot.workflows import FolderSegmentation, GivenModel, class_parts
 
 
 @pytest.fixture(scope="module")
@@ -224,3 +225,44 @@ def test_scores_are_no_probabilities(phantom, tmp_path):
     segmentation = FolderSegmentation(phantom, model, make, tmp_path, "alpnet", *support, probabilities=True)
     with pytest.raises(ValueError, match="alpnet gives scores and no probabilities: leave probabilities out"):
         segmentation.check()
+
+
+class OfLevels(torch.nn.Module):
+    """Tells classes 1, 2, ... by the rank of a gray value among those of the slices."""
+
+    def forward(self, image):
+        ranks = torch.unique(image, return_inverse=True)[1][:, 0]
+        return 9.0 * torch.nn.functional.one_hot(ranks, 3).movedim(3, 1)
+
+
+def test_the_part_that_lies_as_in_training_is_kept(tmp_path):
+    """A look-alike of class 5 is larger than the organ; the model knows where the organ lies to that of class 2."""
+    image = np.zeros((24, 24, 12), np.float32)
+    image[4:10, 4:10, 4:8] = 1
+    image[14:18, 5:9, 4:8] = 2
+    image[2:10, 14:22, 3:9] = 2
+    (tmp_path / "scans").mkdir()
+    affine = np.diag([2.0, 2.0, 3.0, 1.0])
+    nibabel.save(nibabel.Nifti1Image(image, affine), tmp_path / "scans" / "a.nii.gz")
+    make, masks = partial(ClassVolumeInferer, "whole_volume"), []
+    for parts in (None, ClassParts({1: 1, 2: 1}, {1: [-9.0, 0.0, 0.0], 2: [9.0, 0.0, 0.0]})):
+        model = GivenModel(OfLevels(), VolumePreparation(classes={2: "spleen", 5: "liver"}), "cpu")
+        model.parts = parts
+        FolderSegmentation(tmp_path / "scans", model, make, tmp_path / str(len(masks)), "levels").run()
+        masks.append(nibabel.load(tmp_path / str(len(masks)) / "a_seg.nii.gz").get_fdata() == 5)
+    assert np.argwhere(masks[0]).min(0).tolist() == [2, 14, 3]
+    assert np.argwhere(masks[1]).min(0).tolist() == [14, 5, 4]
+    assert masks[1].sum() == 4 * 4 * 4
+
+
+def test_parts_of_annotated_scans_are_found_as_the_network_sees_them(phantom):
+    preparation = VolumePreparation(classes={3: "a", 1: "b"})
+    transform = preparation.transform(class_numbers=[3, 1])
+    label = phantom / "labelsTr" / "phantom_001.nii.gz"
+    scan = {"name": "a", "image": str(phantom / "imagesTr" / "phantom_001.nii.gz"), "label": str(label)}
+    parts = class_parts([scan], transform)
+    file = nibabel.load(label)
+    places = [np.argwhere(np.asarray(file.dataobj) == number).mean(0) for number in (3, 1)]
+    one, other = (file.affine[:3, :3] @ place for place in places)
+    np.testing.assert_allclose(np.subtract(parts.centers[1], parts.centers[2]), one - other, atol=1e-3)
+    assert parts.counts == {1: 1, 2: 1}

@@ -11,6 +11,7 @@ import torch
 from monai_fewshot.data import PicturePreparation, VolumePreparation
 from monai_fewshot.inferers import FewShotVolumeInferer
 from monai_fewshot.networks.nets import ALPNet
+from monai_fewshot.transforms import ClassParts
 from monai_fewshot.utils import define, load_network
 from monai_fewshot.workflows import GivenModel, ModelRecord, TrainedModel
 
@@ -26,9 +27,10 @@ LPS = [[-1.0, 0.0, 0.0], [0.0, -1.0, 0.0], [0.0, 0.0, 1.0]]
 RAS = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
 
 
-def save(file, made=None, preparation=None):
+def save(file, made=None, preparation=None, parts=None):
     made = made or network()
-    record = ModelRecord(made, preparation or VolumePreparation([32, 24], LPS, classes={4: "liver", 2: "spleen"}))
+    preparation = preparation or VolumePreparation([32, 24], LPS, classes={4: "liver", 2: "spleen"})
+    record = ModelRecord(made, preparation, parts)
     torch.save({"model": made.state_dict(), "settings": record.state_dict()}, file)
     return str(file)
 
@@ -88,6 +90,16 @@ def test_axes_of_folds_may_differ_a_little(tmp_path):
         for n, axes in enumerate((LPS, oblique))
     ]
     assert TrainedModel(paths, "cpu").preparation.axes == LPS
+
+
+def test_folds_may_differ_in_what_their_annotated_scans_show(tmp_path):
+    parts = [ClassParts({1: 1, 2: 2}, {1: [3.0, 0.5, number], 2: [-3.0, -0.5, 0.0]}) for number in (1.0, 2.0)]
+    made = network()
+    for number, each in enumerate(parts):
+        save(tmp_path / f"fold{number}.pt", made, parts=each)
+    model = TrainedModel(tmp_path / "fold{fold}.pt", "cpu").of_folds([0, 1])
+    assert model.parts == parts[0]
+    assert TrainedModel(save(tmp_path / "none.pt", made), "cpu").parts is None
 
 
 def test_folds_of_other_settings_are_refused_with_what_differs(tmp_path):
