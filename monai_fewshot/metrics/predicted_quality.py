@@ -98,7 +98,7 @@ class QualityLine:
         return _probability(middle), _probability(middle - reach), _probability(middle + reach)
 
 
-CONFIDENCE_LINE = QualityLine(-1.32, 1.15, 1.04)
+CONFIDENCE_LINE = QualityLine(-1.12, 1.10, 0.79)
 """From the mean confidence in a mask (:func:`monai_fewshot.inferers.class_confidence`); fitted by
 ``benchmarks/predicted_quality.py`` on masks of self-training, of abdominal and cardiac MR and of skin lesions."""
 REVERSE_LINE = QualityLine(0.61, 0.15, 1.04)
