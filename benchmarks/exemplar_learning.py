@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the parts of exemplar learning are worth, and SSL-ALPNet from the same annotated scan.
 
-    python benchmarks/exemplar_learning.py --dataset_dirs ACDC CHAOS --results docs/results.md
+    python benchmarks/exemplar_learning.py --dataset_dirs ACDC CHAOS --results docs/results/elsnet.md
 
 The rows are those of table 3 and of the left half of table 4 of En and Guo (BMVC 2022): with and without synthetic
 images, the contrast of prototypes in either stage, and unlabeled images. All networks of a row are trained from one

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the parts of MaskSplit add: the ablation of its paper's Table 1 on images at hand.
 
-    python benchmarks/masksplit_ablation.py PH2 KVASIR_SEG --results docs/results.md
+    python benchmarks/masksplit_ablation.py PH2 KVASIR_SEG --results docs/results/masksplit.md
 
 Training: the first half of the images of all sets, without annotations, on masks that configs/saliency.json finds in
 them. Test: random episodes of the second half, each set a class. A cell is one training and its evaluation; the same

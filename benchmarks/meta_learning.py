@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What meta-learning adds to fine-tuning: trained on one kind of lesion, adapted to another by a few images.
 
-    python benchmarks/meta_learning.py --lesions PH2 --polyps KVASIR_SEG --results docs/results.md
+    python benchmarks/meta_learning.py --lesions PH2 --polyps KVASIR_SEG --results docs/results/meta_learning.md
 
 For each direction and seed: supervised training on all annotated images of one set; from its weights, meta-training by
 each method; then, on the other set, adaptation to 5, 10 and 20 annotated images by the same few gradient steps, from

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How well masks found without annotations agree with true ones, step by step.
 
-    python benchmarks/saliency.py PH2 KVASIR_SEG --results docs/results.md
+    python benchmarks/saliency.py PH2 KVASIR_SEG --results docs/results/masksplit.md
 
 Mean IoU with the true masks of the spectral residual, the boundary prior, both fused, and of each round of refinement
 by a network trained from scratch, with the settings of bundles/masksplit/configs/saliency.json. No mask is trained

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a surrogate task adds to few-shot segmentation of skin lesions, trained where no lesion is annotated.
 
-    python benchmarks/surrogate_tasks.py --lesions PH2 --polyps KVASIR_SEG --results docs/results.md
+    python benchmarks/surrogate_tasks.py --lesions PH2 --polyps KVASIR_SEG --results docs/results/surrogate_tasks.md
 
 Base classes: phantom shapes (made on the spot) and polyps. Images without annotations: half of the lesion images,
 whose masks are not read. Test: random episodes of the other half. The upper bound is the same network trained on

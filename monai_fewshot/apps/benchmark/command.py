@@ -26,7 +26,7 @@ __all__ = ["main", "run_benchmark", "write_leaderboard"]
 
 INTERRUPTED = 130
 HEAD_ROWS = 6
-ALL_TABLES, HEAD = "benchmark", "leaderboard"
+ALL_TABLES, OVERVIEW, HEAD = "benchmark", "overview", "leaderboard"
 """Names of the marker lines in Markdown files."""
 
 
@@ -50,8 +50,8 @@ def run_benchmark(
         plan_only: tell what would be run and how long it would take.
         report_only: write the tables of what has been run.
         results: Markdown files to write to, with commas between. Between the lines ``<!-- benchmark:begin -->`` and
-            ``<!-- benchmark:end -->`` come all tables, between ``<!-- leaderboard:begin -->`` and
-            ``<!-- leaderboard:end -->`` the head of the table of all tables.
+            ``<!-- benchmark:end -->`` come all tables, between such lines of ``overview`` the table of all tables,
+            between those of ``leaderboard`` its head.
 
     Returns:
         0, or 1 where cells failed.
@@ -99,17 +99,18 @@ def write_leaderboard(matrix: Matrix, results: Sequence[Path] = ()) -> None:
 
 def _write_tables(matrix: Matrix, found: Sequence[Board], results: Sequence[Path]) -> None:
     text = leaderboard_markdown(found, matrix)
+    marked = {ALL_TABLES: text, OVERVIEW: overview_markdown(found), HEAD: overview_markdown(found, HEAD_ROWS)}
     write_atomically(matrix.output_dir / "cases.csv", cases_csv(found))
     write_atomically(matrix.output_dir / "leaderboard.md", f"# {matrix.title}\n\n{text}\n")
     for file in results:
         for marker in _markers(file):
-            replace_between(file, marker, text if marker == ALL_TABLES else overview_markdown(found, HEAD_ROWS))
+            replace_between(file, marker, marked[marker])
 
 
 def _markers(file: Path) -> list[str]:
     """Which marker lines a Markdown file has."""
     text = file.read_text(encoding="utf-8")
-    found = [marker for marker in (ALL_TABLES, HEAD) if f"<!-- {marker}:" in text]
+    found = [marker for marker in (ALL_TABLES, OVERVIEW, HEAD) if f"<!-- {marker}:" in text]
     for marker in found or [ALL_TABLES]:
         marked_text(file, marker, "")
     return found

@@ -162,15 +162,18 @@ def test_the_command_plans_and_reports(config, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "| others | mr | 2 | 8 | 8 | 0 | - |" in out
     assert "  plain/mr/any_setting/all/fold0_seed0/on_mr" in out
-    results, readme = tmp_path / "results.md", tmp_path / "README.md"
+    results, overview, readme = (tmp_path / name for name in ("all_methods.md", "results.md", "README.md"))
     results.write_text("<!-- benchmark:begin -->\n<!-- benchmark:end -->")
+    overview.write_text("<!-- overview:begin -->\n<!-- overview:end -->")
     readme.write_text("before <!-- leaderboard:begin -->\n<!-- leaderboard:end --> after")
     with pytest.raises(SystemExit) as ended:
-        main(["--config", str(config), "--report_only", "--results", f"{results},{readme}"])
+        main(["--config", str(config), "--report_only", "--results", f"{results},{overview},{readme}"])
     assert ended.value.code == 0
     assert "### mr, setting 1" in results.read_text()
     assert "### mr" not in readme.read_text()
     assert "| method | learns from | mr, setting 1 |" in readme.read_text()
+    rows = overview_markdown(boards(read_matrix(config)))
+    assert overview.read_text() == f"<!-- overview:begin -->\n\n{rows}\n\n<!-- overview:end -->"
 
 
 def test_the_overview_has_the_means_of_all_tables_and_its_head_the_first_rows(config):
