@@ -3,7 +3,8 @@
 r"""Dice and HD95 of SSL-ALPNet by cross-validation, in range and on whole volumes, beside published figures.
 
     python benchmarks/accuracy.py DATA/mscmr_bssfp DATA/chaos_t2 \
-        "DATA/chaos_t2:liver,spleen" "DATA/chaos_t2:right kidney,left kidney" --background --results docs/results/ssl_alpnet.md
+        "DATA/chaos_t2:liver,spleen" "DATA/chaos_t2:right kidney,left kidney" --background \
+        --results docs/results/ssl_alpnet.md
 
 trains and evaluates all folds with the bundle's defaults. A data set's folder may be followed by classes that training
 shall not see; these are then tested (the field's setting 2), and the groups of a data set make one table. Repeat the
