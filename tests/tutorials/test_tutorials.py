@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 from pathlib import Path
@@ -97,6 +98,12 @@ def test_from_one_scan_and_a_folder_runs(tmp_path, monkeypatch):
     assert "unlabeled slices from iteration 30 on" in printed
     assert printed.count("epoch 3: liver") == 2
     assert (tmp_path / "data" / "evaluation" / "self-training" / "report.html").is_file()
+    assert len(list((tmp_path / "data" / "masks").glob("phantom_*_seg.nii.gz"))) == 6
+    cells = nbformat.read(tmp_path / "executed.ipynb", as_version=4).cells
+    shown = [output["data"]["text/plain"] for cell in cells for output in cell.get("outputs", []) if "data" in output]
+    has_viewer = importlib.util.find_spec("ipyniivue") is not None
+    assert any("NiiVue" in text for text in shown) == has_viewer
+    assert ("[notebook]" in printed) != has_viewer
 
 
 @pytest.mark.slow
