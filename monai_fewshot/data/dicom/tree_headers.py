@@ -62,10 +62,11 @@ def headers_of_tree(folder: PathLike, num_workers: int = 8) -> list[tuple[str, H
         Path and headers of each DICOM file.
     """
     root = Path(folder)
-    states = {path: state for path, state in _files(root) if Path(path).suffix.lower() not in NOT_DICOM_SUFFIXES}
+    states = {path: state for path, state in _files(root) if not path.lower().endswith(NOT_DICOM_SUFFIXES)}
     cache = _cache_file(root) if len(states) >= CACHED_FROM and has_pydicom else None
     stored = {} if cache is None else _stored(cache)
-    known = {path: stored[name] for path in states if (name := _inner(path, root)) in stored}
+    inner = len(os.fspath(root))
+    known = {path: stored[name] for path in states if (name := path[inner:]) in stored}
     known = {path: entry for path, entry in known.items() if entry[:2] == states[path]}
     fresh = [path for path in states if path not in known]
     unreadable = set()
@@ -77,7 +78,7 @@ def headers_of_tree(folder: PathLike, num_workers: int = 8) -> list[tuple[str, H
                 known[path] = (*states[path], _rows(slices) or None)
     finally:
         if cache is not None and (fresh or len(known) < len(stored)):
-            _store(cache, {_inner(path, root): entry for path, entry in known.items()})
+            _store(cache, {path[inner:]: entry for path, entry in known.items()})
     return [
         (path, None if path in unreadable else _slices(path, known[path][2]))
         for path in states
@@ -146,10 +147,6 @@ def _slices(path: str, rows: Sequence[Sequence[Any]] | None) -> list[DicomSlice]
 
 def _hashable(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
-
-
-def _inner(path: str, root: Path) -> str:
-    return os.path.relpath(path, root)
 
 
 def _cache_file(root: Path) -> Path:
