@@ -51,9 +51,9 @@ from .scans.mask_writer import ImageMaskWriter, MaskWriter
 from .scans.scan_facts import ScanFacts, read_scan_facts
 from .scans.scan_folder import Scan, fingerprint_scans, load_class_names, load_scans
 from .scans.scan_reading import prepare_scans, read_scans
-from .scans.slices import SliceStack, training_stacks
 from .scans.splits import choose_folds, hold_out, run_name, training_scans
 from .scans.volume_preparation import VolumePreparation, count_channels, holds_picture, scan_axes
+from .slices.slice_stack import SliceStack, training_stacks
 
 __all__ = [
     "IMAGE_AFFINE",

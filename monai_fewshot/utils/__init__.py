@@ -25,6 +25,7 @@ from .precision import autocast, default_dtype
 from .processes import (
     agree_on_file,
     end_process_group,
+    gather_in_all,
     gather_in_first,
     mean_over_processes,
     num_processes,
@@ -65,6 +66,7 @@ __all__ = [
     "did_you_mean",
     "end_process_group",
     "file_of",
+    "gather_in_all",
     "gather_in_first",
     "later_import",
     "latest_checkpoint",

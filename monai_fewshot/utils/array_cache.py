@@ -10,7 +10,7 @@ import os
 import tempfile
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,10 @@ from .checksums import check_zip
 __all__ = ["ArrayCache", "array_key"]
 
 SECONDS_OF_A_DAY = 24 * 60 * 60
+LIMIT_VARIABLE = "MONAI_FEWSHOT_CACHE_GB"
+DEFAULT_LIMIT_GB = 20.0
+FILLED_AGAIN = 0.9
+"""Part of the limit that files may take after the oldest were removed, so that not every further file removes some."""
 
 
 def array_key(array: np.ndarray, parameters: Mapping[str, Any]) -> str:
@@ -50,13 +54,15 @@ class ArrayCache:
 
     Files are written whole or not at all, so that threads, processes and machines may share the folder. What a process
     killed in the middle of writing leaves behind is never read, and removed after a day. Deleting the folder's contents
-    costs computing time and nothing else.
+    costs computing time and nothing else. Where files take more than a limit, those that were not used for longest are
+    removed. The limit is 20 GB, or what the environment variable ``MONAI_FEWSHOT_CACHE_GB`` says.
 
     Args:
         cache_dir: folder of the cache, made if it does not exist.
 
     Raises:
         OSError: when the folder cannot be made or written to.
+        ValueError: when ``MONAI_FEWSHOT_CACHE_GB`` is not a number above 0.
 
     Example:
         >>> import tempfile
@@ -70,6 +76,8 @@ class ArrayCache:
 
     def __init__(self, cache_dir: str | os.PathLike) -> None:
         self.cache_dir = Path(cache_dir)
+        self.limit = _limit_in_bytes()
+        self._size: int | None = None
         try:
             self.cache_dir.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.cache_dir):
@@ -97,7 +105,10 @@ class ArrayCache:
         try:
             check_zip(path)
             with np.load(path, allow_pickle=False) as file:
-                return file["array"]
+                array = file["array"]
+            with suppress(OSError):
+                os.utime(path)
+            return array
         except FileNotFoundError:
             return None
         except Exception as error:  # whatever damage makes the readers raise
@@ -120,4 +131,40 @@ class ArrayCache:
             )
         content = io.BytesIO()
         np.savez_compressed(content, array=array.astype(np.min_scalar_type(int(array.max(initial=0)))))
-        write_atomically(self.path(key), content.getvalue())
+        data = content.getvalue()
+        write_atomically(self.path(key), data)
+        self._keep_limit(len(data))
+
+    def _keep_limit(self, added: int) -> None:
+        """Remove the files that were not used for longest where all take more than the limit.
+
+        The folder is listed at the first call and when what this process has added since may exceed the limit.
+        """
+        self._size = None if self._size is None else self._size + added
+        if self._size is not None and self._size <= self.limit:
+            return
+        files = sorted(_files_by_use(self.cache_dir))
+        size = sum(num_bytes for _, num_bytes, _ in files)
+        if size > self.limit:
+            for _, num_bytes, path in files[:-1]:
+                if size <= FILLED_AGAIN * self.limit:
+                    break
+                path.unlink(missing_ok=True)
+                size -= num_bytes
+        self._size = size
+
+
+def _files_by_use(folder: Path) -> Iterator[tuple[int, int, Path]]:
+    """Time of the last use, in ns, size in bytes and path of each array of a cache."""
+    for path in folder.glob("[!.]*.npz"):
+        with suppress(FileNotFoundError):
+            status = path.stat()
+            yield status.st_mtime_ns, status.st_size, path
+
+
+def _limit_in_bytes() -> float:
+    text = os.environ.get(LIMIT_VARIABLE, str(DEFAULT_LIMIT_GB))
+    with suppress(ValueError):
+        if (limit := float(text)) > 0:
+            return limit * 1e9
+    raise ValueError(f"The environment variable {LIMIT_VARIABLE} is {text!r}: set it to gigabytes, or unset it.")

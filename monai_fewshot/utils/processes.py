@@ -17,6 +17,7 @@ from monai.config import PathLike
 __all__ = [
     "agree_on_file",
     "end_process_group",
+    "gather_in_all",
     "gather_in_first",
     "mean_over_processes",
     "num_processes",
@@ -132,9 +133,9 @@ def run_together(work: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -
     try:
         result = work(*args, **kwargs)
     except Exception as error:
-        _gather_in_all(f"{type(error).__name__}: {error}")
+        gather_in_all(f"{type(error).__name__}: {error}")
         raise
-    reasons = _gather_in_all(None)
+    reasons = gather_in_all(None)
     failed = [f"process {rank}: {reason}" for rank, reason in enumerate(reasons) if reason is not None]
     if failed:
         raise RuntimeError(f"Stopped, because of an error in another process. {'; '.join(failed)}")
@@ -154,6 +155,22 @@ def run_in_first(work: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -
         RuntimeError: in the others, where ``work`` has failed in the first one, with the reason.
     """
     run_together(lambda: work(*args, **kwargs) if process_rank() == 0 else None)
+
+
+def gather_in_all(part: Result) -> list[Result]:
+    """Send something to all processes.
+
+    Args:
+        part: what this process has; it can be pickled.
+
+    Returns:
+        The parts of all, by rank.
+    """
+    if num_processes() == 1:
+        return [part]
+    parts: list[Any] = [None] * num_processes()
+    dist.all_gather_object(parts, part)
+    return parts
 
 
 def gather_in_first(part: Result) -> list[Result]:
@@ -222,18 +239,12 @@ def agree_on_file(file: PathLike | bool | None, folder: PathLike) -> None:
         ValueError: in all processes, where they have found different files.
     """
     if num_processes() > 1:
-        found_by_all = [str(each) for each in _gather_in_all(file)]
+        found_by_all = [str(each) for each in gather_in_all(file)]
         if len(set(found_by_all)) > 1:
             raise ValueError(
                 f"Processes see different files in {folder}: {', '.join(found_by_all)}. Name a folder that all of them "
                 "share."
             )
-
-
-def _gather_in_all(part: Any) -> list[Any]:
-    parts: list[Any] = [None] * num_processes()
-    dist.all_gather_object(parts, part)
-    return parts
 
 
 def _is_launched() -> bool:

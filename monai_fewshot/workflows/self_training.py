@@ -76,6 +76,7 @@ def self_training_streams(
     class_intensity: ClassIntensity | None = None,
     annotated_slices: int | str | Sequence[int] | Sequence[Sequence[int]] | None = None,
     seed: int = 0,
+    max_slices: int | None = None,
     **settings: Any,
 ) -> Streams:
     """Cut scans into slices, annotated and not, and load them as a :class:`~monai_fewshot.engines.SelfTrainer` does.
@@ -95,6 +96,7 @@ def self_training_streams(
             :class:`~monai_fewshot.transforms.ClassIntensity`.
         annotated_slices: see :func:`monai_fewshot.data.choose_annotated`; the others count as unlabeled.
         seed: of all draws.
+        max_slices: how many slices of the unlabeled scans to keep at most; None for all.
         settings: see :meth:`~monai_fewshot.data.SliceStack.from_scans`.
 
     Raises:
@@ -112,25 +114,28 @@ def self_training_streams(
         class_intensity=class_intensity or ClassIntensity(),
     )
     label_key = "label" if any("label" in scan for scan in unlabeled) else None
-    parts = [SliceStack.from_scans(unlabeled, label_key, **settings)] if unlabeled else []
     left = sorted({*range(len(stack.scan))} - {*known})
+    others = None
     if left:
-        rest = take_slices(stack, left)
-        rest = replace(rest, label=torch.full_like(rest.label, IGNORED))
-        parts = [parts[0].with_slices(rest)] if parts else [rest]
-    if not parts:
+        others = take_slices(stack, left)
+        others = replace(others, label=torch.full_like(others.label, IGNORED))
+    if unlabeled:
+        others = SliceStack.from_scans(
+            unlabeled, label_key, max_slices=max_slices, seed=seed, further=others, **settings
+        )
+    if others is None:
         if process_rank() == 0:
             logger.warning("There is no scan beside the annotated one: the network learns from that alone.")
         return Streams(episode_loader(samples, batch_size), None)
-    others = UnlabeledSlices(
-        parts[0],
+    unlabeled_samples = UnlabeledSlices(
+        others,
         epoch_length * unlabeled_batch_size,
         EpisodeAugmentation(weak_geometry, None),
         EpisodeAugmentation(None, None, intensity),
         mix or BoxPaste(),
         seed,
     )
-    return Streams(episode_loader(samples, batch_size), episode_loader(others, unlabeled_batch_size))
+    return Streams(episode_loader(samples, batch_size), episode_loader(unlabeled_samples, unlabeled_batch_size))
 
 
 def fit_schedule(

@@ -211,7 +211,7 @@ CODES = SettingKind("a file or a dictionary", "codes.json", _codes, optional=Tru
 _NAMES: dict[SettingKind, str] = {
     FROM_0: "num_val_scans num_val_episodes num_val_tasks seed num_threads rounds min_pixels num_unlabeled inner_steps",
     FROM_1: "max_epochs epoch_length batch_size unlabeled_batch_size accumulation_steps num_folds val_interval shots "
-    "channels ways queries runs episodes_per_run num_support_slices train_window steps tasks_at_once",
+    "channels ways queries runs episodes_per_run num_support_slices train_window steps tasks_at_once max_slices",
     NUMBER: "threshold neighbor_weight lr inner_lr proximal val_share threshold_weight surrogate_weight "
     "contrast_weight min_confidence mask_threshold minutes flag_below",
     FLAG: "resume overwrite keep_largest measurements previews probabilities hd95 inductive augment_support "
@@ -251,6 +251,7 @@ _OPTIONAL = [
     "support_label",
     "ways",
     "tasks_at_once",
+    "max_slices",
     "inner_steps",
     "inner_lr",
     "inner_optimizer",

@@ -172,6 +172,23 @@ class TestTrain:
         )
         _assert_equal(*last)
 
+    def test_slices_in_files_train_the_same_network(self, trained, at_root, dataset_dir, tmp_path, caplog):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("monai_fewshot.data.slices.slice_stack.free_memory", lambda: 1)
+            at_root(tmp_path).run("train", dataset_dir=str(dataset_dir), fold=0, max_epochs=EPOCHS)
+        assert f"they go to files in {tmp_path}/models/pseudo_labels; making episodes will be slower" in caplog.text
+        assert {file.suffix for file in (tmp_path / "models" / "pseudo_labels").iterdir()} == {".npz"}
+        last = (
+            _load(root / "models" / "fold0" / "checkpoint_epoch=4.pt")["model"] for root in (tmp_path, trained.root)
+        )
+        _assert_equal(*last)
+
+    def test_part_of_the_slices(self, at_root, dataset_dir, tmp_path):
+        options = {"dataset_dir": str(dataset_dir), "fold": 0, "max_slices": 11}
+        parser = at_root(tmp_path).workflow("train", **options).parser
+        assert parser.get_parsed_content("stacks")[0].scan.tolist() == [0] * 6
+        assert parser.get_parsed_content("provenance").settings["max_slices"] == 11
+
     @pytest.mark.parametrize(("size", "image_size"), [((257, 40, 2), [33, 41]), ((40, 36, 1), [32, 32])])
     def test_odd_and_single_slices(self, at_root, scans, tmp_path, size, image_size):
         for seed, name in enumerate("ab"):

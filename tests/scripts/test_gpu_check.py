@@ -51,7 +51,7 @@ class TestSynchronizations:
             warnings.warn(WAITING, stacklevel=1)
             return torch.as_tensor(values, dtype=dtype)
 
-        monkeypatch.setattr("monai_fewshot.data.scans.slices.device_tensor", device_tensor)
+        monkeypatch.setattr("monai_fewshot.data.slices.slice_stack.device_tensor", device_tensor)
         stack = SliceStack(torch.zeros(3, 1, 4, 4), torch.zeros(3, 1, 4, 4, dtype=torch.uint8), torch.zeros(3))
         with bundle_probe.synchronizations() as counts:
             for place in range(3):

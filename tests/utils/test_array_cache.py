@@ -119,3 +119,55 @@ def test_key_depends_on_values_shape_type_and_parameters():
     assert array_key(array, {"a": 1, "b": 2}) == array_key(array.copy(), {"b": 2, "a": 1})
     table = np.arange(6).reshape(2, 3)
     assert array_key(table.T, {}) == array_key(np.ascontiguousarray(table.T), {}) != array_key(table, {})
+
+
+def noise(seed):
+    """An array that takes a little over 10 kB, however it is compressed."""
+    return np.random.default_rng(seed).integers(0, 256, 10_000)
+
+
+def keys(folder):
+    return sorted(path.stem for path in folder.iterdir())
+
+
+def make_older(cache, *keys):
+    for age, key in enumerate(reversed(keys), start=1):
+        os.utime(cache.path(key), ns=(0, time.time_ns() - age * 10**9))
+
+
+def test_files_not_used_for_longest_go_where_the_limit_is_reached(tmp_path, monkeypatch):
+    monkeypatch.setenv("MONAI_FEWSHOT_CACHE_GB", "45e-6")
+    cache = ArrayCache(tmp_path)
+    for number in range(4):
+        cache.put(f"{number}", noise(number))
+    make_older(cache, "0", "1", "2", "3")
+    assert (cache.get("0") == noise(0)).all()
+    cache.put("4", noise(4))
+    assert keys(tmp_path) == ["0", "3", "4"]
+    assert cache.get("1") is None
+
+
+def test_what_other_processes_add_counts_when_the_limit_is_near(tmp_path, monkeypatch):
+    monkeypatch.setenv("MONAI_FEWSHOT_CACHE_GB", "45e-6")
+    one, other = ArrayCache(tmp_path), ArrayCache(tmp_path)
+    for number in range(3):
+        one.put(f"{number}", noise(number))
+    other.put("3", noise(3))
+    make_older(one, "0", "1", "2", "3")
+    other.put("4", noise(4))
+    assert keys(tmp_path) == ["2", "3", "4"]
+
+
+def test_an_array_larger_than_the_limit_is_kept_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("MONAI_FEWSHOT_CACHE_GB", "5e-6")
+    cache = ArrayCache(tmp_path)
+    for number in range(3):
+        cache.put(f"{number}", noise(number))
+    assert keys(tmp_path) == ["2"]
+
+
+@pytest.mark.parametrize("text", ["much", "0", "-3", "nan"])
+def test_a_limit_that_is_no_number_of_gigabytes(tmp_path, monkeypatch, text):
+    monkeypatch.setenv("MONAI_FEWSHOT_CACHE_GB", text)
+    with pytest.raises(ValueError, match=f"MONAI_FEWSHOT_CACHE_GB is '{text}': set it to gigabytes, or unset it"):
+        ArrayCache(tmp_path)

@@ -198,6 +198,34 @@ def review_command(
         review_masks(masks, scans, port, browser=browser, say=typer.echo)
 
 
+@app.command(name="cache", epilog=EXIT_CODES)
+def cache_command(
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[FOLDER]...",
+            help="Folders to look in for pseudo-labels, at any depth, such as MASKS or a cache_dir. "
+            "Default: the headers of DICOM files, in the user's cache folder.",
+        ),
+    ] = None,
+    clear: Annotated[
+        bool, typer.Option("--clear", help="Remove what is found; it is computed again when needed.")
+    ] = False,
+) -> None:
+    """Tell how much room caches take, and clear them."""
+    with errors_shown():
+        from .caches import clear_cache, find_caches
+
+        found = find_caches(folders or [])
+        for cache in found:
+            size = f"{len(cache.files)} file(s) of {cache.content}, {cache.num_bytes / 1e6:.1f} MB, in {cache.folder}"
+            if clear:
+                clear_cache(cache)
+            typer.echo(f"{'Removed ' if clear else ''}{size}")
+        if not found:
+            typer.echo("No cache was found.")
+
+
 add_annotation_commands(app)
 add_commands(app)
 

@@ -42,7 +42,7 @@ VARIANTS = (
 )
 """Attributes by which the images of one series may belong to several volumes, each under one of its names."""
 
-_TAGS = (
+TAGS = (
     "SOPInstanceUID",
     "Modality",
     "SeriesDescription",
@@ -142,7 +142,7 @@ def slices_of_file(file: PathLike) -> list[DicomSlice]:
         ValueError: where the file is not DICOM inside; the text does not name it.
     """
     try:
-        ds = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=list(_TAGS))
+        ds = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=list(TAGS))
         storage = ds.file_meta.get("MediaStorageSOPClassUID") if hasattr(ds, "file_meta") else None
         slices = [] if storage == DIRECTORY_STORAGE else slices_of(ds, file)
     except Exception as error:

@@ -7,7 +7,6 @@ import hashlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import combinations
@@ -18,8 +17,9 @@ from monai.config import PathLike
 from monai.data.utils import orientation_ras_lps
 from monai.utils import ensure_tuple
 
-from .header import VARIANTS, DicomSlice, is_dicom, slices_of_file
+from .header import VARIANTS, DicomSlice
 from .series_files import SeriesFiles
+from .tree_headers import Header, headers_of_files, headers_of_tree
 
 __all__ = ["DicomSeries", "DicomTree", "find_series", "read_series", "select_series", "series_name"]
 
@@ -134,6 +134,9 @@ def find_series(folder: PathLike, num_workers: int = 8) -> DicomTree:
     parts them into volumes that cover all positions, each is a series of its own, numbered as those attributes sort.
     So are the stacks of a multi-frame file, and localizers and the like that share a series with a volume.
 
+    What headers tell is kept in the user's cache folder, by path, size and time of change, so that an archive is listed
+    in seconds when it is listed again (:func:`~monai_fewshot.data.dicom.tree_headers.headers_of_tree`).
+
     Args:
         folder: where to look, or one file.
         num_workers: threads that read headers.
@@ -142,7 +145,7 @@ def find_series(folder: PathLike, num_workers: int = 8) -> DicomTree:
         The series and the files that could not be read. Whether the series are sound is for
         :func:`monai_fewshot.data.series_problems` to say.
     """
-    return read_series(filter(is_dicom, _visible_files(Path(folder))), num_workers)
+    return _tree_of(headers_of_tree(folder, num_workers))
 
 
 def read_series(files: Iterable[PathLike], num_workers: int = 8) -> DicomTree:
@@ -152,15 +155,7 @@ def read_series(files: Iterable[PathLike], num_workers: int = 8) -> DicomTree:
         files: paths in any order.
         num_workers: threads that read headers.
     """
-    files = list(files)
-    with ThreadPoolExecutor(max(1, min(num_workers, len(files)))) as pool:
-        headers = list(pool.map(_try_header, files))
-    groups: dict[str, list[DicomSlice]] = defaultdict(list)
-    for slice_ in (slice_ for header in headers for slice_ in header or ()):
-        groups[slice_.series_uid].append(slice_)
-    series = [part for _, group in sorted(groups.items()) for part in _volumes(group)]
-    unreadable = (Path(file) for file, header in zip(files, headers, strict=True) if header is None)
-    return DicomTree(tuple(series), tuple(unreadable))
+    return _tree_of(headers_of_files(files, num_workers))
 
 
 def select_series(
@@ -197,19 +192,12 @@ def _is_part(part: str, text: str) -> bool:
     return part in text or fnmatchcase(text, f"*{part}*")
 
 
-def _visible_files(path: Path) -> Iterable[Path]:
-    if not path.is_dir():
-        yield path
-    for parent, children, names in os.walk(path):
-        children[:] = sorted(child for child in children if not child.startswith("."))
-        yield from (Path(parent, name) for name in sorted(names) if not name.startswith("."))
-
-
-def _try_header(file: PathLike) -> list[DicomSlice] | None:
-    try:
-        return slices_of_file(file)
-    except ValueError:
-        return None
+def _tree_of(headers: Sequence[tuple[str, Header]]) -> DicomTree:
+    groups: dict[str, list[DicomSlice]] = defaultdict(list)
+    for slice_ in (slice_ for _, slices in headers for slice_ in slices or ()):
+        groups[slice_.series_uid].append(slice_)
+    series = [part for _, group in sorted(groups.items()) for part in _volumes(group)]
+    return DicomTree(tuple(series), tuple(Path(file) for file, slices in headers if slices is None))
 
 
 def _volumes(slices: Sequence[DicomSlice]) -> list[DicomSeries]:

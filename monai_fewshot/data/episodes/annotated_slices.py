@@ -9,13 +9,14 @@ from itertools import chain
 import torch
 from monai.utils import CommonKeys
 
-from monai_fewshot.data.scans.slices import SliceStack
+from monai_fewshot.data.slices.slice_stack import SliceStack
 from monai_fewshot.transforms import ClassIntensity, EpisodeAugmentation
 
 from .numbered_samples import NumberedSamples, numbered_random
 
 __all__ = ["AnnotatedSlices", "SliceChoice", "choose_annotated"]
 
+SLICES_AT_A_TIME = 256
 SliceChoice = int | str | Sequence[int] | None
 """Which slices of a scan are annotated, see :func:`choose_annotated`."""
 
@@ -55,7 +56,8 @@ class AnnotatedSlices(NumberedSamples):
         class_intensity: ClassIntensity | None = None,
     ) -> None:
         super().__init__(length, seed)
-        missing = sorted({*range(1, num_classes + 1)} - {*stack.label.unique().tolist()})
+        self.pixels = _pixels_of_classes(stack, num_classes)
+        missing = (1 + (self.pixels[:, 1:].sum(0) == 0).nonzero().flatten()).tolist()
         if missing:
             raise ValueError(
                 f"No annotated slice shows class {', '.join(map(str, missing))} of 1 to {num_classes}: a network "
@@ -65,9 +67,8 @@ class AnnotatedSlices(NumberedSamples):
         self.num_classes = num_classes
         self.augmentation = augmentation
         self.class_intensity = class_intensity
-        shown = [(stack.label == value).flatten(1).any(1) for value in range(1, num_classes + 1)]
-        absent = ~torch.stack(shown).any(0)
-        *of_class, others = (kind.nonzero().flatten().tolist() for kind in (*shown, absent))
+        shown = self.pixels[:, 1:] > 0
+        *of_class, others = (kind.nonzero().flatten().tolist() for kind in (*shown.T, ~shown.any(1)))
         showing = sorted(set().union(*of_class))
         self.kinds = [showing, others or showing]
         if balanced:
@@ -86,7 +87,7 @@ class AnnotatedSlices(NumberedSamples):
         Returns:
             (N+1,), background first, with a mean of 1 over the pixels; on the device where samples are made.
         """
-        counts = torch.stack([(self.stack.label == value).sum() for value in range(self.num_classes + 1)]).float()
+        counts = self.pixels.sum(0).float()
         weights = counts.clamp(min=1).pow(-power)
         weights = weights * counts.sum() / (weights * counts).sum()
         return weights if self.stack.device is None else weights.to(self.stack.device)
@@ -158,3 +159,9 @@ def _chosen_of_scan(slices: Sequence[int], chosen: SliceChoice, shown: Sequence[
     raise ValueError(
         f"annotated_slices is {chosen!r}: give a number n for every n-th slice, a list of numbers, or 'labeled'."
     )
+
+
+def _pixels_of_classes(stack: SliceStack, num_classes: int) -> torch.Tensor:
+    """Count the pixels of background and classes, (S, N+1), a few slices at a time, for labels may lie on a disk."""
+    parts = stack.label.flatten(1).split(SLICES_AT_A_TIME)
+    return torch.cat([torch.stack([(part == value).sum(1) for value in range(num_classes + 1)], 1) for part in parts])

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from monai.data import list_data_collate
 
-from monai_fewshot.data.scans.slices import SliceStack
+from monai_fewshot.data.slices.slice_stack import SliceStack
 from monai_fewshot.transforms import AugmentationDraw, EpisodeAugmentation
 from monai_fewshot.utils import EpisodeKeys, device_tensor
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from monai.utils import CommonKeys
 
-from monai_fewshot.data.scans.slices import SliceStack
+from monai_fewshot.data.slices.slice_stack import SliceStack
 from monai_fewshot.transforms import EpisodeAugmentation, RandExemplarSynthesis, class_centers
 
 from .numbered_samples import NumberedSamples, numbered_random

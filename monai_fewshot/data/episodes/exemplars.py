@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from monai.utils import StrEnum
 
-from monai_fewshot.data.scans.slices import SliceStack
+from monai_fewshot.data.slices.slice_stack import SliceStack
 
 __all__ = ["BackgroundKind", "background_images", "choose_exemplars", "organ_free_slices", "take_slices"]
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from monai_fewshot.data.scans.slices import SliceStack
+from monai_fewshot.data.slices.slice_stack import SliceStack
 from monai_fewshot.transforms import EpisodeAugmentation, RandMaskSplit
 from monai_fewshot.utils import device_tensor
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from monai_fewshot.data.scans.slices import SliceStack
+from monai_fewshot.data.slices.slice_stack import SliceStack
 from monai_fewshot.transforms.synthesis.surrogate_tasks import SurrogateTask
 from monai_fewshot.utils import EpisodeKeys, device_tensor
 

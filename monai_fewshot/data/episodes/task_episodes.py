@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from monai.utils import StrEnum
 
-from monai_fewshot.data.scans.slices import SliceStack
+from monai_fewshot.data.slices.slice_stack import SliceStack
 from monai_fewshot.transforms import EpisodeAugmentation
 from monai_fewshot.utils import IGNORED, EpisodeKeys, device_tensor
 

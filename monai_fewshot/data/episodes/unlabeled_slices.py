@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from monai.utils import CommonKeys
 
-from monai_fewshot.data.scans.slices import SliceStack
+from monai_fewshot.data.slices.slice_stack import SliceStack
 from monai_fewshot.transforms import BoxPaste, EpisodeAugmentation
 
 from .numbered_samples import NumberedSamples, numbered_random

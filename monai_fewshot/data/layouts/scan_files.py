@@ -45,7 +45,7 @@ def scan_files(
         Name and path of each; a name that repeats has those of the folders before it, such as ``patient1_scan``.
     """
     ignored = {Path(path).expanduser().resolve() for path in leave_out}
-    files = sorted(file for file in _visible_files(folder, ignored) if wanted(file))
+    files = sorted(_visible_files(folder, wanted, ignored))
     scans = [file for file in files if not _is_annotation(file.relative_to(folder))] or files
     if others := sorted(set(files) - set(scans)):
         logger.warning(
@@ -116,10 +116,10 @@ def _is_annotation(path: Path) -> bool:
     )
 
 
-def _visible_files(folder: Path, ignored: Collection[Path]) -> Iterator[Path]:
+def _visible_files(folder: Path, wanted: Callable[[Path], bool], ignored: Collection[Path]) -> Iterator[Path]:
     for place, folders, files in os.walk(folder):
         folders[:] = [
             name for name in folders if not name.startswith(".") and Path(place, name).resolve() not in ignored
         ]
         visible = (Path(place, name) for name in files if not name.startswith("."))
-        yield from (file for file in visible if file.resolve() not in ignored)
+        yield from (file for file in visible if wanted(file) and file.resolve() not in ignored)

@@ -5,15 +5,17 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Mapping
+from importlib.metadata import version
 from os import PathLike
-from typing import Any
+from types import ModuleType
+from typing import Any, ClassVar
 
 import numpy as np
 from monai.config import KeysCollection, NdarrayOrTensor
 from monai.transforms import MapTransform, Transform
 from monai.utils import TransformBackends, convert_to_dst_type
 
-from monai_fewshot.transforms.preparation.body_mask import BodyMask
+from monai_fewshot.transforms.preparation import body_mask
 from monai_fewshot.transforms.preparation.image_checks import finite_array, keys_beside
 from monai_fewshot.utils.array_cache import ArrayCache, array_key
 
@@ -40,13 +42,19 @@ def consecutive_labels(labels: np.ndarray, min_area: int) -> np.ndarray:
     return np.where(kept, np.cumsum(kept), 0).astype(np.int32)[labels]
 
 
+def _constants(module: ModuleType) -> dict[str, Any]:
+    return {name: value for name, value in vars(module).items() if name.isupper()}
+
+
 class PseudoLabelSource(Transform):
     """Base of the transforms that lay a map of drawable pseudo-labels beside an image.
 
     A source implements :meth:`regions`, which divides an image into regions. What is the same for all happens here:
     the image is checked, regions are restricted to the body (:class:`BodyMask`), slices without contrast are left
     out, fragments that the restriction leaves are dropped, ids are made consecutive, and the result is cached.
-    ``algorithm_version`` is part of the cache's key: raise it when a source's results change.
+    The cache's key names all that decides the result: the image, the parameters, ``algorithm_version``, the constants
+    of ``constants_of`` and the versions of numpy, scipy and scikit-image. Raise ``algorithm_version`` when a source's
+    code is changed so that its results change.
 
     Args:
         threshold: intensity that the foreground exceeds, or "auto"; see :class:`BodyMask`.
@@ -60,6 +68,8 @@ class PseudoLabelSource(Transform):
 
     backend = [TransformBackends.NUMPY]  # noqa: RUF012
     algorithm_version = 1
+    constants_of: ClassVar[tuple[ModuleType, ...]] = ()
+    """Modules of the algorithm, whose constants decide the result, beside that of the body mask."""
 
     def __init__(
         self,
@@ -69,7 +79,7 @@ class PseudoLabelSource(Transform):
     ) -> None:
         if min_area < 1:
             raise ValueError(f"min_area must be 1 or greater, got {min_area}")
-        self.body_mask = BodyMask(threshold)
+        self.body_mask = body_mask.BodyMask(threshold)
         self.min_area = min_area
         self.cache = None if cache_dir is None else ArrayCache(cache_dir)
 
@@ -104,6 +114,8 @@ class PseudoLabelSource(Transform):
         settings = {
             "source": type(self).__name__,
             "version": self.algorithm_version,
+            "libraries": [np.__version__, version("scipy"), version("scikit-image")],
+            "constants": [_constants(module) for module in (body_mask, *self.constants_of)],
             "threshold": self.body_mask.threshold,
             "min_area": self.min_area,
         }

@@ -18,6 +18,8 @@ from skimage.transform import resize
 from monai_fewshot.transforms.preparation.body_mask import largest_component
 from monai_fewshot.transforms.preparation.image_checks import finite_array, keys_beside
 
+from . import boundary_saliency as by_boundary
+from . import spectral_residual as by_spectrum
 from .boundary_saliency import boundary_saliency
 from .pseudo_label_source import PseudoLabelSource, PseudoLabelSourced
 from .spectral_residual import spectral_residual_saliency
@@ -170,6 +172,8 @@ class SaliencyLabels(PseudoLabelSource):
         ValueError: when a number is out of its range, or for an unknown method.
         OSError: when the cache folder cannot be written to.
     """
+
+    constants_of = (by_boundary, by_spectrum)
 
     def __init__(
         self,

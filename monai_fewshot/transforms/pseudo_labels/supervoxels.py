@@ -11,6 +11,7 @@ import numpy as np
 from monai.config import NdarrayOrTensor
 from monai.data import MetaTensor
 
+from . import felzenszwalb_volume as algorithm
 from .felzenszwalb_volume import compiled_merge, felzenszwalb_settings, felzenszwalb_volume
 from .pseudo_label_source import PseudoLabelSource, PseudoLabelSourced, consecutive_labels
 
@@ -53,6 +54,8 @@ class SupervoxelLabels(PseudoLabelSource):
         >>> np.unique(SupervoxelLabels(min_size=100, spacing=(1, 1, 5), threshold=50)(image))
         array([1, 2], dtype=int32)
     """
+
+    constants_of = (algorithm,)
 
     def __init__(
         self,

@@ -177,6 +177,17 @@ def test_labels_are_the_cleaned_map_of_every_slice(tmp_path):
     assert not SaliencyLabels(min_area=5000)(volume).any()
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "name"), [("boundary_saliency", "SIGMA_COLOR"), ("spectral_residual", "EPSILON")]
+)
+def test_constants_of_the_algorithm_are_in_the_key_of_the_cache(tmp_path, monkeypatch, algorithm, name):
+    image = _image((0.3, 0.2, 0.15), (0.85, 0.65, 0.55))
+    SaliencyLabels(cache_dir=tmp_path)(image)
+    monkeypatch.setattr(f"monai_fewshot.transforms.pseudo_labels.{algorithm}.{name}", 0.5)
+    SaliencyLabels(cache_dir=tmp_path)(image)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_dictionary_forms_write_beside_the_image():
     image = MetaTensor(torch.from_numpy(_image((0.3, 0.2, 0.15), (0.85, 0.65, 0.55))).float())
     item = SaliencyMapd("image")(SaliencyLabelsd("image")({"image": image}))

@@ -11,6 +11,8 @@ from monai.transforms import Compose
 from skimage.segmentation import felzenszwalb
 
 from monai_fewshot.transforms import SuperpixelLabels, SuperpixelLabelsd
+from monai_fewshot.transforms.preparation import body_mask
+from monai_fewshot.transforms.pseudo_labels import pseudo_label_source
 
 
 def scan(depth: int = 3, size: int = 96, seed: int = 0) -> np.ndarray:
@@ -118,6 +120,23 @@ def test_cached_result_is_the_computed_one(tmp_path, monkeypatch):
     again = SuperpixelLabels(min_size=100, cache_dir=tmp_path)(image)
     assert again.dtype == np.int32
     assert (again == expected).all()
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "value"),
+    [
+        (SuperpixelLabels, "algorithm_version", 2),
+        (body_mask, "OTSU_FRACTION", 0.2),
+        (pseudo_label_source, "version", lambda package: "99.0"),
+        (np, "__version__", "99.0"),
+    ],
+)
+def test_what_decides_the_result_is_in_the_key_of_the_cache(tmp_path, monkeypatch, owner, name, value):
+    image = scan()
+    SuperpixelLabels(min_size=100, cache_dir=tmp_path)(image)
+    monkeypatch.setattr(owner, name, value)
+    SuperpixelLabels(min_size=100, cache_dir=tmp_path)(image)
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_damaged_cache_file_is_computed_again(tmp_path):

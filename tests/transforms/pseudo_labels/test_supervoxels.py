@@ -155,6 +155,14 @@ def test_cache_tells_spacings_apart(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_constants_of_the_algorithm_are_in_the_key_of_the_cache(tmp_path, monkeypatch):
+    source = SupervoxelLabels(min_size=60, spacing=(1, 1, 1), cache_dir=tmp_path)
+    source(texture((1, 24, 24, 6), 30.0))
+    monkeypatch.setattr("monai_fewshot.transforms.pseudo_labels.felzenszwalb_volume.HALF_NEIGHBORS", [(0, 1, 0)])
+    source(texture((1, 24, 24, 6), 30.0))
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_constant_volume_has_no_supervoxels():
     assert not SupervoxelLabels(spacing=(1, 1, 1))(np.full((1, 8, 8, 4), 100.0)).any()
 

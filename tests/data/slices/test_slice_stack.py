@@ -12,7 +12,7 @@ from monai.data import MetaTensor
 from skimage.transform import resize
 
 from monai_fewshot.data import SliceStack
-from monai_fewshot.data.scans import slices
+from monai_fewshot.data.slices import slice_stack as slices
 
 
 def _scans(sizes=((16, 12, 3), (16, 12, 5)), channels=1):
@@ -176,31 +176,30 @@ def test_color_images_of_several_sizes_are_brought_to_one():
 
 
 def test_slices_of_further_scans_are_numbered_on():
-    one, other = (SliceStack.from_scans(_scans(sizes)) for sizes in (((16, 12, 2), (16, 12, 3)), ((16, 12, 4),)))
+    scans = _scans(((16, 12, 2), (16, 12, 3)))
+    one, other = SliceStack.from_scans(scans), SliceStack.from_scans(_scans(((16, 12, 4),)))
     other = SliceStack(other.image, other.label.short() + 300, other.scan)
-    both = one.with_slices(other)
+    both = SliceStack.from_scans(scans, further=other)
     assert both.scan.tolist() == [0] * 2 + [1] * 3 + [2] * 4
     assert torch.equal(both.image, torch.cat([one.image, other.image]))
     assert torch.equal(both.label, torch.cat([one.label, other.label]))
     image, label = both.take([6, 1])
     assert torch.equal(image, torch.stack([other.image[1], one.image[1]]).float())
     assert torch.equal(label, torch.stack([other.label[1], one.label[1]]))
-    assert both.with_slices(both).scan.tolist() == [*both.scan.tolist(), *(both.scan + 3).tolist()]
 
 
-def test_slices_of_other_precision_keep_their_intensities():
+def test_further_slices_of_other_precision_keep_their_intensities():
     one = SliceStack.from_scans(_scans())
     other = SliceStack(one.image.float() * 1e6, one.label.short() + 400, one.scan)
-    both = one.with_slices(other)
+    both = SliceStack.from_scans(_scans(), further=other)
     assert torch.equal(both.image[8:], other.image)
     assert torch.equal(both.label[:8], one.label.short())
     assert torch.equal(both.label[8:], other.label)
 
 
-def test_slices_that_lie_elsewhere_are_brought_along():
-    stack = SliceStack.from_scans(_scans())
-    elsewhere = SliceStack(*(tensor.to("meta") for tensor in (stack.image, stack.label)), stack.scan)
-    assert elsewhere.with_slices(stack).image.shape == (16, 1, 16, 12)
+def test_further_slices_of_another_size_are_refused():
+    with pytest.raises(ValueError, match=r"differ .*\(1, 16, 12\), \(1, 16, 20\)"):
+        SliceStack.from_scans(_scans(), further=SliceStack.from_scans(_scans(((16, 20, 3),))))
 
 
 def test_images_without_labels():
