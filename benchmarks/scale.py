@@ -3,7 +3,7 @@
 """What an inference of many scans takes: time to the first mask, whole time, memory, readings, and a restart.
 
 Scans are made: small ones, copies of a few phantoms under many names, and large ones on request. The bundle is
-ssl_alpnet as it is, with random weights and measurements. Several versions of the project, such as a worktree of an
+panet as it is, with random weights and measurements. Several versions of the project, such as a worktree of an
 older commit, are measured in one run, one after another:
 
     git worktree add ../before COMMIT
@@ -87,7 +87,7 @@ def make_scans(folder: Path, number: int, large: int) -> None:
     torch.manual_seed(0)
     layers = {"spatial_dims": 2, "in_channels": 1, "channels": [8, 16], "out_channels": 16, "norm": "instance"}
     encoder = define("monai_fewshot.networks.encoders.UNetEncoder", **layers)
-    network = define("monai_fewshot.networks.nets.ALPNet", spatial_dims=2, encoder=encoder)
+    network = define("monai_fewshot.networks.nets.PANet", spatial_dims=2, encoder=encoder)
     settings = ModelRecord(network, VolumePreparation(image_size=IMAGE_SIZE)).state_dict()
     torch.save({"model": network.state_dict(), "settings": settings}, folder / "model.pt")
 
@@ -130,14 +130,9 @@ def run(project: Path, folder: Path, output: Path, processes: int) -> tuple[floa
     }
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     words = [word for key, value in settings.items() for word in (f"--{key}", str(value))]
-    config = project / "bundles" / "ssl_alpnet" / "configs" / "inference.json"
+    config = project / "bundles" / "panet" / "configs" / "inference.json"
     command = [sys.executable, *(launcher if processes > 1 else []), str(PROBE), str(counts), str(config), *words]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(project),
-        "CUDA_VISIBLE_DEVICES": "",
-        "PROBE_START": repr(time.time()),
-    }
+    variables = {"PYTHONPATH": str(project), "CUDA_VISIBLE_DEVICES": "", "PROBE_START": repr(time.time())}
     started = time.perf_counter()
     done = subprocess.run(command, env={**os.environ, **variables}, cwd=folder, capture_output=True, text=True)
     seconds = time.perf_counter() - started
