@@ -52,7 +52,7 @@ class ResultRecord:
             measurements = [Measurement(**row) for row in content.get("measurements", ())]
             qualities = [PredictedQuality(**row) for row in content.get("qualities", ())]
             return cls(content["scan"], dict(content["files"]), measurements, qualities, shown)
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, AttributeError):
             return None
 
 
