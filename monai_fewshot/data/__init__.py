@@ -8,6 +8,7 @@ from .dicom.segmentation_writer import write_dicom_seg
 from .dicom.series import DicomSeries, DicomTree, find_series, read_series, select_series, series_name
 from .dicom.series_checks import series_problems
 from .dicom.series_reader import SeriesReader
+from .episodes.acquired_scans import AcquiredScans
 from .episodes.annotated_episodes import AnnotatedEpisodes
 from .episodes.annotated_slices import AnnotatedSlices, choose_annotated
 from .episodes.episodes import Episodes, collate_episodes
@@ -16,10 +17,13 @@ from .episodes.exemplars import BackgroundKind, background_images, choose_exempl
 from .episodes.mask_split_episodes import MaskSplitEpisodes
 from .episodes.numbered_samples import EpisodeSampler, NumberedSamples, numbered_random
 from .episodes.pseudo_label_episodes import PseudoLabelEpisodes
+from .episodes.read_ahead import OneAtATime, ReadAhead, readers_for
 from .episodes.scan_episodes import ScanEpisodes
+from .episodes.scan_shares import deal_out, own_share
 from .episodes.surrogate_episodes import SurrogateEpisodes
 from .episodes.task_episodes import TaskEpisodes, TaskPools
 from .episodes.unlabeled_slices import UnlabeledSlices
+from .files.scan_headers import check_headers
 from .images.few_shot_folds import few_shot_fold_classes
 from .images.image_checks import CheckImageD, CheckImaged, CheckImageDict, check_images, image_reading
 from .images.image_roles import (
@@ -58,6 +62,7 @@ from .slices.slice_stack import SliceStack, training_stacks
 __all__ = [
     "IMAGE_AFFINE",
     "PRIVATE_SCHEME",
+    "AcquiredScans",
     "AnnotatedEpisodes",
     "AnnotatedSlices",
     "BackgroundKind",
@@ -84,8 +89,10 @@ __all__ = [
     "MaskSplitEpisodes",
     "MaskWriter",
     "NumberedSamples",
+    "OneAtATime",
     "PicturePreparation",
     "PseudoLabelEpisodes",
+    "ReadAhead",
     "Scan",
     "ScanEpisodes",
     "ScanFacts",
@@ -101,6 +108,7 @@ __all__ = [
     "annotated_classes",
     "annotated_scans",
     "background_images",
+    "check_headers",
     "check_images",
     "check_output_dir",
     "check_scans",
@@ -111,6 +119,7 @@ __all__ = [
     "collate_episodes",
     "count_channels",
     "cross_validation_folds",
+    "deal_out",
     "few_shot_fold_classes",
     "find_series",
     "fingerprint_scans",
@@ -128,6 +137,7 @@ __all__ = [
     "name_classes",
     "numbered_random",
     "organ_free_slices",
+    "own_share",
     "pending_scans",
     "prepare_scans",
     "random_support_folds",
@@ -135,6 +145,7 @@ __all__ = [
     "read_scans",
     "read_segmentation",
     "read_series",
+    "readers_for",
     "run_name",
     "scan_axes",
     "segment_code",

@@ -6,7 +6,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,9 @@ from monai_fewshot.data.scans.volume_preparation import holds_picture
 from monai_fewshot.metrics import MEASUREMENT_TABLE, QUALITY_TABLE, worst_qualities
 from monai_fewshot.visualize import write_scan_index
 
-__all__ = ["OutputFiles", "write_index"]
+from .result_records import ResultRecord, ResultRecords
+
+__all__ = ["OutputFiles", "finish_results", "write_index"]
 
 pydicom, _ = optional_import("pydicom")
 logger = logging.getLogger(__name__)
@@ -106,7 +107,8 @@ class OutputFiles:
     def pending(self, scans: Sequence[Scan], overwrite: bool = False) -> list[Scan]:
         """List the scans that lack any of the wanted files, so that an interrupted run goes on where it stopped.
 
-        A file that cannot be read whole does not count.
+        A file of the size that a record of its scan tells (:class:`~monai_fewshot.handlers.ResultRecords`) is complete,
+        and is not opened. Any other is read; one that cannot be read whole does not count.
 
         Args:
             scans: all scans.
@@ -115,9 +117,15 @@ class OutputFiles:
         Raises:
             ValueError: where ``measurements.csv`` or ``quality.csv`` holds something else.
         """
-        measured = {row.scan for row in MEASUREMENT_TABLE.read(self.table)} if self.measurements else set()
-        judged = set() if self.flag_below is None else {row.scan for row in QUALITY_TABLE.read(self.quality_table)}
-        pending = [scan for scan in scans if overwrite or not self._is_complete(scan["name"], measured, judged)]
+        records = ResultRecords(self.output_dir).read()
+        wanted = self._scans_beside_masks(records)
+        pending = [
+            scan
+            for scan in scans
+            if overwrite
+            or any(scan["name"] not in names for names in wanted)
+            or not self._has_files(scan["name"], records.get(scan["name"]))
+        ]
         if len(pending) < len(scans):
             done = len(scans) - len(pending)
             logger.info("%d of %d scans have all of their results in %s already", done, len(scans), self.output_dir)
@@ -185,19 +193,33 @@ class OutputFiles:
         if PNG in self.formats and not pictures:
             raise ValueError("outputs name png, which is for 2D pictures: volumes take nifti, seg_nrrd or dicom_seg.")
 
-    def _is_complete(self, name: str, measured: set[str], judged: set[str]) -> bool:
-        whole = {NIFTI: is_whole_mask, DICOM_SEG: _is_whole_dicom, SEG_NRRD: is_whole_seg_nrrd, PNG: is_whole_image}
-        return (
-            all(whole[output_format](self.mask(name, output_format)) for output_format in self.formats)
-            and (not self.measurements or name in measured)
-            and (self.flag_below is None or name in judged)
-            and (not self.probabilities or self._has_probabilities(name))
-            and (not self.previews or is_whole_image(self.preview(name)))
-        )
+    def _scans_beside_masks(self, records: Mapping[str, ResultRecord]) -> list[set[str]]:
+        """Names of the scans that have each of the wanted results that is no mask and no picture."""
+        wanted = []
+        if self.measurements:
+            waiting = {name for name, record in records.items() if record.measurements}
+            wanted.append({row.scan for row in MEASUREMENT_TABLE.read(self.table)} | waiting)
+        if self.flag_below is not None:
+            waiting = {name for name, record in records.items() if record.qualities}
+            wanted.append({row.scan for row in QUALITY_TABLE.read(self.quality_table)} | waiting)
+        if self.probabilities:  # the mask is written after the last map of its scan
+            maps = (Path(self.output_dir) / PROBABILITIES).glob("[!.]*.nii.gz")
+            wanted.append({file.name.rpartition("_")[0] for file in maps})
+        return wanted
 
-    def _has_probabilities(self, name: str) -> bool:
-        """Whether a scan has maps; the mask is written after the last of them."""
-        return any((Path(self.output_dir) / PROBABILITIES).glob(f"{escape(name)}_*.nii.gz"))
+    def _has_files(self, name: str, record: ResultRecord | None) -> bool:
+        whole = {NIFTI: is_whole_mask, DICOM_SEG: _is_whole_dicom, SEG_NRRD: is_whole_seg_nrrd, PNG: is_whole_image}
+        checks = [(self.mask(name, output_format), whole[output_format]) for output_format in self.formats]
+        checks += [(self.preview(name), is_whole_image)] if self.previews else []
+        return all(_has_noted_size(path, record, Path(self.output_dir)) or check(path) for path, check in checks)
+
+
+def _has_noted_size(path: Path, record: ResultRecord | None, folder: Path) -> bool:
+    size = None if record is None else record.files.get(path.relative_to(folder).as_posix())
+    try:
+        return size is not None and path.stat().st_size == size
+    except OSError:
+        return False
 
 
 def _is_whole_dicom(path: Path) -> bool:
@@ -232,3 +254,20 @@ def write_index(files: OutputFiles, algorithm: Mapping[str, Any] | None = None) 
         qualities=[] if files.flag_below is None else QUALITY_TABLE.read(files.quality_table),
         flag_below=files.flag_below,
     )
+
+
+def finish_results(files: OutputFiles, algorithm: Mapping[str, Any] | None = None) -> None:
+    """Put what records tell of new results into the tables and the page; does nothing where there is nothing new.
+
+    Args:
+        files: what the inference writes.
+        algorithm: what made the masks.
+
+    Raises:
+        ValueError: where a table holds something else, or a file cannot be written.
+    """
+    records = ResultRecords(files.output_dir)
+    new = records.merge(files.table, files.quality_table)
+    if new or not files.index.is_file():
+        write_index(files, algorithm)
+    records.mark_shown(new)

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
+from matplotlib.figure import Figure
 from monai.config import PathLike
 from monai.data import ImageWriter, MetaTensor
 from monai.utils import CommonKeys, convert_to_numpy
@@ -23,17 +25,20 @@ from monai_fewshot.data.dicom.segmentation_writer import write_dicom_seg
 from monai_fewshot.data.files.nifti_files import is_nifti
 from monai_fewshot.data.scans.mask_writer import ImageMaskWriter, MaskWriter
 from monai_fewshot.data.scans.scan_folder import Scan
-from monai_fewshot.metrics import MEASUREMENT_TABLE, measure
+from monai_fewshot.metrics import Measurement, measure
 from monai_fewshot.utils import EpisodeKeys, atomic_path, write_atomically
 from monai_fewshot.visualize import class_colors, figure_to_png, picture_figure, preview_figure
 
+from .background_writing import BackgroundWriting
+from .mask_quality import MaskQuality
 from .output_files import DICOM_SEG, NIFTI, PNG, SEG_NRRD, OutputFiles
+from .result_records import ResultRecords
 from .volume_scores import batch_items
 
 __all__ = ["ScanResults"]
 
 PREVIEW_DPI = 110
-FURTHER = (EpisodeKeys.VOLUME_BOUNDS, EpisodeKeys.PROBABILITY, EpisodeKeys.SPREAD)
+FURTHER = (EpisodeKeys.VOLUME_BOUNDS, EpisodeKeys.PROBABILITY, EpisodeKeys.SPREAD, EpisodeKeys.EVIDENCE)
 SURE_SPREAD = 0.1
 
 
@@ -42,8 +47,10 @@ class ScanResults:
 
     After each iteration, ``pred`` of a scan, a label map (1, H, W, D) that postprocessing made and brought onto the
     scan's own grid, is written in all formats that are wanted. Measurements and pictures are of the scan as it was
-    acquired, which is loaded again, for the network sees normalized values. Files are complete or not there, so that an
-    interrupted run leaves none that another takes for done. Files and pages call scans by ``name`` alone.
+    acquired, for the network sees normalized values. Files are complete or not there, so that an interrupted run leaves
+    none that another takes for done; then they are recorded (:class:`~monai_fewshot.handlers.ResultRecords`), with the
+    rows of tables, which :func:`~monai_fewshot.handlers.finish_results` writes. Files and pages call scans by ``name``
+    alone.
 
     Args:
         files: which results are wanted, and where they go.
@@ -53,6 +60,8 @@ class ScanResults:
         segment_codes: users' own codes, see :func:`monai_fewshot.data.load_segment_codes`.
         algorithm_name: what made the masks, for DICOM segmentations.
         algorithm_version: its version.
+        quality: makes rows of ``quality.csv`` from ``evidence``; None where no quality is predicted.
+        background: writes while the engine goes on. Defaults to None: the engine waits.
     """
 
     def __init__(
@@ -64,6 +73,8 @@ class ScanResults:
         segment_codes: Mapping[str, Mapping[str, str]] | PathLike | None = None,
         algorithm_name: str = "monai_fewshot",
         algorithm_version: str = monai_fewshot.__version__,
+        quality: MaskQuality | None = None,
+        background: BackgroundWriting | None = None,
     ) -> None:
         self.files = files
         self.scans = {scan["name"]: scan for scan in scans}
@@ -72,6 +83,9 @@ class ScanResults:
         self.own_codes = load_segment_codes(segment_codes)
         self.algorithm_name = algorithm_name
         self.algorithm_version = algorithm_version
+        self.quality = quality
+        self.background = background
+        self.records = ResultRecords(files.output_dir)
 
     def attach(self, engine: Engine) -> None:
         """Register with an evaluator.
@@ -88,6 +102,7 @@ class ScanResults:
         volume_bounds: torch.Tensor | None = None,
         probability: MetaTensor | None = None,
         spread: MetaTensor | None = None,
+        evidence: torch.Tensor | None = None,
     ) -> None:
         """Write the results of one scan.
 
@@ -97,19 +112,46 @@ class ScanResults:
             volume_bounds: (N, 2), least and most volume of each class in mL; None where they are not known.
             probability: (N, H, W, D), of each class, where maps of them are wanted.
             spread: (1, H, W, D), how undecided each voxel is, for dotted contours where it is below 10 % in pictures.
+            evidence: (N,), from which quality is predicted.
 
         Raises:
             ValueError: where the label map is not on the grid of the scan.
             WriteError: where a file cannot be written.
         """
-        highest = max(*self.class_names, int(label.max()))
         mask = MetaTensor(label.as_tensor().cpu().round().to(torch.int32), affine=label.affine.cpu())
+        written = self._write_masks(name, mask, probability)
+        rows: list[Measurement] = []
+        if self.files.measurements or self.files.previews:
+            image = self._image(name, mask)
+            if self.files.measurements:
+                rows = self._measurements(name, image[0], mask, volume_bounds)
+            if self.files.previews:
+                figure = self._figure(name, image, mask, spread)
+                written.append(write_atomically(self.files.preview(name), figure_to_png(figure, PREVIEW_DPI)))
+        qualities = [] if self.quality is None or evidence is None else self.quality(name, evidence)
+        self.records.add(name, written, rows, qualities)
+
+    def _write_batch(self, engine: Engine) -> None:
+        outputs, batch = engine.state.output, engine.state.batch
+        for output, item in zip(batch_items(outputs), batch_items(batch), strict=True):
+            further = [output.get(key) for key in FURTHER]
+            name = str(item["name"])
+            write = partial(self.write, name, output[CommonKeys.PRED], *further)
+            if self.background is None:
+                write()
+            else:
+                self.background(name, write)
+
+    def _write_masks(self, name: str, mask: MetaTensor, probability: MetaTensor | None) -> list[Path]:
+        """Write probabilities and masks; return the files."""
+        highest = max(*self.class_names, int(mask.max()))
         source = self.scans[name]["image"]
         file = source if is_nifti(source) and Path(source).is_file() else None
+        written = []
         if probability is not None:
             for number, part in zip(self.class_names, probability.split(1), strict=True):
                 writer = MaskWriter(np.float32, like=file, stored_dtype=np.int16)
-                _write(self.files.probability(name, number), writer, part.cpu())
+                written.append(_write(self.files.probability(name, number), writer, part.cpu()))
         if NIFTI in self.files.formats:
             writer = MaskWriter(np.min_scalar_type(highest), like=file)
             _write(self.files.mask(name, NIFTI), writer, mask)
@@ -120,24 +162,14 @@ class ScanResults:
         if SEG_NRRD in self.files.formats:
             colors = class_colors(self.class_names)
             write_seg_nrrd(mask, self.class_names, self.files.mask(name, SEG_NRRD), colors, self.own_codes, file)
-        if self.files.measurements or self.files.previews:
-            image = self._image(name, mask)
-            if self.files.measurements:
-                self._add_measurements(name, image[0], mask, volume_bounds)
-            if self.files.previews:
-                sure = None if spread is None else spread.as_tensor().cpu()[0] < SURE_SPREAD
-                if PNG in self.files.formats:
-                    sure = None if sure is None else sure[..., 0]
-                    figure = picture_figure(image[..., 0], mask[0, ..., 0], self.class_names, name, sure)
-                else:
-                    figure = preview_figure(image[0], mask[0], self.class_names, mask.affine, name, sure)
-                write_atomically(self.files.preview(name), figure_to_png(figure, PREVIEW_DPI))
+        return [*written, *(self.files.mask(name, each) for each in self.files.formats)]
 
-    def _write_batch(self, engine: Engine) -> None:
-        outputs, batch = engine.state.output, engine.state.batch
-        for output, item in zip(batch_items(outputs), batch_items(batch), strict=True):
-            further = [output.get(key) for key in FURTHER]
-            self.write(str(item["name"]), output[CommonKeys.PRED], *further)
+    def _figure(self, name: str, image: np.ndarray, mask: MetaTensor, spread: MetaTensor | None) -> Figure:
+        sure = None if spread is None else spread.as_tensor().cpu()[0] < SURE_SPREAD
+        if PNG in self.files.formats:
+            sure = None if sure is None else sure[..., 0]
+            return picture_figure(image[..., 0], mask[0, ..., 0], self.class_names, name, sure)
+        return preview_figure(image[0], mask[0], self.class_names, mask.affine, name, sure)
 
     def _write_dicom_seg(self, name: str, mask: MetaTensor) -> None:
         write_dicom_seg(
@@ -159,20 +191,21 @@ class ScanResults:
             )
         return convert_to_numpy(image).reshape(-1, *mask.shape[1:])
 
-    def _add_measurements(
+    def _measurements(
         self, name: str, image: np.ndarray, mask: MetaTensor, volume_bounds: torch.Tensor | None
-    ) -> None:
+    ) -> list[Measurement]:
         rows = measure(name, image, mask[0], self.class_names, mask.affine)
-        if volume_bounds is not None:
-            rows = [
-                replace(row, volume_low_ml=low, volume_high_ml=high)
-                for row, (low, high) in zip(rows, volume_bounds.tolist(), strict=True)
-            ]
-        MEASUREMENT_TABLE.add(self.files.table, rows)
+        if volume_bounds is None:
+            return rows
+        return [
+            replace(row, volume_low_ml=low, volume_high_ml=high)
+            for row, (low, high) in zip(rows, volume_bounds.tolist(), strict=True)
+        ]
 
 
-def _write(path: Path, writer: ImageWriter, mask: MetaTensor) -> None:
+def _write(path: Path, writer: ImageWriter, mask: MetaTensor) -> Path:
     writer.set_data_array(mask, channel_dim=0)
     writer.set_metadata({"affine": mask.affine}, resample=False)
     with atomic_path(path, mask.nbytes) as temporary:
         writer.write(temporary)
+    return path

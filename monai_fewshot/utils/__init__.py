@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 from .array_cache import ArrayCache, array_key
-from .atomic_write import WriteError, atomic_path, write_atomically
+from .atomic_write import WriteError, atomic_path, write_atomically, write_errors
 from .checkpoints import (
     checkpoint_to_resume,
     checkpoints_by_age,
@@ -94,4 +94,5 @@ __all__ = [
     "unlock_folder",
     "whole_batch",
     "write_atomically",
+    "write_errors",
 ]

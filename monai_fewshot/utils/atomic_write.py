@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["WriteError", "atomic_path", "write_atomically"]
+__all__ = ["WriteError", "atomic_path", "write_atomically", "write_errors"]
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -50,14 +50,30 @@ def atomic_path(path: str | os.PathLike[str], num_bytes: int | None = None) -> I
     path = Path(path)
     temporary = path.with_name(f".{uuid.uuid4().hex}.{path.name}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
-        raise WriteError(_why_not_written(path, error, num_bytes)) from error
+        with write_errors(path, num_bytes):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            os.replace(temporary, path)
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def write_errors(path: str | os.PathLike[str], num_bytes: int | None = None) -> Iterator[None]:
+    """Let an OSError while a file is written become a WriteError that says what to do.
+
+    Args:
+        path: the file.
+        num_bytes: as for :func:`atomic_path`.
+
+    Raises:
+        WriteError: in the place of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(_why_not_written(Path(path), error, num_bytes)) from error
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes | memoryview | str) -> Path:

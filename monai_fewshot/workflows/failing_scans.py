@@ -9,17 +9,27 @@ from typing import Any
 
 from monai_fewshot.utils import WriteError, root_cause
 
-__all__ = ["run_past_failures"]
+__all__ = ["RemainingItems", "reason_of", "run_past_failures"]
 
+ALIKE_AT_FIRST = 3
+"""Items at the beginning that fail with the same text: then it is the settings, and no other item fares better."""
 logger = logging.getLogger(__name__)
 
 
-class _Remaining:
-    """The items of a dataset from one on; remembers which one was asked for last."""
+class RemainingItems:
+    """The items of a dataset from one on; remembers which one was asked for last.
 
-    def __init__(self, dataset: Any, first: int) -> None:
+    Args:
+        dataset: whose items are asked for in ascending order.
+
+    Attributes:
+        first: number of the first that remains; it may be changed.
+        last_asked: number of the item that was asked for last.
+    """
+
+    def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
-        self.first = self.last_asked = first
+        self.first = self.last_asked = 0
 
     def __len__(self) -> int:
         return len(self.dataset) - self.first
@@ -29,34 +39,47 @@ class _Remaining:
         return self.dataset[self.last_asked]
 
 
-def run_past_failures(make_engine: Callable[[Any], Any], dataset: Any, names: Sequence[str]) -> dict[str, str]:
-    """Run an engine over a dataset; an item that fails is noted, and the items behind it follow.
+def reason_of(error: BaseException) -> str:
+    """Tell the kind and the text of the error at the end of a chain of causes."""
+    reason = root_cause(error)
+    return f"{type(reason).__name__}: {reason}"
+
+
+def run_past_failures(
+    make_engine: Callable[[], Any],
+    items: RemainingItems,
+    names: Sequence[str],
+    after_failure: Callable[[str], None] = lambda name: None,
+) -> dict[str, Exception]:
+    """Run engines over a dataset; an item that fails is noted, and the items behind it follow.
 
     Args:
-        make_engine: makes an engine that reads a dataset item by item, in its own process.
-        dataset: the items.
+        make_engine: makes an engine that reads ``items`` one by one, in its own process.
+        items: of the dataset.
         names: what they are called.
+        after_failure: is given the name of each item that failed.
 
     Returns:
-        The reason of each failure, by name.
+        The error of each failure, by name.
 
     Raises:
         WriteError: where a file cannot be written, for then no other item would fare better.
+        Exception: where the first three items fail alike, for the same reason.
     """
-    failed: dict[str, str] = {}
-    first = 0
-    while first < len(names):
-        remaining = _Remaining(dataset, first)
-        engine = make_engine(remaining)
+    failed: dict[str, Exception] = {}
+    while items.first < len(names):
         try:
-            engine.run()
+            make_engine().run()
             break
         except Exception as error:
             if isinstance(root_cause(error, WriteError), WriteError):
                 raise
-            reason = root_cause(error)
-            name = names[remaining.last_asked]
+            name = names[items.last_asked]
             logger.exception("%s cannot be segmented", name)
-            failed[name] = f"{type(reason).__name__}: {reason}"
-            first = remaining.last_asked + 1
+            failed[name] = error
+            after_failure(name)
+            alike = len({reason_of(each) for each in failed.values()}) == 1
+            if alike and items.last_asked + 1 == len(failed) == ALIKE_AT_FIRST:
+                raise
+            items.first = items.last_asked + 1
     return failed

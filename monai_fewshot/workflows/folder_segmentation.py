@@ -5,44 +5,54 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property, partial
 from typing import Any
 
 import torch
 from monai.config import PathLike
+from monai.engines import SupervisedEvaluator
 from monai.inferers import Inferer
 from monai.transforms import (
-    Compose,
     Invertd,
 )
-from monai.utils import CommonKeys, ensure_tuple
+from monai.utils import CommonKeys
 
 import monai_fewshot
-from monai_fewshot.data import (
-    LoadScand,
-    VolumePreparation,
-    load_scans,
-    name_classes,
-    shown_classes,
-    support_scans,
-    without_labels,
+from monai_fewshot.data import OneAtATime, name_classes
+from monai_fewshot.handlers import (
+    BackgroundWriting,
+    MaskQuality,
+    OutputFiles,
+    ResultRecords,
+    ScanResults,
+    finish_results,
 )
-from monai_fewshot.handlers import MaskQuality, OutputFiles, ScanResults, write_index
 from monai_fewshot.metrics import CONFIDENCE_LINE, REVERSE_LINE
-from monai_fewshot.utils import EpisodeKeys, write_atomically
+from monai_fewshot.utils import (
+    EpisodeKeys,
+    gather_in_first,
+    run_in_first,
+    run_together,
+    write_atomically,
+)
 
-from .failing_scans import run_past_failures
-from .segmentation import Segmentation, check_support_files
+from .failing_scans import reason_of, run_past_failures
+from .folder_scans import FolderScans
 from .trained_model import GivenModel, TrainedModel
 
 __all__ = ["FolderSegmentation"]
 
 
-class FolderSegmentation(Segmentation):
+class FolderSegmentation(FolderScans):
     """Segments every scan of a folder and writes masks, measurements and pictures; interrupted, it goes on later.
 
     The network is shown its classes by annotated support scans, or knows them. Scans are prepared as those that it was
     trained on (:class:`~monai_fewshot.data.VolumePreparation`), and masks lie on each scan's own grid.
+
+    The model, the supports and the headers of all scans are checked first. Each scan is read once, ahead of the
+    network, and its voxels are checked then; one that cannot be segmented does not stop the others. Results are written
+    while the next scan is segmented. The processes of torchrun share the scans by their size.
 
     Args:
         dataset_dir: the scans, see :func:`monai_fewshot.data.load_scans`.
@@ -70,11 +80,13 @@ class FolderSegmentation(Segmentation):
         keep_largest: whether each class of a mask keeps its largest connected components alone, as many as the support
             shows; one where there is no support.
         dtype: the precision, which the index page states.
-        failures: file for what goes wrong with single scans, which then does not stop the others: a JSON object,
-            reason by name of the scan. None: the first scan that cannot be segmented ends the run.
+        failures: file for what goes wrong with single scans: a JSON object, reason by name of the scan. None: the run
+            ends with an error that lists them, after all others are segmented.
         flag_below: predicted Dice below which the index page says that a mask is to be looked at, with
             ``quality.csv``; None predicts no quality.
         probabilities: whether to write a map of each class's probability, as NIfTI.
+        num_workers: number of threads that read scans ahead; 0 for none. Defaults to None: by free memory, the size of
+            the scans and the number of cores.
     """
 
     def __init__(
@@ -103,15 +115,19 @@ class FolderSegmentation(Segmentation):
         failures: PathLike | None = None,
         flag_below: float | None = None,
         probabilities: bool = False,
+        num_workers: int | None = None,
     ) -> None:
-        further = (overwrite, keep_largest, dtype, flag_below is not None, probabilities)
-        super().__init__(dataset_dir, model, inferer, output_dir, *further)
+        super().__init__(
+            (support_image, support_label, support_series_uid),
+            {"modality": modality, "description": description, "series_uid": series_uid},
+            class_names,
+            preparation,
+            num_workers,
+            *(dataset_dir, model, inferer, output_dir),
+            *(overwrite, keep_largest, dtype, flag_below is not None, probabilities),
+        )
         self.name = name
-        self.support = (support_image, support_label, support_series_uid)
-        self.chosen: dict[str, Any] = {"modality": modality, "description": description, "series_uid": series_uid}
-        self.class_names = class_names
         self.segment_codes = segment_codes
-        self.own_preparation = preparation
         self.failures = failures
         self.outputs = outputs
         self.further_results: dict[str, Any] = {"postfix": postfix, "measurements": measurements, "previews": previews}
@@ -124,99 +140,106 @@ class FolderSegmentation(Segmentation):
         return OutputFiles(self.output_dir, formats=self.outputs or usual, **self.further_results)
 
     @cached_property
-    def supports(self) -> list[dict[str, Any]]:
-        """The annotated scans; none where the network knows its classes."""
-        image, label, series_uid = self.support
-        if self.model.classes is not None:
-            return []
-        if image is None or label is None:
-            raise ValueError("This network is shown its classes: give support_image and support_label.")
-        check_support_files(image, label)
-        return support_scans(image, label, series_uid)
+    def evaluator(self) -> SupervisedEvaluator:
+        """Runs over the scans and writes, up to the first that fails."""
+        return self.make_evaluator(self.remaining)
 
     @cached_property
-    def pending(self) -> list[dict[str, Any]]:
-        """The scans that lack any of the wanted results."""
-        no_scans = [self.output_dir, *(() if self.support[1] is None else ensure_tuple(self.support[1]))]
-        scans = load_scans(self.dataset_dir, **self.chosen, leave_out=no_scans)
-        return self.files.pending(without_labels(scans), self.overwrite)
-
-    @cached_property
-    def preparation(self) -> VolumePreparation:
-        """The model's preparation, with the caller's own where it has none."""
-        trained = self.model.preparation
-        if self.supports:
-            trained = trained.on_axes_of(self.supports[0])
-        if self.own_preparation is None:
-            return trained
-        if trained.spatial is not None:
-            raise ValueError(
-                f"preparation is given, but {', '.join(self.model.checkpoints)} prepares scans itself "
-                f"({trained.settings()['spatial']}): leave preparation out."
-            )
-        return trained.changed(spatial=self.own_preparation)
-
-    @cached_property
-    def transform(self) -> Compose:
-        """Reads and prepares a scan."""
-        return self.preparation.transform(class_names=self.class_names)
+    def results(self) -> ScanResults:
+        """Writes the results of each scan."""
+        names = name_classes(self.classes, self.class_names, self.supports)
+        line = CONFIDENCE_LINE if self.log_odds else REVERSE_LINE
+        quality = MaskQuality(line, {number: names[number] for number in self.classes})
+        return ScanResults(
+            self.files,
+            self.queries,
+            self.acquired.take,
+            names,
+            self.segment_codes,
+            self.name,
+            monai_fewshot.__version__,
+            quality if self.predicts_quality else None,
+            BackgroundWriting(),
+        )
 
     def writing(self) -> list[Callable[[Any], Any]]:
         """Bring a mask back onto the scan's own grid."""
         if self.preparation.grid is None:
             return []
-        inverted = partial(Invertd, transform=self.preparation.grid, orig_keys=CommonKeys.IMAGE)
+        inverted = partial(self._inverted, transform=self.preparation.grid, orig_keys=CommonKeys.IMAGE)
         maps = [EpisodeKeys.SPREAD] if self.log_odds and self.files.previews else []
         maps += [EpisodeKeys.PROBABILITY] if self.keeps_probability else []
         return [inverted(CommonKeys.PRED, nearest_interp=True), *(inverted(key, nearest_interp=False) for key in maps)]
 
+    def _inverted(self, *args: Any, **settings: Any) -> OneAtATime:
+        return OneAtATime(Invertd(*args, **settings), self.grid_lock)
+
     def handlers(self) -> list[Any]:
         """Write the results of each scan."""
-        names = name_classes(self.classes, self.class_names, self.supports)
-        loading = LoadScand(class_names=self.class_names)
-        results = ScanResults(
-            self.files, self.pending, loading, names, self.segment_codes, self.name, monai_fewshot.__version__
-        )
-        if not self.predicts_quality:
-            return [results]
-        line = CONFIDENCE_LINE if self.log_odds else REVERSE_LINE
-        return [
-            results,
-            MaskQuality(self.files.quality_table, line, {number: names[number] for number in self.classes}),
-        ]
+        return [self.results]
 
     def check(self) -> None:
-        """Check the device, the checkpoint, the output folder and all files, before anything is segmented.
+        """Check the device, the checkpoint, the supports and the output folder, then the headers of all scans.
+
+        Of several processes all check, or none goes on.
 
         Raises:
-            ValueError: where a setting or a file does not do; all problems of files are listed.
+            ValueError: where a setting or a file does not do; all problems of headers are listed.
         """
+        run_together(self._check)
+
+    def _check(self) -> None:
         super().check()
+        self.model.preparation.check_kind(self.supports)
         if self.keeps_probability and self.supports:
             raise ValueError(f"{self.name} gives scores and no probabilities: leave probabilities out.")
-        self.model.preparation.check_kind([*self.supports, *self.pending])
-        self.files.check(self.pending)
-        self.model.preparation.check([*self.supports, *self.pending])
+        self.model.preparation.check(self.supports)
         if self.supports and self.preparation.spatial is not None:
             self._check_classes()
-
-    def _check_classes(self) -> None:
-        """Raise a ValueError where a class of the supports is lost on the grid of the network."""
-        shown = shown_classes(self.supports, self.class_names)
-        names = name_classes(shown, self.class_names, self.supports)
-        lost = [f"{number} ({names[number]})" for number in shown if number not in self.classes]
-        if lost:
-            raise ValueError(
-                f"{', '.join(scan['label'] for scan in self.supports)}: no voxel is left of {', '.join(lost)} where "
-                "scans are resampled for the network: annotate more of it, or leave it out of the label."
-            )
+        self.model.preparation.check_kind(self.pending)
+        self.files.check(self.pending)
+        _ = self.voxels
 
     def run(self) -> None:
-        """Segment the scans that lack results, and write the index page of all."""
-        if self.failures is None:
-            super().run()
-        else:
-            failed = run_past_failures(self.make_evaluator, self.dataset, [scan["name"] for scan in self.pending])
+        """Segment the scans that lack results, and write the tables and the page of all.
+
+        Raises:
+            ValueError: where scans cannot be segmented, and ``failures`` is None; all are listed.
+            WriteError: where a file cannot be written.
+        """
+        run_together(lambda: self.queries)  # before one process writes what another would take for done
+        try:
+            failed = run_together(self._segment_share) if self.pending else {}
+        except BaseException:
+            with suppress(ValueError, OSError):
+                ResultRecords(self.files.output_dir).merge(self.files.table, self.files.quality_table)
+            raise
+        failed = {name: reason for part in gather_in_first(failed) for name, reason in part.items()}
+        run_in_first(self._finish, failed)
+        if failed and self.failures is None:
+            lines = "\n".join(f"{name}: {reason}" for name, reason in failed.items())
+            raise ValueError(f"{len(failed)} of {len(self.pending)} scans cannot be segmented:\n{lines}")
+
+    def _segment_share(self) -> dict[str, str]:
+        """Segment the scans of this process; return the reason of each failure, by name."""
+        names = [scan["name"] for scan in self.queries]
+        first = [self.evaluator] if names else []
+        writing = self.results.background
+        assert writing is not None
+        try:
+            failed = run_past_failures(
+                lambda: first.pop() if first else self.make_evaluator(self.remaining),
+                self.remaining,
+                names,
+                self.acquired.discard,
+            )
+        finally:
+            self.reader.close()
+            writing.close()
+        return {name: reason_of(error) for name, error in {**failed, **writing.failed}.items()}
+
+    def _finish(self, failed: Mapping[str, str]) -> None:
+        if self.failures is not None:
             write_atomically(self.failures, json.dumps(failed, indent=1))
         precision = {} if self.dtype is None else {"dtype": str(self.dtype)}
-        write_index(self.files, {"name": self.name, "version": monai_fewshot.__version__, **precision})
+        finish_results(self.files, {"name": self.name, "version": monai_fewshot.__version__, **precision})

@@ -31,7 +31,7 @@ from monai_fewshot.data import (
 from monai_fewshot.handlers import NetworkLoader
 from monai_fewshot.inferers import class_confidence, margin_spread, reverse_dice, volume_bounds
 from monai_fewshot.transforms import KeepClassPartsd, KeepSupportComponentsd
-from monai_fewshot.utils import EpisodeKeys, check_device_settings
+from monai_fewshot.utils import EpisodeKeys, check_device_settings, process_rank
 
 from .trained_model import GivenModel, TrainedModel
 
@@ -93,6 +93,11 @@ class Segmentation(ABC):
         """What is to be segmented."""
 
     @property
+    def queries(self) -> list[dict[str, Any]]:
+        """What this process segments."""
+        return self.pending
+
+    @property
     @abstractmethod
     def transform(self) -> Compose:
         """Reads and prepares an item."""
@@ -118,8 +123,8 @@ class Segmentation(ABC):
     def dataset(self) -> Dataset | ScanEpisodes:
         """The episodes, one an item."""
         if not self.supports:
-            return Dataset(self.pending, self.transform)
-        return ScanEpisodes(self.pending, self.supports, self.transform)
+            return Dataset(self.queries, self.transform)
+        return ScanEpisodes(self.queries, self.supports, self.transform)
 
     @cached_property
     def classes(self) -> list[int] | dict[int, str]:
@@ -172,6 +177,7 @@ class Segmentation(ABC):
             steps.append(self._add_confidence if self.log_odds else self._add_reverse_dice)
         steps.append(MapLabelValued(CommonKeys.PRED, range(1, 1 + len(numbers)), numbers))
         loaders = [NetworkLoader(self.model.network, path) for path in self.model.checkpoints]
+        progress = [ProgressBar(desc="segmenting")] if process_rank() == 0 else []
         return SupervisedEvaluator(
             device=torch.device(self.model.device),
             val_data_loader=DataLoader(dataset, batch_size=1, num_workers=0),
@@ -179,7 +185,7 @@ class Segmentation(ABC):
             inferer=self.inferer,
             prepare_batch=PrepareBatchExtraInput(SUPPORT if self.supports else {}),
             postprocessing=Compose([*steps, *self.writing()]),
-            val_handlers=[*loaders, ProgressBar(desc="segmenting"), *self.handlers()],
+            val_handlers=[*loaders, *progress, *self.handlers()],
         )
 
     def _add_probabilities(self, output: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from monai.utils import OptionalImportError
 from PIL import Image
 
 from monai_fewshot.data import MaskWriter, write_dicom_seg, write_seg_nrrd
-from monai_fewshot.handlers import OutputFiles, write_index
+from monai_fewshot.handlers import OutputFiles, ResultRecords, write_index
 from monai_fewshot.metrics import MEASUREMENT_TABLE, QUALITY_TABLE, Measurement, PredictedQuality
 
 QUALITY = PredictedQuality("a", 1, "liver", 0.8, 0.7, 0.9)
@@ -79,6 +79,32 @@ def test_each_file_counts(filled):
         path.write_bytes(content)
     filled.table.unlink()
     assert _names(filled.pending(SCANS)) == ["a", "b.v1", "c"]
+
+
+def test_a_file_is_not_opened_that_has_the_size_of_its_record(filled, monkeypatch):
+    written = [*(filled.mask("a", each) for each in ALL["formats"]), filled.preview("a")]
+    ResultRecords(filled.output_dir).add("a", written)
+    content = written[0].read_bytes()
+    written[0].write_bytes(bytes(len(content)))
+    opened = []
+    for name in ("is_whole_mask", "_is_whole_dicom", "is_whole_seg_nrrd", "is_whole_image"):
+        monkeypatch.setattr(f"monai_fewshot.handlers.output_files.{name}", lambda path: opened.append(path) or True)
+    assert _names(filled.pending(SCANS)) == ["c"]
+    assert {path.name.partition(".")[0].partition("_")[0] for path in opened if path.is_file()} == {"b"}
+    written[0].write_bytes(content[:-1])
+    opened.clear()
+    filled.pending(SCANS)
+    assert written[0] in opened
+    written[0].unlink()
+    monkeypatch.setattr("monai_fewshot.handlers.output_files.is_whole_mask", lambda path: path.is_file())
+    assert _names(filled.pending(SCANS)) == ["a", "c"]
+
+
+def test_rows_that_wait_in_a_record_count(filled):
+    filled.table.unlink()
+    rows = [Measurement("a", 1, "liver", 0, 0.0, *[math.nan] * 7)]
+    ResultRecords(filled.output_dir).add("a", [filled.mask("a", each) for each in ALL["formats"]], rows)
+    assert _names(filled.pending(SCANS)) == ["b.v1", "c"]
 
 
 def test_what_is_not_wanted_does_not_count(filled):

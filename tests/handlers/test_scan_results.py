@@ -21,7 +21,7 @@ from PIL import Image
 from slicer_files import read_nrrd_by_hand
 
 from monai_fewshot.data import LoadScand
-from monai_fewshot.handlers import OutputFiles, ScanResults
+from monai_fewshot.handlers import OutputFiles, ResultRecords, ScanResults, finish_results
 from monai_fewshot.metrics import MEASUREMENT_TABLE, measure
 from monai_fewshot.utils import WriteError
 from monai_fewshot.visualize import class_colors
@@ -51,6 +51,12 @@ def _results(tmp_path, scan, **settings):
     return ScanResults(files, [scan], LoadScand(), NAMES, None, "ssl_alpnet", "1.2")
 
 
+def _rows(files):
+    """What the table of measurements holds in the end."""
+    finish_results(files)
+    return MEASUREMENT_TABLE.read(files.table)
+
+
 def _run(results, names, masks, images):
     """Let an engine put out masks of a batch each."""
     batches = [list_data_collate([{"name": n, "image": i}]) for n, i in zip(names, images, strict=True)]
@@ -64,7 +70,9 @@ def test_everything_is_written(scan, tmp_path):
     image = LoadScand()(scan)["image"]
     mask, results = _mask(image), _results(tmp_path, scan)
     _run(results, ["series_1"], [mask], [torch.zeros(1)])
+    rows = _rows(results.files)
     assert sorted(file.relative_to(tmp_path / "out").as_posix() for file in (tmp_path / "out").rglob("[!.]*.*")) == [
+        "index.html",
         "measurements.csv",
         "previews/series_1.png",
         "series_1_seg.dcm",
@@ -75,7 +83,6 @@ def test_everything_is_written(scan, tmp_path):
     np.testing.assert_array_equal(nifti.dataobj, mask[0].numpy())
     np.testing.assert_allclose(nifti.affine, mask.affine, atol=1e-4)
     assert nifti.get_data_dtype() == np.uint8
-    rows = MEASUREMENT_TABLE.read(results.files.table)
     assert str(rows) == str(measure("series_1", image[0].numpy(), mask[0].numpy(), NAMES, mask.affine.numpy()))
     assert rows[0].mean == pytest.approx(float(image[0][mask[0] == 1].mean()), rel=1e-5)
     seg = highdicom.seg.segread(results.files.mask("series_1", "dicom_seg"))
@@ -106,7 +113,7 @@ def test_a_scan_is_measured_anew_and_others_stay(scan, tmp_path):
     results.scans["other"] = {**scan, "name": "other"}
     _run(results, ["series_1", "other"], [_mask(image)] * 2, [torch.zeros(1)] * 2)
     _run(results, ["series_1"], [_mask(image) * 0], [torch.zeros(1)])
-    rows = MEASUREMENT_TABLE.read(results.files.table)
+    rows = _rows(results.files)
     assert [(row.scan, row.label, row.voxels) for row in rows] == [
         ("other", 1, 72),
         ("other", 3, 32),
@@ -139,7 +146,7 @@ def test_a_flat_image_is_a_volume_of_one_slice(tmp_path):
     scan = {"name": "flat", "image": str(tmp_path / "flat.nii.gz")}
     results = _results(tmp_path, scan, formats="nifti")
     results.write("flat", MetaTensor(torch.ones(1, 5, 6, 1), affine=torch.eye(4)))
-    assert MEASUREMENT_TABLE.read(results.files.table)[0].p50 == 14.5
+    assert _rows(results.files)[0].p50 == 14.5
 
 
 def test_numbers_above_255_and_with_gaps_stay(tmp_path):
@@ -156,7 +163,7 @@ def test_numbers_above_255_and_with_gaps_stay(tmp_path):
     results.write("a", MetaTensor(label, affine=torch.from_numpy(sform)))
     written = nibabel.load(files.mask("a", "nifti"))
     np.testing.assert_array_equal(written.dataobj, label[0])
-    rows = {row.label: row for row in MEASUREMENT_TABLE.read(files.table)}
+    rows = {row.label: row for row in _rows(files)}
     assert {number: row.voxels for number, row in rows.items()} == {2: 1, 205: 7, 850: 12}
     assert rows[850].volume_ml == pytest.approx(12 * 2 * 1.5 * 4 / 1000)
     np.testing.assert_array_equal(written.get_qform(), nibabel.load(tmp_path / "a.nii.gz").get_qform())
@@ -176,9 +183,7 @@ def test_two_inferences_in_one_folder_lose_no_row(tmp_path):
     results = ScanResults(files, scans, lambda _scan: {"image": image}, NAMES)
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda name: results.write(name, _mask(image)), names))
-    assert [(row.scan, row.label) for row in MEASUREMENT_TABLE.read(files.table)] == [
-        (n, c) for n in names for c in NAMES
-    ]
+    assert [(row.scan, row.label) for row in _rows(files)] == [(n, c) for n in names for c in NAMES]
 
 
 @pytest.mark.parametrize("output_format", ["nifti", "seg_nrrd"])
@@ -187,7 +192,7 @@ def test_a_mask_that_cannot_be_written_is_named_and_what_stood_stays(tmp_path, m
     scans = [{"name": "a", "image": "a.nii.gz"}]
     results = ScanResults(OutputFiles(tmp_path, formats=output_format), scans, dict, NAMES)
     results.write("a", _mask(image))
-    (mask,) = tmp_path.iterdir()
+    (mask,) = tmp_path.glob("[!.]*")
     before = mask.read_bytes()
 
     def fail(*_args, **_settings):
@@ -203,4 +208,19 @@ def test_a_mask_that_cannot_be_written_is_named_and_what_stood_stays(tmp_path, m
     ):
         results.write("a", _mask(image))
     assert mask.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [mask]
+    assert list(tmp_path.glob("[!.]*")) == [mask]
+
+
+def test_a_scan_is_recorded_after_all_of_its_files(tmp_path, monkeypatch):
+    image = MetaTensor(torch.rand(1, *SIZE), affine=torch.eye(4))
+    files = OutputFiles(tmp_path, measurements=True, previews=True)
+    results = ScanResults(files, [{"name": "a", "image": "a.nii.gz"}], lambda _scan: {"image": image}, NAMES)
+    results.write("a", _mask(image))
+    (record,) = ResultRecords(tmp_path).read().values()
+    assert record.files == {name: (tmp_path / name).stat().st_size for name in ("a_seg.nii.gz", "previews/a.png")}
+    assert [row.voxels for row in record.measurements] == [72, 32]
+    results.records.path.unlink()
+    monkeypatch.setattr("monai_fewshot.handlers.scan_results.figure_to_png", lambda *_args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        results.write("a", _mask(image))
+    assert ResultRecords(tmp_path).read() == {}

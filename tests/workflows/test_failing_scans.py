@@ -10,7 +10,7 @@ from ignite.engine import Engine
 from monai.data import DataLoader
 
 from monai_fewshot.utils import WriteError
-from monai_fewshot.workflows.failing_scans import run_past_failures
+from monai_fewshot.workflows.failing_scans import RemainingItems, reason_of, run_past_failures
 
 
 class Items:
@@ -48,8 +48,15 @@ class Runs:
         self.error = error
         self.at = at
 
-    def __call__(self, dataset):
-        return _Bound(Engine(self.step), DataLoader(dataset, batch_size=1, num_workers=0))
+    def past_failures(self, items, **settings):
+        """Go through the items; return what has failed, and why."""
+        remaining = RemainingItems(items)
+
+        def make():
+            return _Bound(Engine(self.step), DataLoader(remaining, batch_size=1, num_workers=0))
+
+        failed = run_past_failures(make, remaining, list("abcde"), **settings)
+        return {name: reason_of(error) for name, error in failed.items()}
 
     def step(self, engine, item):
         item = int(item)
@@ -60,15 +67,17 @@ class Runs:
 
 def test_others_follow_one_that_cannot_be_loaded_and_one_that_fails():
     runs = Runs(MemoryError("too large"), at=3)
-    failed = run_past_failures(runs, Items(broken=1), list("abcde"))
+    told = []
+    failed = runs.past_failures(Items(broken=1), after_failure=told.append)
     assert failed == {"b": "ValueError: item 1 is damaged", "d": "MemoryError: too large"}
     assert runs.done == [0, 2, 4]
+    assert told == ["b", "d"]
 
 
 @pytest.mark.parametrize("broken", [0, 4])
 def test_the_first_and_the_last_may_fail(broken):
     runs = Runs()
-    assert list(run_past_failures(runs, Items(broken), list("abcde"))) == ["abcde"[broken]]
+    assert list(runs.past_failures(Items(broken))) == ["abcde"[broken]]
     assert runs.done == [item for item in range(5) if item != broken]
 
 
@@ -77,10 +86,30 @@ def test_what_cannot_be_written_stops_the_run():
     error.__cause__ = OSError(errno.ENOSPC, "No space left on device")
     runs = Runs(error, at=2)
     with pytest.raises(RuntimeError, match="while it was segmented"):
-        run_past_failures(runs, Items(None), list("abcde"))
+        runs.past_failures(Items(None))
     assert runs.done == [0, 1]
 
 
 def test_an_input_that_may_not_be_read_does_not():
     runs = Runs(PermissionError(errno.EACCES, "Permission denied"), at=2)
-    assert list(run_past_failures(runs, Items(None), list("abcde"))) == ["c"]
+    assert list(runs.past_failures(Items(None))) == ["c"]
+
+
+@pytest.mark.parametrize("reasons", [["no such protocol"] * 3, ["no such protocol"] * 2 + ["too large"]])
+def test_settings_under_which_nothing_can_be_segmented_stop_the_run(reasons):
+    """Three items at the beginning that fail alike are enough; those that fail for different reasons are not."""
+
+    class Failing(Runs):
+        def step(self, engine, item):
+            if int(item) < 3:
+                raise ValueError(reasons[int(item)])
+            self.done.append(int(item))
+
+    runs = Failing()
+    if len(set(reasons)) == 1:
+        with pytest.raises(ValueError, match="no such protocol"):
+            runs.past_failures(Items(None))
+        assert runs.done == []
+    else:
+        assert list(runs.past_failures(Items(None))) == ["a", "b", "c"]
+        assert runs.done == [3, 4]

@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import monai_fewshot
 from monai_fewshot.apps.bundles.bundle_step import setting_names
 from monai_fewshot.data import Scan
-from monai_fewshot.handlers import write_index
+from monai_fewshot.handlers import finish_results
 
 from .model_origin import ModelOrigin
 from .problems import ScanProblem
@@ -87,10 +86,8 @@ class SegmentSteps(SegmentRequest):
         return found
 
     def complete_index(self) -> None:
-        """Write the page where an interruption came between the last mask and the page."""
-        index, masks = self.files.index, chain.from_iterable(self.files.masks().values())
-        if not index.is_file() or any(mask.stat().st_mtime > index.stat().st_mtime for mask in masks):
-            write_index(self.files, {"name": self.method.name, "version": monai_fewshot.__version__})
+        """Write tables and page where an interruption came between the last mask and the page."""
+        finish_results(self.files, {"name": self.method.name, "version": monai_fewshot.__version__})
 
     def common_settings(self, dataset: Path) -> dict[str, Any]:
         """Settings of training and segmentation."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -14,8 +15,18 @@ from monai.data import NibabelReader
 from monai.utils import ensure_tuple
 from nibabel.openers import ImageOpener
 
-__all__ = ["NiftiHeaderError", "ScanNiftiReader", "is_nifti", "nifti_mask", "place_nifti"]
+__all__ = [
+    "NiftiHeaderError",
+    "ScanNiftiReader",
+    "check_spacing",
+    "is_nifti",
+    "is_packed_nifti",
+    "nifti_mask",
+    "place_nifti",
+]
 
+NIFTI2_HEADER = (540).to_bytes(4, "little")
+"""How a file of version 2 begins, the size of its header, in either order of bytes."""
 MM_PER_UNIT = {"meter": 1000.0, "mm": 1.0, "micron": 0.001}
 SPACING_TOLERANCE = 0.01
 PLACE = (
@@ -35,7 +46,8 @@ class ScanNiftiReader(NibabelReader):
     Give it when loading, not when making ``LoadImage``, which would try its other readers on a file that is refused.
 
     Lengths in meters or microns, by the header's units, become millimeters; units that are not said are millimeters.
-    As nibabel has it, the sform goes before the qform.
+    As nibabel has it, the sform goes before the qform. A compressed file is read to its end, once, and compared with
+    its checksum.
 
     Deviation: MONAI's ``NibabelReader`` leaves lengths in their units; where the sform contradicts ``pixdim``, it takes
     the qform in place of the sform, even if the header does not use it. Here the sform counts, and a file whose
@@ -43,19 +55,20 @@ class ScanNiftiReader(NibabelReader):
     """
 
     def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> nibabel.Nifti1Image:
-        """Read the header.
+        """Read the header, and of a compressed file all.
 
         Args:
             data: the file, one.
-            kwargs: of ``nibabel.load``.
+            kwargs: of ``nibabel.load``; of no effect on a compressed file.
 
         Raises:
+            OSError: where a compressed file differs from its checksum; EOFError and zlib.error where it ends early.
             NiftiHeaderError: where it does not tell the distance of voxels; the text does not name the file.
         """
         self.filenames = ensure_tuple(data)
         (path,) = self.filenames
-        image = cast(nibabel.Nifti1Image, nibabel.load(path, **kwargs))
-        _check_spacing(image, path)
+        image = _unpacked(path) if is_packed_nifti(path) else cast(nibabel.Nifti1Image, nibabel.load(path, **kwargs))
+        check_spacing(image, path)
         scale = MM_PER_UNIT.get(_unit(image.header), 1.0)
         if scale != 1:
             image = type(image)(image.dataobj, np.diag([scale, scale, scale, 1]) @ image.affine, image.header)
@@ -65,9 +78,48 @@ class ScanNiftiReader(NibabelReader):
         return image
 
 
+def check_spacing(image: nibabel.Nifti1Image, path: PathLike) -> None:
+    """Check that a header tells where voxels lie.
+
+    Args:
+        image: whose voxels are not read.
+        path: of its file.
+
+    Raises:
+        NiftiHeaderError: where it does not, or contradicts itself; the text does not name the file.
+    """
+    number = min(len(image.shape), 3)
+    by_affine = np.linalg.norm(image.affine[:3, :number], axis=0)
+    if not np.isfinite(image.affine).all() or not np.linalg.det(image.affine):
+        raise NiftiHeaderError(
+            "does not tell where its voxels lie: its affine (sform or qform) is not finite, or a distance of voxels is "
+            "0. Convert the scan from its source again."
+        )
+    sform_used = int(image.header["sform_code"]) > 0
+    pixdim = _pixdim(path, image.header)[:number]
+    known = (np.isfinite(pixdim) & (pixdim > 0)).all()
+    if not (known or sform_used):
+        raise NiftiHeaderError(
+            f"does not tell the distance of its voxels: its pixdim is {_listed(pixdim)}. Convert the scan from its "
+            "source again, or write the distances into its header (nibabel: header.set_zooms)."
+        )
+    planes = 1 / np.linalg.norm(np.linalg.inv(image.affine[:3, :3]), axis=1)[:number]
+    nearer = np.minimum(np.abs(by_affine / pixdim - 1), np.abs(planes / pixdim - 1)) if known else np.zeros(1)
+    if nearer.max() > SPACING_TOLERANCE:
+        raise NiftiHeaderError(
+            f"contradicts itself: the distance of its voxels is {_listed(by_affine)} by its sform and "
+            f"{_listed(pixdim)} by its pixdim. Convert the scan from its source again, or correct its header."
+        )
+
+
 def is_nifti(path: Any) -> bool:
     """Tell whether an entry of a scan is a NIfTI file, by its suffix."""
     return isinstance(path, (str, Path)) and str(path).lower().endswith((".nii", ".nii.gz"))
+
+
+def is_packed_nifti(path: Any) -> bool:
+    """Tell whether an entry of a scan is a compressed NIfTI file, by its suffix."""
+    return is_nifti(path) and str(path).lower().endswith(".gz")
 
 
 def nifti_mask(voxels: np.ndarray, affine: np.ndarray, like: PathLike | None = None) -> nibabel.Nifti1Image:
@@ -116,36 +168,19 @@ def place_nifti(image: nibabel.Nifti1Image, affine: np.ndarray) -> nibabel.Nifti
     return image
 
 
+def _unpacked(path: PathLike) -> nibabel.Nifti1Image:
+    """Read a compressed file into memory; ``gzip`` compares it with its checksum at the end."""
+    with gzip.open(path) as stream:
+        content = stream.read()
+    of_version_2 = NIFTI2_HEADER in (content[:4], content[3::-1])
+    return (nibabel.Nifti2Image if of_version_2 else nibabel.Nifti1Image).from_bytes(content)
+
+
 def _unit(header: nibabel.Nifti1Header) -> str:
     try:
         return header.get_xyzt_units()[0]
     except KeyError:
         return "unknown"
-
-
-def _check_spacing(image: nibabel.Nifti1Image, path: PathLike) -> None:
-    number = min(len(image.shape), 3)
-    by_affine = np.linalg.norm(image.affine[:3, :number], axis=0)
-    if not np.isfinite(image.affine).all() or not np.linalg.det(image.affine):
-        raise NiftiHeaderError(
-            "does not tell where its voxels lie: its affine (sform or qform) is not finite, or a distance of voxels is "
-            "0. Convert the scan from its source again."
-        )
-    sform_used = int(image.header["sform_code"]) > 0
-    pixdim = _pixdim(path, image.header)[:number]
-    known = (np.isfinite(pixdim) & (pixdim > 0)).all()
-    if not (known or sform_used):
-        raise NiftiHeaderError(
-            f"does not tell the distance of its voxels: its pixdim is {_listed(pixdim)}. Convert the scan from its "
-            "source again, or write the distances into its header (nibabel: header.set_zooms)."
-        )
-    planes = 1 / np.linalg.norm(np.linalg.inv(image.affine[:3, :3]), axis=1)[:number]
-    nearer = np.minimum(np.abs(by_affine / pixdim - 1), np.abs(planes / pixdim - 1)) if known else np.zeros(1)
-    if nearer.max() > SPACING_TOLERANCE:
-        raise NiftiHeaderError(
-            f"contradicts itself: the distance of its voxels is {_listed(by_affine)} by its sform and "
-            f"{_listed(pixdim)} by its pixdim. Convert the scan from its source again, or correct its header."
-        )
 
 
 def _pixdim_is_unknown(path: PathLike, header: nibabel.Nifti1Header) -> bool:

@@ -15,12 +15,9 @@ __all__ = ["VolumeLoader"]
 class VolumeLoader:
     """Loads a file of a volume in millimeters, as ``monai.transforms.LoadImage`` does.
 
-    Axes of length 1 beyond the third are dropped. It is not for use in several threads at once, as MONAI's readers keep
-    the name of the file they are at.
+    Axes of length 1 beyond the third are dropped. Several threads may load at once, formats that are read by ITK
+    excepted: each call has readers of its own, as those of MONAI keep the name of the file they are at.
     """
-
-    def __init__(self) -> None:
-        self.load = LoadImage(image_only=True, ensure_channel_first=True)
 
     def __call__(self, path: PathLike) -> MetaTensor:
         """Load a file.
@@ -34,7 +31,8 @@ class VolumeLoader:
         Raises:
             NiftiHeaderError: where a NIfTI file does not tell the distance of its voxels.
         """
-        volume = self.load(path, reader=ScanNiftiReader()) if is_nifti(path) else self.load(path)
+        load = LoadImage(image_only=True, ensure_channel_first=True)
+        volume = load(path, reader=ScanNiftiReader()) if is_nifti(path) else load(path)
         while volume.ndim > 4 and volume.shape[-1] == 1:
             volume = volume[..., 0]
         return volume

@@ -18,7 +18,7 @@ from monai.utils import convert_to_tensor
 from monai_fewshot.data.layouts.scan_files import is_picture
 from monai_fewshot.utils import file_of, list_values
 
-__all__ = ["AFFINE_TOLERANCE", "CheckScanD", "CheckScanDict", "CheckScand"]
+__all__ = ["AFFINE_TOLERANCE", "CheckScanD", "CheckScanDict", "CheckScand", "shape_problems"]
 
 AFFINE_TOLERANCE = 0.1
 HIGHEST_CLASS = 1 << 24
@@ -114,7 +114,7 @@ def _as_volume(volume: torch.Tensor) -> torch.Tensor:
 
 def _image_problems(image: torch.Tensor, num_channels: int | None) -> list[str]:
     voxels = convert_to_tensor(image, track_meta=False)
-    problems = _shape_problems(voxels, num_channels, is_picture(Path(file_of(image, ""))))
+    problems = shape_problems(tuple(voxels.shape), num_channels, is_picture(Path(file_of(image, ""))))
     if not voxels.numel():
         return problems
     if isinstance(image, MetaTensor) and not _has_place(image.affine):
@@ -140,7 +140,7 @@ def _has_place(affine: torch.Tensor) -> bool:
 
 def _label_problems(label: torch.Tensor, classes: Collection[int] | None) -> list[str]:
     values = convert_to_tensor(label, track_meta=False)
-    problems = _shape_problems(values, num_channels=1)
+    problems = shape_problems(tuple(values.shape), num_channels=1)
     known = _known_voxels(values, classes)
     odd = values[~known] if not known.all() else values[:0]
     broken = odd[odd != odd.round()] if odd.is_floating_point() else odd[:0]
@@ -173,8 +173,17 @@ def _known_voxels(values: torch.Tensor, classes: Collection[int] | None) -> torc
     return known
 
 
-def _shape_problems(volume: torch.Tensor, num_channels: int | None, of_picture: bool = False) -> list[str]:
-    shape = tuple(volume.shape)
+def shape_problems(shape: tuple[int, ...], num_channels: int | None, of_picture: bool = False) -> list[str]:
+    """Tell what is wrong with the shape of a loaded volume.
+
+    Args:
+        shape: (C, H, W, D).
+        num_channels: that it must have; None for any.
+        of_picture: whether it is a 2D picture.
+
+    Returns:
+        Problems, which do not name the file.
+    """
     if len(shape) != 4:
         return [f"has {len(shape) - 1} axes beside the channels {shape}; expected a volume (C, H, W, D)."]
     if num_channels in (None, shape[0]):

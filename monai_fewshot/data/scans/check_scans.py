@@ -6,7 +6,6 @@ from __future__ import annotations
 import itertools
 import os
 import tempfile
-import threading
 from collections.abc import Collection, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -19,7 +18,7 @@ from monai.data import MetaTensor
 from tqdm import tqdm
 
 from monai_fewshot.data.dicom.series_reader import ITK_LOCK
-from monai_fewshot.data.files.file_damage import check_checksums, unreadable
+from monai_fewshot.data.files.file_damage import unreadable
 from monai_fewshot.data.files.nifti_files import NiftiHeaderError, is_nifti
 from monai_fewshot.data.files.volume_loader import VolumeLoader
 
@@ -98,11 +97,11 @@ def check_output_dir(path: PathLike, source: PathLike | None = None) -> Path:
     return folder
 
 
-class ScanReader(threading.local):
+class ScanReader:
     """Read files in threads.
 
-    Each thread has its own :class:`VolumeLoader`. ITK changes the working
-    folder of the process while it loads its parts, hence only one thread at a time is within it.
+    ITK changes the working folder of the process while it loads its parts, hence only one thread at a time is within
+    it.
     """
 
     def __init__(self) -> None:
@@ -112,7 +111,6 @@ class ScanReader(threading.local):
         """Read a file as (C, H, W, D); a ValueError says why it cannot be read, and what to do."""
         if not path.exists():
             raise ValueError("is missing; correct its path in the list of scans, or restore the file.")
-        check_checksums(path)
         if is_nifti(path):
             check_nifti_header(path)
         try:

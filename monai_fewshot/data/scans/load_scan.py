@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from monai.utils import ImageMetaKey
 
 from monai_fewshot.data.annotations.segmentation_reader import names_regions, read_segmentation
 from monai_fewshot.data.dicom.header import is_dicom
-from monai_fewshot.data.dicom.series_reader import SERIES_NAME, SeriesReader
+from monai_fewshot.data.dicom.series_reader import ITK_LOCK, SERIES_NAME, SeriesReader
 from monai_fewshot.data.files.file_damage import check_checksums, errors_of_file
+from monai_fewshot.data.files.nifti_files import is_nifti, is_packed_nifti
 from monai_fewshot.data.files.volume_loader import VolumeLoader
 from monai_fewshot.data.images.picture_files import load_picture, load_picture_mask
 from monai_fewshot.data.layouts.scan_files import is_picture
@@ -58,7 +60,7 @@ class LoadScand(MapTransform):
         super().__init__(keys, allow_missing_keys)
         self.label_key = label_key
         self.class_names = class_names
-        self.load = VolumeLoader()
+        self.load = load_volume
 
     def __call__(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
         """Load a scan.
@@ -144,8 +146,15 @@ def _is_dicom(path: Any) -> bool:
     return is_dicom(path) or (path.is_dir() and any(map(is_dicom, path.iterdir())))
 
 
+def load_volume(path: Path) -> MetaTensor:
+    """Load a file of a volume, see :class:`VolumeLoader`; threads may do so at once."""
+    with nullcontext() if is_nifti(path) else ITK_LOCK:
+        return VolumeLoader()(path)
+
+
 def _read(path: Path, load: Callable[[Path], MetaTensor]) -> MetaTensor:
-    check_checksums(path)
+    if not is_packed_nifti(path):  # whose reader does it, as it reads the file
+        check_checksums(path)
     return load(path)
 
 

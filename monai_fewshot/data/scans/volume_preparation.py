@@ -170,6 +170,8 @@ class VolumePreparation:
         known_classes: Mapping[int, str] | None = None,
         class_numbers: Sequence[int] | None = None,
         class_names: Sequence[str] | None = None,
+        acquired: Callable[[Any], Any] | None = None,
+        grid: Callable[[Any], Any] | None = None,
     ) -> Compose:
         """Make the chain that reads and prepares a scan.
 
@@ -178,9 +180,12 @@ class VolumePreparation:
             known_classes: numbers that a label may hold; None for any.
             class_numbers: numbers that become 1, 2, ... in this order, all others background; None for all as they are.
             class_names: as for :class:`~monai_fewshot.data.LoadScand`.
+            acquired: is given each scan as it was acquired, such as :class:`~monai_fewshot.data.AcquiredScans`.
+            grid: does what :attr:`grid` does, which it may guard. Defaults to None: :attr:`grid` itself.
         """
         chain: list[Callable[[Any], Any]] = [LoadScand(class_names=class_names)]
-        chain += [self.grid] if self.grid is not None else []
+        chain += [acquired] if acquired is not None else []
+        chain += [grid or self.grid] if self.grid is not None else []
         chain.append(CheckScand(EpisodeKeys.IMAGE, classes=known_classes, num_channels=self.channels))
         if class_numbers is not None:
             chain += [

@@ -1,0 +1,66 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from monai_fewshot.utils import WriteError, root_cause
+
+__all__ = ["BackgroundWriting"]
+
+logger = logging.getLogger(__name__)
+
+
+class BackgroundWriting:
+    """Writes the results of a scan in a thread, while the next one is segmented.
+
+    One scan is written at a time: whoever gives the next one waits, so that no more than two are in memory.
+
+    Attributes:
+        failed: error of each scan whose results could not be made, by its name.
+    """
+
+    def __init__(self) -> None:
+        self.failed: dict[str, Exception] = {}
+        self._pool = ThreadPoolExecutor(1, "writing")
+        self._begun: tuple[str, Future] | None = None
+
+    def __call__(self, name: str, write: Callable[[], None]) -> None:
+        """Write the results of a scan, after those of the one before.
+
+        Args:
+            name: of the scan.
+            write: does it.
+
+        Raises:
+            WriteError: where the scan before could not be written, for then no other would fare better.
+        """
+        self.wait()
+        self._begun = name, self._pool.submit(write)
+
+    def wait(self) -> None:
+        """Wait for the scan that is being written.
+
+        Raises:
+            WriteError: where it could not be written.
+        """
+        if self._begun is None:
+            return
+        (name, future), self._begun = self._begun, None
+        try:
+            future.result()
+        except Exception as error:
+            if isinstance(root_cause(error, WriteError), WriteError):
+                raise
+            logger.exception("%s: its results cannot be made", name)
+            self.failed[name] = error
+
+    def close(self) -> None:
+        """Wait for the scan that is being written, and end the thread; see :meth:`wait`."""
+        try:
+            self.wait()
+        finally:
+            self._pool.shutdown()

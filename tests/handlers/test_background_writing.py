@@ -1,0 +1,49 @@
+# Copyright (c) monai_fewshot contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from monai_fewshot.handlers import BackgroundWriting
+from monai_fewshot.utils import WriteError
+
+
+def test_one_scan_is_written_while_the_next_is_made():
+    """The caller goes on at once, but not past a second scan."""
+    writing, go_on, done = BackgroundWriting(), threading.Event(), []
+    writing("a", lambda: go_on.wait(60) and done.append("a"))
+    assert done == []
+    go_on.set()
+    writing("b", lambda: done.append("b"))
+    assert done[0] == "a"
+    writing.close()
+    assert done == ["a", "b"]
+    assert writing.failed == {}
+
+
+def test_what_fails_is_noted_and_a_disk_that_is_full_ends_all():
+    def fail(error):
+        raise error
+
+    writing, done = BackgroundWriting(), []
+    writing("a", lambda: fail(KeyError("a")))
+    writing("b", lambda: done.append("b"))
+    writing("c", lambda: fail(WriteError("Cannot write c")))
+    with pytest.raises(WriteError, match="Cannot write c"):
+        writing("d", lambda: done.append("d"))
+    writing.close()
+    assert done == ["b"]
+    assert [repr(error) for error in writing.failed.values()] == ["KeyError('a')"]
+
+
+def test_the_end_tells_what_could_not_be_written():
+    def fail():
+        raise RuntimeError("sitk") from WriteError("Cannot write a")
+
+    writing = BackgroundWriting()
+    writing("a", fail)
+    with pytest.raises(RuntimeError, match="sitk"):
+        writing.close()
