@@ -77,7 +77,10 @@ python="$environment/bin/python"
 benchmark=tests/apps/benchmark/test_phantom_benchmark.py
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
-lint() { "$python" -m ruff check . && "$python" -m ruff format --check .; }
+lint() {
+    "$python" -m ruff check . && "$python" -m ruff format --check . &&
+        "$python" -m codespell_lib ./*.md benchmarks bundles docs monai_fewshot scripts
+}
 types() { "$python" -m mypy; }
 docs() { "$python" -m sphinx --quiet --fresh-env --fail-on-warning --keep-going -c docs . docs/_build; }
 run_pytest() { "$python" -m pytest --durations 5 "$@"; }

@@ -13,12 +13,20 @@ from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import monai_fewshot
 from monai_fewshot.apps.phantom import make_phantom_dataset
 
 ROOT = Path(__file__).parents[1]
+
+
+def test_the_citation_is_of_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == monai_fewshot.__version__
+    assert citation["license"] == "Apache-2.0"
 
 
 def pins() -> list[Requirement]:
