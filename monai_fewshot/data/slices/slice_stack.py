@@ -26,8 +26,9 @@ __all__ = ["SliceStack", "training_stacks"]
 
 DEVICE_SHARE = 0.5
 """Part of a device's free memory that slices may fill; the rest is for the network."""
-COPIES = 2
-"""How often slices lie in memory while they are joined."""
+COPIES = 4
+"""Memory that reading slices takes, in multiples of what they take in the end (measured): single scans, all of them
+joined, and what the allocator cannot give back."""
 IMAGE_TOLERANCE = 0.01
 """Largest rounding of an intensity, in standard deviations of its image."""
 

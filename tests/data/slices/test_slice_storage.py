@@ -95,14 +95,15 @@ class Told:
 
 def test_what_will_be_taken_is_told_before_scans_are_read(tmp_path, monkeypatch, caplog):
     needed = sum(DEPTHS) * 24 * 20 * 4
-    monkeypatch.setattr(slice_stack, "free_memory", lambda: 2 * needed)
+    enough = slice_stack.COPIES * needed
+    monkeypatch.setattr(slice_stack, "free_memory", lambda: enough)
     read = Told(caplog)
     with caplog.at_level(logging.INFO):
         SliceStack.from_scans(_scans(), transform=read, map_dir=tmp_path)
-    text = f"About 12 slices will take about {needed / 1e9:.3g} GB, and {2 * needed / 1e9:.3g} GB of memory are free"
+    text = f"About 12 slices will take about {needed / 1e9:.3g} GB, and {enough / 1e9:.3g} GB of memory are free"
     assert f"{text}.\n" in read.told
     caplog.clear()
-    monkeypatch.setattr(slice_stack, "free_memory", lambda: 2 * needed - 1)
+    monkeypatch.setattr(slice_stack, "free_memory", lambda: enough - 1)
     read = Told(caplog)
     SliceStack.from_scans(_scans(), transform=read, map_dir=tmp_path)
     assert f"they go to files in {tmp_path}; making episodes will be slower." in read.told
