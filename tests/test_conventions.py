@@ -37,7 +37,7 @@ IMPORT_ALL_WITHOUT_OPTIONAL_PACKAGES = """
 import importlib, sys
 
 OPTIONAL = {"itk", "numba", "highdicom", "pydicom", "SimpleITK", "torchvision", "cucim", "mlflow"}
-OPTIONAL |= {"starlette", "uvicorn"}
+OPTIONAL |= {"starlette", "submitit", "uvicorn"}
 
 class Blocked:
     def find_spec(self, name, path=None, target=None):

@@ -62,7 +62,7 @@ class TestSynchronizations:
         assert modes == ["warn", "default"]
         lines, first = inspect.getsourcelines(SliceStack.take)
         (line,) = (number for number, text in enumerate(lines, first) if "device_tensor(" in text)
-        assert counts == {f"monai_fewshot/data/scans/slices.py:{line}": 3, f"{Path(__file__).name}:{here}": 1}
+        assert counts == {f"monai_fewshot/data/slices/slice_stack.py:{line}": 3, f"{Path(__file__).name}:{here}": 1}
 
     def test_the_mode_ends_where_a_step_fails(self, modes):
         def fail():

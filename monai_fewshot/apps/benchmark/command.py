@@ -20,6 +20,7 @@ from .leaderboard.marked_text import marked_text, replace_between
 from .leaderboard.overview import method_colors, overview_figure, overview_markdown
 from .matrix.description import Matrix
 from .matrix.matrix_reading import read_matrix
+from .running.cluster import Cluster
 from .running.schedule import Schedule
 
 __all__ = ["main", "run_benchmark", "write_leaderboard"]
@@ -37,6 +38,10 @@ def run_benchmark(
     plan_only: bool = False,
     report_only: bool = False,
     results: str = "",
+    cluster: str | None = None,
+    partition: str | None = None,
+    hours: float = 24.0,
+    gpus: int = 0,
 ) -> int:
     """Run a matrix of methods, data sets, settings, folds and seeds, and make tables of it.
 
@@ -52,13 +57,18 @@ def run_benchmark(
         results: Markdown files to write to, with commas between. Between the lines ``<!-- benchmark:begin -->`` and
             ``<!-- benchmark:end -->`` come all tables, between such lines of ``overview`` the table of all tables,
             between those of ``leaderboard`` its head.
+        cluster: "slurm" to make each training, with its evaluations, a job of a cluster, "local" to try that out on
+            this machine; default: processes of this machine.
+        partition: of Slurm; default: its own.
+        hours: that a job of the cluster may take before it is queued again.
+        gpus: of each job of the cluster.
 
     Returns:
         0, or 1 where cells failed.
 
     Raises:
         FileNotFoundError: where there is no such YAML file.
-        ValueError: with all that is wrong with it.
+        ValueError: with all that is wrong with it, or with the options of the cluster.
         KeyboardInterrupt: on Ctrl-C, when all processes have ended.
     """
     matrix = read_matrix(Path(config))
@@ -67,7 +77,12 @@ def run_benchmark(
     targets = [Path(file) for file in filter(None, results.split(","))]
     for target in targets:
         _markers(target)
-    schedule = Schedule(matrix, only)
+    if partition is not None and cluster is None:
+        raise ValueError("--partition is one of a cluster: give --cluster slurm, too.")
+    place = None
+    if cluster is not None:
+        place = Cluster(cluster, partition, hours, gpus, matrix.threads, matrix.parallel)
+    schedule = Schedule(matrix, only, place)
     if plan_only:
         print(schedule.plan())
         return 0
@@ -129,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     (call,) = fire_calls(run_benchmark, arguments, "monai_fewshot.apps.benchmark")
     try:
         code = call()
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
         print("\nInterrupted; all processes have ended. The same command goes on from here.", file=sys.stderr)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,9 @@ __all__ = ["SliceStack", "training_stacks"]
 
 DEVICE_SHARE = 0.5
 """Part of a device's free memory that slices may fill; the rest is for the network."""
-COPIES = 2
-"""How often slices lie in memory while they are joined."""
+COPIES = 4
+"""Memory that reading slices takes, in multiples of what they take in the end (measured): single scans, all of them
+joined, and what the allocator cannot give back."""
 IMAGE_TOLERANCE = 0.01
 """Largest rounding of an intensity, in standard deviations of its image."""
 
@@ -165,7 +166,7 @@ def _goes_to_disk(slices: int | None, needed: int | None, map_dir: PathLike | No
     free = free_memory()
     if needed is None or free is None:
         return False
-    text = f"About {slices} slices will take about {_gigabytes(needed)}, and {_gigabytes(free)} of memory are free"
+    text = f"About {slices} slices will take about {_room(needed)}, and {_room(free)} of memory are free"
     if COPIES * needed <= free:
         logger.info("%s.", text)
         return False
@@ -176,15 +177,15 @@ def _goes_to_disk(slices: int | None, needed: int | None, map_dir: PathLike | No
     room = shutil.disk_usage(folder).free
     if needed > room:
         raise ValueError(
-            f"{text}, and {_gigabytes(room)} on the disk of {map_dir}: give max_slices, a smaller image_size, or name "
+            f"{text}, and {_room(room)} on the disk of {map_dir}: give max_slices, a smaller image_size, or name "
             "another folder."
         )
     logger.warning("%s: they go to files in %s; making episodes will be slower.", text, map_dir)
     return True
 
 
-def _gigabytes(number: int) -> str:
-    return f"{number / 1e9:.3g} GB"
+def _room(num_bytes: int) -> str:
+    return f"{num_bytes / 1e6:.3g} MB" if num_bytes < 1e9 else f"{num_bytes / 1e9:.3g} GB"
 
 
 def _read_into(
@@ -256,11 +257,18 @@ def _free_memory(device: torch.device) -> int | None:
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
 
 
-def training_stacks(parts: Iterable[Sequence[Mapping[Hashable, Any]]], **settings: Any) -> list[SliceStack]:
+def training_stacks(
+    parts: Sequence[Sequence[Mapping[Hashable, Any]]], max_slices: int | None = None, **settings: Any
+) -> list[SliceStack]:
     """Cut the scans that a network is trained on, and those that it is validated on, into slices.
 
     Args:
         parts: both, as :func:`~monai_fewshot.data.hold_out` returns them.
-        settings: see :meth:`SliceStack.from_scans`.
+        max_slices: how many slices to train on at most, see :meth:`SliceStack.from_scans`.
+        settings: likewise.
     """
-    return [SliceStack.from_scans(part, **settings) for part in parts]
+    trained, *validated = parts
+    return [
+        SliceStack.from_scans(trained, max_slices=max_slices, **settings),
+        *(SliceStack.from_scans(part, **settings) for part in validated),
+    ]

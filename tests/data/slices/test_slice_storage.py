@@ -16,7 +16,7 @@ from monai.data import MetaTensor
 from process_groups import TOLD, error_of, in_two_processes
 from torch.utils.data import DataLoader
 
-from monai_fewshot.data import PseudoLabelEpisodes, SliceStack, collate_episodes
+from monai_fewshot.data import PseudoLabelEpisodes, SliceStack, collate_episodes, training_stacks
 from monai_fewshot.data.slices import slice_stack, slice_storage
 from monai_fewshot.transforms import EpisodeAugmentation, IntensityVariation, RandAffineElastic
 
@@ -95,20 +95,21 @@ class Told:
 
 def test_what_will_be_taken_is_told_before_scans_are_read(tmp_path, monkeypatch, caplog):
     needed = sum(DEPTHS) * 24 * 20 * 4
-    monkeypatch.setattr(slice_stack, "free_memory", lambda: 2 * needed)
+    enough = slice_stack.COPIES * needed
+    monkeypatch.setattr(slice_stack, "free_memory", lambda: enough)
     read = Told(caplog)
     with caplog.at_level(logging.INFO):
         SliceStack.from_scans(_scans(), transform=read, map_dir=tmp_path)
-    text = f"About 12 slices will take about {needed / 1e9:.3g} GB, and {2 * needed / 1e9:.3g} GB of memory are free"
+    text = f"About 12 slices will take about {needed / 1e6:.3g} MB, and {enough / 1e6:.3g} MB of memory are free"
     assert f"{text}.\n" in read.told
     caplog.clear()
-    monkeypatch.setattr(slice_stack, "free_memory", lambda: 2 * needed - 1)
+    monkeypatch.setattr(slice_stack, "free_memory", lambda: enough - 1)
     read = Told(caplog)
     SliceStack.from_scans(_scans(), transform=read, map_dir=tmp_path)
     assert f"they go to files in {tmp_path}; making episodes will be slower." in read.told
     caplog.clear()
     SliceStack.from_scans(_scans())
-    assert "GB of memory are free: they may not fit." in caplog.text
+    assert "MB of memory are free: they may not fit." in caplog.text
 
 
 @pytest.mark.usefixtures("no_memory")
@@ -116,7 +117,7 @@ def test_neither_memory_nor_disk_has_room(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(slice_stack.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 99}))
     read = Told(caplog)
     message = (
-        r"About 12 slices will .* and 9.9e-08 GB on the disk of .*: give max_slices, a smaller image_size, or name"
+        r"About 12 slices will .* and 9.9e-05 MB on the disk of .*: give max_slices, a smaller image_size, or name"
     )
     with pytest.raises(ValueError, match=message):
         SliceStack.from_scans(_scans(), transform=read, map_dir=tmp_path / "new")
@@ -180,6 +181,12 @@ def test_so_many_slices_are_drawn_and_no_other_scan_is_read(caplog):
     others = [SliceStack.from_scans(_scans((3, 5, 4, 6)), max_slices=10, seed=seed).image for seed in (1, 2, 3, 4, 5)]
     assert torch.equal(others[0], stack.image)
     assert not all(torch.equal(others[0], other) for other in others[1:])
+
+
+def test_scans_of_validation_are_not_drawn():
+    trained, validated = training_stacks([_scans((3, 5, 4)), _scans((9, 2))], max_slices=8)
+    assert len(trained.scan) <= 8
+    assert len(validated.scan) == 11
 
 
 def _map_in_group(rank, folder):

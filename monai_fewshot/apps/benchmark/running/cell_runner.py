@@ -5,15 +5,15 @@ from __future__ import annotations
 
 import json
 import sys
-import threading
 import time
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from queue import Queue
 from typing import Any
+
+from filelock import FileLock
 
 from monai_fewshot.apps.benchmark.matrix.cells import MatrixCell, read_json
 from monai_fewshot.apps.benchmark.matrix.description import Matrix
@@ -24,7 +24,7 @@ from monai_fewshot.utils import Provenance, write_atomically
 
 from .run_folder import code_version, machine
 
-__all__ = ["CellRunner"]
+__all__ = ["CellRunner", "run_cells"]
 
 
 def measured_command(step: Step, usage: Path) -> list[str]:
@@ -63,7 +63,6 @@ class CellRunner:
     """
 
     matrix: Matrix
-    _probing: dict[Path, threading.Lock] = field(default_factory=lambda: defaultdict(threading.Lock))
 
     def __post_init__(self) -> None:
         places = [device for device in self.matrix.devices or (None,) for _ in range(self.matrix.parallel)]
@@ -150,7 +149,8 @@ class CellRunner:
             return budget.iterations
         of_its_own = method.for_dataset.get(data, {}).get("train")
         folder = self.matrix.output_dir / "speed" / (f"{method.name}_{data}" if of_its_own else method.name)
-        with self._probing[folder]:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".speed.lock"):
             speed = read_json(folder / "speed.json") or self._probe(cell, folder, work)
         return max(budget.epochs, round(60 * budget.minutes / speed["seconds_per_iteration"]))
 
@@ -164,12 +164,21 @@ class CellRunner:
             once = {"epoch_length": iterations, "max_epochs": 1, "ckpt_dir": folder / str(iterations), "resume": False}
             settings = {**step.settings, **{key: value for key, value in once.items() if key in step.settings}}
             step = Step(step.bundle, step.configs, settings)
-            folder.mkdir(parents=True, exist_ok=True)
             seconds[iterations] = work.do(step, folder, "train")["busy_seconds"]
         each = max(seconds[4 * few] - seconds[few], 0.1 * seconds[4 * few]) / (3 * few)
         speed = {"seconds_per_iteration": each, "seconds": seconds, "machine": machine()}
         write_atomically(folder / "speed.json", json.dumps(speed, indent=1))
         return speed
+
+
+def run_cells(cells: Sequence[MatrixCell], processes: ChildProcesses) -> dict[str, str | None]:
+    """Do cells that share one training in a job of a cluster, on the device that the job has; see :class:`CellRunner`.
+
+    Args:
+        cells: that are not done.
+        processes: through which commands are started.
+    """
+    return CellRunner(replace(cells[0].matrix, devices=(), parallel=1)).run(cells, processes)
 
 
 def _noted(cell: MatrixCell, error: Exception, processes: ChildProcesses) -> str:

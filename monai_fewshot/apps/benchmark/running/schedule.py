@@ -11,7 +11,8 @@ from functools import partial
 from monai_fewshot.apps.benchmark.matrix.cells import MatrixCell, planned_cells
 from monai_fewshot.apps.benchmark.matrix.description import Matrix
 
-from .cell_runner import CellRunner
+from .cell_runner import CellRunner, run_cells
+from .cluster import Cluster, run_on_cluster
 from .work import run_jobs
 
 __all__ = ["Schedule"]
@@ -23,13 +24,15 @@ class Schedule:
     Args:
         matrix: what is asked for.
         only: part of the names of the cells to run, such as ``ssl_alpnet/chaos_t2``; None for all.
+        cluster: that runs them; None for this machine.
 
     Raises:
         ValueError: where a folder holds a cell that was made otherwise, or no cell has that name.
     """
 
-    def __init__(self, matrix: Matrix, only: str | None = None) -> None:
+    def __init__(self, matrix: Matrix, only: str | None = None, cluster: Cluster | None = None) -> None:
         self.matrix = matrix
+        self.cluster = cluster
         found = {cell.name: cell for row in matrix.rows() for cell in planned_cells(matrix, row)}
         self.cells = [cell for name, cell in found.items() if only is None or only in f"{name}/"]
         if not self.cells:
@@ -73,13 +76,18 @@ class Schedule:
         """How long cells will take in all, told in words."""
         if not waiting:
             return "Nothing is left to do."
-        places = min(self.matrix.parallel * max(1, len(self.matrix.devices)), len(_by_training(waiting)))
         minutes, unknown = self.estimate(waiting)
-        total, trainings = round(minutes / places), len(_by_training(waiting))
+        trainings = len(_by_training(waiting))
+        places, at_a_time = 1, ""
+        if self.cluster is None or self.cluster.kind != "slurm":
+            own = self.matrix.parallel * max(1, len(self.matrix.devices))
+            places = min(own if self.cluster is None else self.cluster.parallel, trainings)
+            at_a_time = f", {places} at a time"
         if unknown == trainings:
-            return f"How long these {trainings} trainings take, {places} at a time, shows once some are done."
+            return f"How long these {trainings} trainings take{at_a_time and at_a_time + ','} shows once some are done."
         rest = f" {unknown} trainings are not counted, whose methods have not been timed yet." if unknown else ""
-        return f"About {total // 60} h {total % 60:02d} min are left, {places} at a time.{rest}"
+        total = round(minutes / places)
+        return f"About {total // 60} h {total % 60:02d} min{'' if at_a_time else ' of jobs'} are left{at_a_time}.{rest}"
 
     def run(self, finished: Callable[[], None]) -> dict[str, str]:
         """Do what is not done.
@@ -93,7 +101,7 @@ class Schedule:
         Raises:
             KeyboardInterrupt: on Ctrl-C or a signal to end, when all processes have ended.
         """
-        runner, jobs, failures = CellRunner(self.matrix), _by_training(self.waiting), dict[str, str]()
+        jobs, failures = _by_training(self.waiting), dict[str, str]()
         left = dict(jobs)
         print(
             f"{len(self.cells) - len(self.waiting)} of {len(self.cells)} cells are done.", self.time_left(self.waiting)
@@ -111,7 +119,12 @@ class Schedule:
             print(self.time_left([cell for cells in left.values() for cell in cells]), flush=True)
             finished()
 
-        run_jobs({name: partial(runner.run, cells) for name, cells in jobs.items()}, runner.parallel, ended)
+        if self.cluster is None:
+            runner = CellRunner(self.matrix)
+            run_jobs({name: partial(runner.run, cells) for name, cells in jobs.items()}, runner.parallel, ended)
+        else:
+            of_cluster = {name: partial(run_cells, cells) for name, cells in jobs.items()}
+            run_on_cluster(of_cluster, self.cluster, self.matrix.output_dir / "jobs", ended)
         return failures
 
     def _check_made_alike(self) -> None:
