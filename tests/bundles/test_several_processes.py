@@ -220,7 +220,7 @@ def test_a_bad_scan_is_told_once_by_several_processes(configs, inference, tmp_pa
     _, errors = run_bundle(configs, "inference", 2, settings, tmp_path / "told")
     told = [error for error in errors if error is not None]
     assert len(told) == 1
-    assert "1 of 6 scans cannot be segmented:\nscan_4: ValueError: " in told[0]
+    assert "1 of 6 scans cannot be segmented:\nscan_4: ValueError: " in told[0], told[0]
     assert "scan_4.nii.gz: is truncated or damaged" in told[0]
     assert sorted(voxels(tmp_path / "out")) == [f"scan_{number}_seg.nii.gz" for number in (0, 1, 2, 3, 5)]
 
