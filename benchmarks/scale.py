@@ -8,6 +8,8 @@ older commit, are measured in one run, one after another:
 
     git worktree add ../before COMMIT
     python benchmarks/scale.py --scans 300 --project ../before --project .
+
+Seconds of the processor stand in brackets: they say more on a machine that has other things to do.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -36,7 +39,10 @@ from monai_fewshot.utils import define
 from monai_fewshot.workflows import ModelRecord
 
 SIZE, LARGE_SIZE, IMAGE_SIZE, PHANTOMS = (64, 64, 16), (512, 512, 400), (64, 64), 20
-HEADER = ["version", "processes", "first mask s", "whole s", "readings", "MB at scan 100", "MB at the end", "restart s"]
+HEADER = [
+    *("version", "processes", "first mask s", "whole s (CPU)", "readings", "MB at scan 100", "MB at the end"),
+    "restart s (CPU)",
+]
 
 
 def main() -> None:
@@ -103,15 +109,15 @@ def measured_row(project: Path, folder: Path, output: Path, processes: int) -> l
         commit.stdout.strip() or project.name,
         str(processes),
         f"{min(part['first_mask'] for part in parts if part['first_mask']):.1f}",
-        f"{whole:.1f}",
+        whole,
         f"{min(scans.values()):.1f} to {max(scans.values()):.1f}",
         " + ".join(f"{part['at_100']:.0f}" for part in parts),
         " + ".join(f"{part['at_end']:.0f}" for part in parts),
-        f"{restart:.1f}",
+        restart,
     ]
 
 
-def run(project: Path, folder: Path, output: Path, processes: int) -> tuple[float, list[dict[str, Any]]]:
+def run(project: Path, folder: Path, output: Path, processes: int) -> tuple[str, list[dict[str, Any]]]:
     """Run the inference of a version of the project; return its seconds, and what each process has counted."""
     counts = folder / "counts"
     shutil.rmtree(counts, ignore_errors=True)
@@ -133,12 +139,18 @@ def run(project: Path, folder: Path, output: Path, processes: int) -> tuple[floa
     config = project / "bundles" / "panet" / "configs" / "inference.json"
     command = [sys.executable, *(launcher if processes > 1 else []), str(PROBE), str(counts), str(config), *words]
     variables = {"PYTHONPATH": str(project), "CUDA_VISIBLE_DEVICES": "", "PROBE_START": repr(time.time())}
-    started = time.perf_counter()
+    started, used = time.perf_counter(), processor_seconds()
     done = subprocess.run(command, env={**os.environ, **variables}, cwd=folder, capture_output=True, text=True)
-    seconds = time.perf_counter() - started
+    seconds, used = time.perf_counter() - started, processor_seconds() - used
     if done.returncode:
         raise RuntimeError(f"The inference of {project} fails: {done.stderr[-4000:]}")
-    return seconds, [json.loads(file.read_text()) for file in sorted(counts.iterdir())]
+    return f"{seconds:.1f} ({used:.0f})", [json.loads(file.read_text()) for file in sorted(counts.iterdir())]
+
+
+def processor_seconds() -> float:
+    """Seconds of the processor that the processes started from here have taken so far."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 if __name__ == "__main__":

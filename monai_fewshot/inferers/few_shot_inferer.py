@@ -18,7 +18,7 @@ from monai_fewshot.utils import device_tensor, pixels_per_slice, resize_slices
 from .protocol import SegmentationProtocol
 from .support_choice import ScanPairing, align_slices, choose_chunks, slice_similarity
 from .support_encoding import EncodedSupport, SupportEncoder, SupportEpisode, SupportScan, chunk_shots
-from .volume_inferer import QueryScan, VolumeInferer, winning_margins
+from .volume_inferer import QueryScan, VolumeInferer, check_margins, winning_margins
 
 __all__ = ["NOT_SEGMENTED", "FewShotVolumeInferer"]
 
@@ -96,22 +96,47 @@ class FewShotVolumeInferer(VolumeInferer):
                 support, or another number of them than it is said to have.
         """
         depth, height, width = query.image.shape[3], query.image.shape[1], query.image.shape[2]
+        shape = (len(scans[0].pixels), depth, height, width)
+        results = [query.image.new_full(shape, NOT_SEGMENTED) for _ in self.protocols]
+        for slices, parts in self._parts(query, network, scans):
+            for result, part in zip(results, parts, strict=True):
+                result[:, slices] = part
+        background = query.image.new_zeros(1, height, width, depth)
+        return [torch.cat([background, result.permute(0, 2, 3, 1)]) for result in results]
+
+    def segment_labels(
+        self, query: QueryScan, network: FewShotSegmenter, scans: Sequence[SupportScan]
+    ) -> Sequence[torch.Tensor]:
+        """Segment one volume, with the margins of one batch of slices in memory at a time."""
+        depth, height, width = query.image.shape[3], query.image.shape[1], query.image.shape[2]
+        results = [query.image.new_zeros(depth, height, width) for _ in self.protocols]
+        for slices, parts in self._parts(query, network, scans):
+            for result, part in zip(results, parts, strict=True):
+                check_margins(part)
+                result[slices] = torch.cat([torch.zeros_like(part[:1]), part]).argmax(0).to(result.dtype)
+        return [result.permute(1, 2, 0)[None] for result in results]
+
+    def _parts(
+        self, query: QueryScan, network: FewShotSegmenter, scans: Sequence[SupportScan]
+    ) -> Iterator[tuple[torch.Tensor, list[torch.Tensor]]]:
+        """Yield the margins (N, S, H, W) of each protocol, of batches of S slices, those that any of them segments."""
+        height, width = query.image.shape[1], query.image.shape[2]
         size = self.image_size or (height, width)
         groups = self._groups(network, len(scans[0].pixels))
         plans = [self._plan(protocol, query, scans, groups) for protocol in self.protocols]
         support = self._encoder(network, scans, list(chain(*(plan.episodes for plan in plans))), size)
         numbered = [plan.numbered(support) for plan in plans]
-        results = [query.image.new_full((len(scans[0].pixels), depth, height, width), NOT_SEGMENTED) for _ in plans]
         used = np.flatnonzero(np.any([(numbers >= 0).any((0, 2)) for numbers in numbered], axis=0))
         for slices in self._batches(used):
-            image = query.image[..., device_tensor(slices, query.image.device)].permute(3, 0, 1, 2)
-            features = network.encode_query(resize_slices(image, size))
+            chosen = device_tensor(slices, query.image.device)
+            features = network.encode_query(resize_slices(query.image[..., chosen].permute(3, 0, 1, 2), size))
             pairs, places = _distinct_pairs([numbers[:, slices] for numbers in numbered])
             margins = self._classify(network, features, support, pairs, (len(groups[0]), height, width))
-            for result, plan, place in zip(results, plans, places, strict=True):
-                _fill(result, slices, margins, place, plan.segmented, groups)
-        background = query.image.new_zeros(1, height, width, depth)
-        return [torch.cat([background, result.permute(0, 2, 3, 1)]) for result in results]
+            shape = (len(scans[0].pixels), len(slices), height, width)
+            parts = [query.image.new_full(shape, NOT_SEGMENTED) for _ in plans]
+            for part, plan, place in zip(parts, plans, places, strict=True):
+                _fill(part, margins, place, plan.segmented[:, slices], groups)
+            yield chosen, parts
 
     def _groups(self, network: FewShotSegmenter, num_classes: int) -> list[range]:
         """Deal the classes, by index, out to episodes of W; the last one takes the last W classes."""
@@ -233,19 +258,18 @@ def _distinct_pairs(chosen: Sequence[np.ndarray]) -> tuple[np.ndarray, list[np.n
 
 def _fill(
     result: torch.Tensor,
-    slices: np.ndarray,
     margins: torch.Tensor,
     places: np.ndarray,
     segmented: np.ndarray,
     groups: Sequence[range],
 ) -> None:
-    """Write margins (P, W, H, W), averaged over their ``places`` (G, rows, R), into ``slices`` of (N, D, H, W)."""
+    """Write margins (P, W, H, W), averaged over their ``places`` (G, rows, R), into (N, rows, H, W)."""
     group_index, row = np.nonzero((places >= 0).all(2))
     candidates = margins[device_tensor(places[group_index, row], margins.device)].mean(1)
     for channel in range(margins.shape[1]):
         class_index = np.array([group[channel] for group in groups])[group_index]
-        kept = np.flatnonzero(segmented[class_index, slices[row]])
-        target = device_tensor(np.stack([class_index, slices[row]])[:, kept], result.device)
+        kept = np.flatnonzero(segmented[class_index, row])
+        target = device_tensor(np.stack([class_index, row])[:, kept], result.device)
         result[target[0], target[1]] = candidates[device_tensor(kept, margins.device), channel]
 
 

@@ -20,7 +20,7 @@ from .protocol import SegmentationProtocol, get_protocols
 from .support_encoding import SupportScan
 from .volume_checks import SupportReader, check_query, check_query_label
 
-__all__ = ["QueryScan", "VolumeInferer", "margin_spread", "winning_margins"]
+__all__ = ["QueryScan", "VolumeInferer", "check_margins", "margin_spread", "winning_margins"]
 
 
 class QueryScan(NamedTuple):
@@ -96,6 +96,22 @@ class VolumeInferer(Inferer, ABC):
             Margins (N+1, H, W, D) of each protocol, or a single one for all.
         """
 
+    def segment_labels(self, query: QueryScan, network: Any, scans: Sequence[SupportScan]) -> Sequence[torch.Tensor]:
+        """Segment one volume whose margins nobody needs; an inferer that can makes do without all of them in memory.
+
+        Args:
+            query: the query.
+            network: the network.
+            scans: the support; empty where none is needed.
+
+        Returns:
+            Label maps (1, H, W, D) of each protocol, or a single one for all.
+        """
+        margins = self.segment(query, network, scans)
+        for part in margins:
+            check_margins(part)
+        return [part.argmax(0, keepdim=True).to(part.dtype) for part in margins]
+
     @torch.no_grad()
     def __call__(
         self,
@@ -105,6 +121,7 @@ class VolumeInferer(Inferer, ABC):
         support_label: torch.Tensor | Sequence[torch.Tensor] = (),
         label: torch.Tensor | None = None,
         support_affine: torch.Tensor | None = None,
+        labels_only: bool = False,
     ) -> Any:
         """Segment query volumes.
 
@@ -117,10 +134,12 @@ class VolumeInferer(Inferer, ABC):
             support_label: the same with one channel: 0 background, 1..N the classes.
             label: the query's ground truth (B, 1, H, W, D), for protocols that need it.
             support_affine: (B or 1, K, 4, 4), from array indices to mm. Default: each query's own.
+            labels_only: whether label maps (B, 1, H, W, D) are wanted in place of margins, which are ``argmax(1)`` of
+                them and may take far less memory.
 
         Returns:
-            Margins (B, N+1, H, W, D), float32, of the type of ``inputs`` and with its affine; for several protocols a
-            dictionary of them.
+            Margins (B, N+1, H, W, D), or label maps, float32, of the type of ``inputs`` and with its affine; for
+            several protocols a dictionary of them.
 
         Raises:
             ValueError: where shapes do not fit together, a label has values beyond the classes, a class is absent from
@@ -138,16 +157,22 @@ class VolumeInferer(Inferer, ABC):
             support = (support_image, support_label, support_affine, self.num_classes)
             scans = self._read_support(*support, index, batch, volume) if self.needs_support else []
             with autocast(inputs.device, self.dtype):
-                results.append(self.segment(query, network, scans))
+                results.append((self.segment_labels if labels_only else self.segment)(query, network, scans))
         margins = [torch.stack(parts) for parts in zip(*results, strict=True)]
-        if any(bool(part.isnan().any()) for part in margins):
-            raise ValueError(
-                "The network gives values that are no numbers: its weights, or those adapted to the support, have "
-                "diverged. Take another checkpoint, or a lower learning rate, or dtype float32."
-            )
+        for part in margins:
+            check_margins(part)
         converted = [convert_to_dst_type(part, inputs, dtype=torch.float32)[0] for part in margins]
         named = {protocol.name: part for protocol, part in zip(self.protocols, cycle(converted), strict=False)}
         return converted[0] if self.single else named
+
+
+def check_margins(margins: torch.Tensor) -> None:
+    """Raise a ValueError where margins are no numbers."""
+    if margins.isnan().any():
+        raise ValueError(
+            "The network gives values that are no numbers: its weights, or those adapted to the support, have "
+            "diverged. Take another checkpoint, or a lower learning rate, or dtype float32."
+        )
 
 
 def winning_margins(logits: torch.Tensor) -> torch.Tensor:

@@ -24,12 +24,13 @@ class RemainingItems:
 
     Attributes:
         first: number of the first that remains; it may be changed.
-        last_asked: number of the item that was asked for last.
+        last_asked: number of the item that was asked for last; None before the first.
     """
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
-        self.first = self.last_asked = 0
+        self.first = 0
+        self.last_asked: int | None = None
 
     def __len__(self) -> int:
         return len(self.dataset) - self.first
@@ -64,15 +65,16 @@ def run_past_failures(
 
     Raises:
         WriteError: where a file cannot be written, for then no other item would fare better.
-        Exception: where the first three items fail alike, for the same reason.
+        Exception: where the first three items fail for the same reason, or an engine before it asks for an item.
     """
     failed: dict[str, Exception] = {}
     while items.first < len(names):
+        items.last_asked = None
         try:
             make_engine().run()
             break
         except Exception as error:
-            if isinstance(root_cause(error, WriteError), WriteError):
+            if items.last_asked is None or isinstance(root_cause(error, WriteError), WriteError):
                 raise
             name = names[items.last_asked]
             logger.exception("%s cannot be segmented", name)

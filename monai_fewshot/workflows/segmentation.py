@@ -29,7 +29,7 @@ from monai_fewshot.data import (
     check_output_dir,
 )
 from monai_fewshot.handlers import NetworkLoader
-from monai_fewshot.inferers import class_confidence, margin_spread, reverse_dice, volume_bounds
+from monai_fewshot.inferers import VolumeInferer, class_confidence, margin_spread, reverse_dice, volume_bounds
 from monai_fewshot.transforms import KeepClassPartsd, KeepSupportComponentsd
 from monai_fewshot.utils import EpisodeKeys, check_device_settings, process_rank
 
@@ -165,8 +165,13 @@ class Segmentation(ABC):
             dataset: episodes, one an item.
         """
         numbers = list(self.classes)
-        steps: list[Callable[[Any], Any]] = [self._add_probabilities] if self.log_odds else []
-        steps.append(AsDiscreted(CommonKeys.PRED, argmax=True))
+        steps: list[Callable[[Any], Any]] = []
+        inferer: Any = self.inferer
+        if isinstance(inferer, VolumeInferer) and not self.log_odds:
+            inferer = partial(inferer, labels_only=True)
+        else:
+            steps += [self._add_probabilities] if self.log_odds else []
+            steps.append(AsDiscreted(CommonKeys.PRED, argmax=True))
         if self.keep_largest:
             largest = KeepLargestConnectedComponentd(CommonKeys.PRED, is_onehot=False, connectivity=1)
             if self.supports:
@@ -182,7 +187,7 @@ class Segmentation(ABC):
             device=torch.device(self.model.device),
             val_data_loader=DataLoader(dataset, batch_size=1, num_workers=0),
             network=self.model.network,
-            inferer=self.inferer,
+            inferer=inferer,
             prepare_batch=PrepareBatchExtraInput(SUPPORT if self.supports else {}),
             postprocessing=Compose([*steps, *self.writing()]),
             val_handlers=[*loaders, *progress, *self.handlers()],

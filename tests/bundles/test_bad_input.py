@@ -102,7 +102,8 @@ def test_images(config, change, pattern, bundle, small_set, scans, tmp_path, wei
             "checkpoint": weights,
         },
     }
-    _assert_told(lambda: bundle.workflow(config, **options[config]), pattern)
+    act = bundle.run if config == "inference" else bundle.workflow
+    _assert_told(lambda: act(config, **options[config]), pattern)
 
 
 @pytest.mark.parametrize("config", ["train", "evaluate"])

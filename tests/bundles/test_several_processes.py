@@ -1,7 +1,7 @@
 # Copyright (c) monai_fewshot contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Training and evaluation in two processes (gloo) against one: the SSL-ALPNet bundle, and training of PANet."""
+"""Training, evaluation and inference in two processes (gloo) against one: SSL-ALPNet, and training of PANet."""
 
 from __future__ import annotations
 
@@ -13,11 +13,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pytest
 import torch
 from interruptions import PATIENCE, is_alive, wait_until
 from process_groups import run_bundle
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from monai_fewshot.handlers import ResultRecords
 
 pytestmark = pytest.mark.slow
 SMALL = {
@@ -170,3 +174,75 @@ def test_a_process_that_is_killed_ends_the_others(configs, dataset_dir, tmp_path
     text = (tmp_path / "log").read_text()
     assert "SIGKILL" in text or "Signal 9" in text
     assert not any(is_alive(child) for child in children)
+
+
+@pytest.fixture
+def inference(scans, save_model, tmp_path):
+    """Settings to segment six scans, of which one is ten times as large as the others."""
+    for seed in range(6):
+        size = (40, 36, 60 if seed == 2 else 6)
+        scans.save(tmp_path / "scans" / f"scan_{seed}.nii.gz", scans.make(seed, size)[0])
+    image, label = scans.make(9)
+    return {
+        "dataset_dir": tmp_path / "scans",
+        "support_image": scans.save(tmp_path / "support.nii.gz", image),
+        "support_label": scans.save(tmp_path / "support_label.nii.gz", label),
+        "checkpoint": save_model(tmp_path / "model.pt"),
+        "dtype": "$torch.float32",
+        "threshold": -0.2,
+        "measurements": True,
+    }
+
+
+def voxels(folder: Path) -> dict[str, np.ndarray]:
+    return {file.name: np.asarray(nibabel.load(file).dataobj) for file in folder.glob("*_seg.nii.gz")}
+
+
+def test_any_number_of_processes_segments_a_folder_as_one(configs, inference, tmp_path):
+    for processes in (1, 2):
+        output = tmp_path / f"out_{processes}"
+        run_in(processes, configs, "inference", {**inference, "output_dir": output}, tmp_path / f"told_{processes}")
+    one, two = voxels(tmp_path / "out_1"), voxels(tmp_path / "out_2")
+    assert len(one) == 6
+    assert any(mask.any() for mask in one.values())
+    assert one.keys() == two.keys()
+    for name, mask in one.items():
+        np.testing.assert_array_equal(two[name], mask, name)
+    tables = [(tmp_path / f"out_{processes}" / "measurements.csv").read_text() for processes in (1, 2)]
+    assert tables[0] == tables[1]
+    assert tables[0].count("\n") == 1 + 2 * 6
+
+
+def test_a_bad_scan_is_told_once_by_several_processes(configs, inference, tmp_path):
+    file = inference["dataset_dir"] / "scan_4.nii.gz"
+    file.write_bytes(file.read_bytes()[:-500])
+    settings = {**inference, "output_dir": tmp_path / "out"}
+    _, errors = run_bundle(configs, "inference", 2, settings, tmp_path / "told")
+    told = [error for error in errors if error is not None]
+    assert len(told) == 1
+    assert "1 of 6 scans cannot be segmented:\nscan_4: ValueError: " in told[0], told[0]
+    assert "scan_4.nii.gz: is truncated or damaged" in told[0]
+    assert sorted(voxels(tmp_path / "out")) == [f"scan_{number}_seg.nii.gz" for number in (0, 1, 2, 3, 5)]
+
+
+def test_what_was_segmented_before_a_process_is_killed_stays(configs, inference, tmp_path):
+    output = tmp_path / "out"
+    settings = {**inference, "output_dir": output}
+    with open(tmp_path / "log", "w") as log:
+        words = command(configs, "inference", 2, settings)
+        launcher = subprocess.Popen(words, env=environment(), stdout=log, stderr=log)
+    try:
+        wait_until(lambda: launcher.poll() is not None or list(output.glob("[!.]*_seg.nii.gz")))
+        children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
+        for child in children:
+            os.kill(int(child), signal.SIGKILL)
+        launcher.wait(PATIENCE)
+    finally:
+        launcher.kill()
+    times = {file.name: file.stat().st_mtime_ns for file in output.glob("[!.]*_seg.nii.gz")}
+    assert times
+    done = {name for name in times if name.removesuffix("_seg.nii.gz") in ResultRecords(output).read()}
+    run_in(1, configs, "inference", settings, tmp_path / "told")
+    assert len(voxels(output)) == 6
+    assert (output / "measurements.csv").read_text().count("\n") == 1 + 2 * 6
+    assert {name: (output / name).stat().st_mtime_ns for name in done} == {name: times[name] for name in done}

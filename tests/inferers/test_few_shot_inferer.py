@@ -264,6 +264,35 @@ def test_several_protocols_give_what_each_gives_alone(network):
         assert torch.allclose(together[name], FewShotVolumeInferer(protocol, CLASSES)(*arguments), atol=1e-5)
 
 
+@pytest.mark.parametrize("batch_size", [1, 5, 64])
+def test_label_maps_are_made_batch_by_batch(network, monkeypatch, batch_size):
+    """They are those of the margins, of which no more than one batch of slices is ever there."""
+    image, label, support_image, support_label = (*batched(*make_scan(1, 17)), *batched(*make_scan(2, 13)))
+    names = ["alpnet", "whole_volume", VARIANTS["average"]]
+    arguments = (image, network, support_image[None], support_label[None], label)
+    inferer = FewShotVolumeInferer(names, CLASSES, batch_size=batch_size)
+    margins, parts = inferer(*arguments), []
+    monkeypatch.setattr("monai_fewshot.inferers.few_shot_inferer.check_margins", lambda part: parts.append(part.shape))
+    monkeypatch.setattr(FewShotVolumeInferer, "segment", None)
+    labels = inferer(*arguments, labels_only=True)
+    assert list(labels) == list(margins)
+    for name, found in labels.items():
+        assert isinstance(found, MetaTensor)
+        assert torch.equal(found.affine, margins[name].affine)
+        assert torch.equal(found.as_tensor(), margins[name].argmax(1, keepdim=True).float().as_tensor())
+        assert len(found.unique()) > 2
+    assert max(shape[0] * shape[1] for shape in parts) == CLASSES * min(batch_size, 17)
+
+
+def test_a_network_that_gives_no_numbers_is_told_for_label_maps_too(network):
+    image, label, support_image, support_label = (*batched(*make_scan(1, 9)), *batched(*make_scan(2, 8)))
+    network.encoder.weight.data[:] = torch.nan
+    inferer = FewShotVolumeInferer("alpnet", CLASSES)
+    for labels_only in (False, True):
+        with pytest.raises(ValueError, match="values that are no numbers"):
+            inferer(image, network, support_image[None], support_label[None], label, labels_only=labels_only)
+
+
 def test_the_threshold_is_subtracted_where_the_protocol_segments(network):
     image, label, support_image, support_label = (*batched(*make_scan(1, 9)), *batched(*make_scan(2, 8)))
     arguments = (image, network, support_image[None], support_label[None], label)

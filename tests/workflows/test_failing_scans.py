@@ -113,3 +113,11 @@ def test_settings_under_which_nothing_can_be_segmented_stop_the_run(reasons):
     else:
         assert list(runs.past_failures(Items(None))) == ["a", "b", "c"]
         assert runs.done == [3, 4]
+
+
+def test_an_engine_that_cannot_start_stops_the_run():
+    def make():
+        raise ValueError("the weights do not fit")
+
+    with pytest.raises(ValueError, match="the weights do not fit"):
+        run_past_failures(make, RemainingItems(Items(None)), list("abcde"))

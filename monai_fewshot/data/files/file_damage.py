@@ -16,7 +16,7 @@ from monai.config import PathLike
 from monai.utils import OptionalImportError
 from PIL import Image
 
-__all__ = ["check_checksums", "check_gzip", "check_picture", "errors_of_file", "unreadable"]
+__all__ = ["check_checksums", "check_gzip", "check_picture", "errors_of_file", "read_gzip", "unreadable"]
 
 GZIP_MAGIC = b"\x1f\x8b"
 CHUNK = 1 << 20
@@ -58,17 +58,21 @@ def check_gzip(path: Path) -> None:
     Raises:
         ValueError: where it is empty, not compressed, truncated or damaged; the text does not name it.
     """
-    with open(path, "rb") as stream:
-        magic = stream.read(2)
-        if not magic:
-            raise ValueError("is empty; copy or download it again.")
-        if magic != GZIP_MAGIC:
-            raise ValueError(
-                "is not compressed, although its name ends with .gz: rename it, or copy or download it again."
-            )
-        stream.seek(0)
-        with gzip.open(stream) as content:
-            _read_to_end(content, "gzip")
+    with _gzip_content(path) as content:
+        _read_to_end(content, "gzip")
+
+
+def read_gzip(path: Path) -> bytes:
+    """Unpack a gzip file, to its end.
+
+    Args:
+        path: the file.
+
+    Raises:
+        ValueError: as :func:`check_gzip` raises it.
+    """
+    with _gzip_content(path) as content, _errors_of_stream("gzip"):
+        return content.read()
 
 
 def check_picture(path: PathLike) -> None:
@@ -203,10 +207,31 @@ def _inflate(stream: IO[bytes]) -> None:
         raise ValueError(_damaged("zlib", error)) from error
 
 
+@contextmanager
+def _gzip_content(path: Path) -> Iterator[gzip.GzipFile]:
+    with open(path, "rb") as stream:
+        magic = stream.read(2)
+        if not magic:
+            raise ValueError("is empty; copy or download it again.")
+        if magic != GZIP_MAGIC:
+            raise ValueError(
+                "is not compressed, although its name ends with .gz: rename it, or copy or download it again."
+            )
+        stream.seek(0)
+        with gzip.open(stream) as content:
+            yield content
+
+
 def _read_to_end(stream: gzip.GzipFile | bz2.BZ2File, kind: str) -> None:
-    try:
+    with _errors_of_stream(kind):
         while stream.read(CHUNK):
             pass
+
+
+@contextmanager
+def _errors_of_stream(kind: str) -> Iterator[None]:
+    try:
+        yield
     except (EOFError, OSError, ValueError, zlib.error) as error:
         raise ValueError(_damaged(kind, error)) from error
 

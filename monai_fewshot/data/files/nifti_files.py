@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -14,6 +13,8 @@ from monai.config import PathLike
 from monai.data import NibabelReader
 from monai.utils import ensure_tuple
 from nibabel.openers import ImageOpener
+
+from .file_damage import read_gzip
 
 __all__ = [
     "NiftiHeaderError",
@@ -62,8 +63,8 @@ class ScanNiftiReader(NibabelReader):
             kwargs: of ``nibabel.load``; of no effect on a compressed file.
 
         Raises:
-            OSError: where a compressed file differs from its checksum; EOFError and zlib.error where it ends early.
             NiftiHeaderError: where it does not tell the distance of voxels; the text does not name the file.
+            ValueError: where a compressed file is damaged or truncated; likewise.
         """
         self.filenames = ensure_tuple(data)
         (path,) = self.filenames
@@ -169,9 +170,8 @@ def place_nifti(image: nibabel.Nifti1Image, affine: np.ndarray) -> nibabel.Nifti
 
 
 def _unpacked(path: PathLike) -> nibabel.Nifti1Image:
-    """Read a compressed file into memory; ``gzip`` compares it with its checksum at the end."""
-    with gzip.open(path) as stream:
-        content = stream.read()
+    """Read a compressed file into memory."""
+    content = read_gzip(Path(path))
     of_version_2 = NIFTI2_HEADER in (content[:4], content[3::-1])
     return (nibabel.Nifti2Image if of_version_2 else nibabel.Nifti1Image).from_bytes(content)
 
