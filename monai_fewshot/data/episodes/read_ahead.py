@@ -3,24 +3,23 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import Dataset
 
 from monai_fewshot.data.scans.scan_reading import share_of_cores
+from monai_fewshot.data.slices.free_memory import free_memory
 
-__all__ = ["OneAtATime", "ReadAhead", "free_memory", "readers_for"]
+__all__ = ["OneAtATime", "ReadAhead", "readers_for"]
 
 MOST_READERS = 8
 BYTES_PER_VOXEL = 16
 """Of a scan that is read ahead: as it was acquired, as it was prepared, and what that takes meanwhile."""
-CGROUP = Path("/sys/fs/cgroup")
+MEMORY_IF_UNKNOWN = 1 << 30
 
 
 class ReadAhead(Dataset):
@@ -96,19 +95,6 @@ def readers_for(voxels: int) -> int:
     Returns:
         A number of threads from 0, where not even one fits, to 8.
     """
-    fitting = free_memory() // (2 * BYTES_PER_VOXEL * max(voxels, 1) * int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    free = free_memory()
+    fitting = (MEMORY_IF_UNKNOWN if free is None else free) // (2 * BYTES_PER_VOXEL * max(voxels, 1))
     return min(fitting, share_of_cores(), MOST_READERS)
-
-
-def free_memory() -> int:
-    """Bytes of memory that this process may still take, by the system and by its control group; 1 GB if not known."""
-    try:
-        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-        free = 1024 * int(lines["MemAvailable"].split()[0])
-    except (OSError, KeyError, ValueError):
-        return 1 << 30
-    try:
-        limit, taken = ((CGROUP / f"memory.{name}").read_text().strip() for name in ("max", "current"))
-        return free if limit == "max" else max(0, min(free, int(limit) - int(taken)))
-    except (OSError, ValueError):
-        return free

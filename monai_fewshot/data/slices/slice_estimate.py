@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,13 +24,12 @@ from monai_fewshot.data.files.nifti_files import is_nifti
 from monai_fewshot.data.layouts.scan_files import is_picture, volume_suffix
 from monai_fewshot.transforms import AlignAxes, AlignAxesd
 
-__all__ = ["SliceEstimate", "Slices", "Transform", "estimate_slices", "free_memory"]
+__all__ = ["SliceEstimate", "Slices", "Transform", "estimate_slices"]
 
 itk, has_itk = optional_import("itk")
 
 BYTES_OF_INTENSITY, BYTES_OF_LABEL = 2, 2
 """Of half precision, and of up to 32,767 pseudo-labels; see :class:`~monai_fewshot.data.SliceStack`."""
-CGROUP_LIMITS = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
 
 Transform = Callable[[Any], Mapping[Hashable, torch.Tensor]]
 
@@ -139,45 +137,6 @@ def estimate_slices(scans: Sequence[Mapping[Hashable, Any]], transform: Transfor
     align = next((step.transform for step in _steps(transform) if isinstance(step, AlignAxesd)), None)
     with ThreadPoolExecutor(8) as pool:
         return SliceEstimate(tuple(pool.map(lambda scan: _of_scan(scan["image"], align), scans)))
-
-
-def free_memory() -> int | None:
-    """Bytes of memory that this process may take: free ones of the machine, or of the job's share of it.
-
-    The processes of torchrun on one machine share them. None on systems that do not tell, which are all but Linux.
-    """
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free = [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable")]
-    except OSError:
-        return None
-    return min([*free, *_left_to_job()]) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if free else None
-
-
-def _left_to_job() -> Iterator[int]:
-    """What control groups, such as those of Slurm and of containers, leave to this process."""
-    root = Path("/sys/fs/cgroup")
-    try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _, kind, place = line.split(":", 2)
-        group = root / ("memory" if "memory" in kind.split(",") else "") / place.lstrip("/")
-        for folder in (group, *group.parents):
-            if folder.is_relative_to(root):
-                yield from _left_to_group(folder)
-
-
-def _left_to_group(folder: Path) -> Iterator[int]:
-    for limit, usage in CGROUP_LIMITS:
-        try:
-            most, used = (folder / limit).read_text().strip(), int((folder / usage).read_text())
-            cached = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-        except (OSError, ValueError):
-            continue
-        if most.isdigit():
-            yield max(int(most) - used + int(cached.get("inactive_file", 0)), 0)
 
 
 def _steps(transform: Transform | None) -> Sequence[Any]:

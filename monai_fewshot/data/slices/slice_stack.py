@@ -19,7 +19,8 @@ from monai_fewshot.data.scans.class_numbers import slices_with_classes
 from monai_fewshot.data.scans.scan_reading import prepare_scans, read_scans
 from monai_fewshot.utils import IGNORED, device_tensor, gather_in_all, resize_slices, run_together
 
-from .slice_estimate import Transform, estimate_slices, free_memory
+from .free_memory import free_memory
+from .slice_estimate import Transform, estimate_slices
 from .slice_storage import MemorySlices, SliceStorage, map_together
 
 __all__ = ["SliceStack", "training_stacks"]

@@ -68,21 +68,8 @@ def test_readers_fit_into_the_free_memory(monkeypatch):
     monkeypatch.setattr(read_ahead, "share_of_cores", lambda: 64)
     monkeypatch.setattr(read_ahead, "free_memory", lambda: 32 * 1000 * 5)
     assert [readers_for(voxels) for voxels in (0, 1000, 5000, 5001)] == [8, 5, 1, 0]
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    assert readers_for(1000) == 2
     monkeypatch.setattr(read_ahead, "share_of_cores", lambda: 1)
     assert readers_for(1000) == 1
-
-
-def test_free_memory_is_that_of_the_control_group(tmp_path, monkeypatch):
-    monkeypatch.setattr(read_ahead, "CGROUP", tmp_path)
-    whole = read_ahead.free_memory()
-    assert whole > 1 << 20
-    for name, text in (("max", "5000000"), ("current", "1000000")):
-        (tmp_path / f"memory.{name}").write_text(f"{text}\n")
-    assert read_ahead.free_memory() == 4000000
-    (tmp_path / "memory.max").write_text("max\n")
-    assert read_ahead.free_memory() > 1 << 20
 
 
 def test_one_thread_at_a_time_is_within_transforms_of_a_lock():

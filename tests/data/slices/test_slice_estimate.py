@@ -12,8 +12,7 @@ from dicom_files import made_pixels, write_enhanced, write_series
 from PIL import Image
 
 from monai_fewshot.data import VolumePreparation, load_scans, scan_axes
-from monai_fewshot.data.slices import slice_estimate
-from monai_fewshot.data.slices.slice_estimate import SliceEstimate, Slices, estimate_slices, free_memory
+from monai_fewshot.data.slices.slice_estimate import SliceEstimate, Slices, estimate_slices
 
 SIZE = (20, 30, 7)
 AFFINES = {"axial": np.diag([1.0, 1.2, 5, 1]), "sagittal": np.array([[0.0, 0, 5, 1], [1, 0, 0, 2], [0, -1.2, 0, 3]])}
@@ -86,22 +85,3 @@ def test_as_many_scans_are_drawn_as_have_room():
         estimate.drawn(19)
     with pytest.raises(ValueError, match="the headers of 1 of 2 scans do not tell how many slices they have"):
         SliceEstimate((Slices(3, 1, 1), None)).drawn(10)
-
-
-def test_processes_of_a_machine_share_its_memory(monkeypatch):
-    monkeypatch.setattr(slice_estimate, "_left_to_job", lambda: iter([8000]))
-    assert free_memory() == 8000
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    assert free_memory() == 2000
-
-
-@pytest.mark.parametrize(
-    ("limit", "usage"), [("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")]
-)
-def test_a_control_group_leaves_what_it_does_not_use_itself(tmp_path, limit, usage):
-    (tmp_path / limit).write_text("1000\n")
-    (tmp_path / usage).write_text("700\n")
-    (tmp_path / "memory.stat").write_text("anon 500\ninactive_file 150\n")
-    assert list(slice_estimate._left_to_group(tmp_path)) == [450]
-    (tmp_path / limit).write_text("max\n")
-    assert list(slice_estimate._left_to_group(tmp_path)) == []
