@@ -13,7 +13,7 @@ import pytest
 
 from monai_fewshot.apps.phantom import make_phantom_dataset
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
 import evaluation_speed
 
 

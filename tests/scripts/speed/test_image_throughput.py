@@ -16,7 +16,7 @@ from monai.transforms import RandomizableTransform
 from monai_fewshot.networks.nets import MaskSplitNet, SurrogateNetwork
 from monai_fewshot.workflows import episode_loader
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
 import image_throughput
 import step_timing
 

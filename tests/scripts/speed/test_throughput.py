@@ -14,7 +14,7 @@ from PIL import Image
 
 from monai_fewshot.data import SliceStack
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
 import plain_training
 import throughput
 import throughput_report

@@ -12,7 +12,7 @@ import pytest
 from monai_fewshot.apps.phantom import make_phantom_dataset
 from monai_fewshot.engines import SelfTrainer
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
 import self_training_steps
 
 
