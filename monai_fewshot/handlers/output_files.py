@@ -257,7 +257,7 @@ def write_index(files: OutputFiles, algorithm: Mapping[str, Any] | None = None) 
 
 
 def finish_results(files: OutputFiles, algorithm: Mapping[str, Any] | None = None) -> None:
-    """Put what records tell of new results into the tables and the page; does nothing where there is nothing new.
+    """Put what records tell of new results into the tables, and write the page.
 
     Args:
         files: what the inference writes.
@@ -268,6 +268,5 @@ def finish_results(files: OutputFiles, algorithm: Mapping[str, Any] | None = Non
     """
     records = ResultRecords(files.output_dir)
     new = records.merge(files.table, files.quality_table)
-    if new or not files.index.is_file():
-        write_index(files, algorithm)
+    write_index(files, algorithm)
     records.mark_shown(new)

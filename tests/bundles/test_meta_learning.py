@@ -143,7 +143,7 @@ def test_masks_of_a_folder_after_two_annotated_images(trained, lesions, tmp_path
         "output_dir": str(tmp_path),
     }
     run(BUNDLE, "inference", **settings)
-    masks = sorted(tmp_path.iterdir())
+    masks = sorted(tmp_path.glob("[!.]*"))
     assert [mask.name for mask in masks] == [f"lesion_{n:03}_seg.png" for n in range(1, 11)]
     assert all(np.asarray(Image.open(mask)).shape == (48, 64) for mask in masks)
 
@@ -164,7 +164,7 @@ def test_classes_of_scans_are_pools_too(dataset_dir, tmp_path):
     }
     scan = {"dataset_dir": str(dataset_dir / "imagesTr" / "scan_0.nii.gz"), "output_dir": str(tmp_path / "masks")}
     run(BUNDLE, "inference", "inference_volumes", **scan, **support)
-    assert [file.name for file in (tmp_path / "masks").iterdir()] == ["scan_0_seg.nii.gz"]
+    assert [file.name for file in (tmp_path / "masks").glob("[!.]*")] == ["scan_0_seg.nii.gz"]
 
 
 def test_slices_of_scans_that_show_tested_classes_are_left_out(dataset_dir, tmp_path):

@@ -366,7 +366,7 @@ class TestInference:
         return folder
 
     def test_a_label_map_lies_on_its_scan(self, masks, dataset_dir):
-        assert {file.name for file in masks.iterdir()} == {f"scan_{i}_seg.nii.gz" for i in range(6)}
+        assert {file.name for file in masks.glob("[!.]*")} == {f"scan_{i}_seg.nii.gz" for i in range(6)}
         for i in range(6):
             mask, scan = (
                 nibabel.load(masks / f"scan_{i}_seg.nii.gz"),
@@ -420,7 +420,7 @@ class TestInference:
         write_series(folder, image.astype(np.int16), order=order, series_uid="1.2", **settings)
         write_series(folder, modality="CT", file_name="CT{}")
         _infer(trained, tmp_path / "in", dataset_dir, tmp_path / "out", modality="MR")
-        (file,) = (tmp_path / "out").iterdir()
+        (file,) = (tmp_path / "out").glob("[!.]*")
         assert file.name == f"{series_name('1.2')}_seg.nii.gz"
         mask = nibabel.load(file)
         assert mask.shape == image.shape
@@ -464,7 +464,7 @@ class TestInference:
         pairs = [_support(dataset_dir, f"scan_{i}") for i in (0, 5)]
         supports = {key: [pair[key] for pair in pairs] for key in pairs[0]}
         _infer(trained, dataset_dir / "imagesTr" / "scan_2.nii.gz", dataset_dir, tmp_path, **supports)
-        assert [file.name for file in tmp_path.iterdir()] == ["scan_2_seg.nii.gz"]
+        assert [file.name for file in tmp_path.glob("[!.]*")] == ["scan_2_seg.nii.gz"]
 
     def test_supports_of_different_size(self, trained, dataset_dir, scans, tmp_path):
         image, label = scans.make(8, (36, 44, 8))
@@ -472,7 +472,7 @@ class TestInference:
         pair = _support(dataset_dir)
         supports = {key: [value, str(file)] for (key, value), file in zip(pair.items(), other, strict=True)}
         _infer(trained, dataset_dir / "imagesTr" / "scan_2.nii.gz", dataset_dir, tmp_path / "out", **supports)
-        assert [file.name for file in (tmp_path / "out").iterdir()] == ["scan_2_seg.nii.gz"]
+        assert [file.name for file in (tmp_path / "out").glob("[!.]*")] == ["scan_2_seg.nii.gz"]
 
 
 class TestSpecification:

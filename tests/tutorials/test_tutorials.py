@@ -60,7 +60,7 @@ def test_lesions_from_one_image_runs(tmp_path, monkeypatch):
     assert pictures >= 6
     assert "3 images, after the example of lesion_004" in printed
     assert (tmp_path / "data" / "evaluation" / "report.html").is_file()
-    masks = {path.name for path in (tmp_path / "data" / "masks").iterdir()}
+    masks = {path.name for path in (tmp_path / "data" / "masks").glob("[!.]*")}
     assert masks <= {"lesion_008.png", "lesion_012.png", "lesion_016.png"}
 
 

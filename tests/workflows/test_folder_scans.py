@@ -129,6 +129,16 @@ def test_a_finished_run_opens_no_mask_and_no_scan(scans, tmp_path, unpacked):
     assert unpacked == {}
 
 
+def test_a_finished_run_with_another_threshold_changes_the_page(scans, tmp_path):
+    """Which masks the page says are to be looked at."""
+    page = tmp_path / "out" / "index.html"
+    for threshold in (0.0, 1.0):
+        segmentation = _classes(scans, tmp_path / "out", measurements=True, flag_below=threshold)
+        segmentation.check()
+        segmentation.run()
+        assert f"{5 * threshold:.0f} of 5 scans have a class below {100 * threshold:.1f} %" in page.read_text()
+
+
 def test_reading_ahead_and_several_readers_change_nothing(phantom, scans, tmp_path):
     for make, name in ((_classes, "classes"), (partial(_few_shot, phantom), "few_shot")):
         outputs = [tmp_path / f"{name}_{workers}" for workers in (0, 1, 4)]
