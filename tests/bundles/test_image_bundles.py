@@ -186,7 +186,7 @@ def test_slices_of_scans_are_images_too(dataset_dir, scans, tmp_path):
     settings = {"dataset_dir": str(dataset_dir / "imagesTr" / "scan_0.nii.gz"), "output_dir": str(tmp_path / "masks")}
     model = str(tmp_path / "models" / "fold0" / "model.pt")
     run("masksplit", "inference", "inference_volumes", **settings, **support, checkpoint=model)
-    assert [file.name for file in (tmp_path / "masks").iterdir()] == ["scan_0_seg.nii.gz"]
+    assert [file.name for file in (tmp_path / "masks").glob("[!.]*")] == ["scan_0_seg.nii.gz"]
 
 
 def test_slices_of_scans_that_show_tested_classes_are_left_out(dataset_dir, tmp_path):

@@ -164,7 +164,7 @@ def test_classes_of_scans_are_pools_too(dataset_dir, tmp_path):
     }
     scan = {"dataset_dir": str(dataset_dir / "imagesTr" / "scan_0.nii.gz"), "output_dir": str(tmp_path / "masks")}
     run(BUNDLE, "inference", "inference_volumes", **scan, **support)
-    assert [file.name for file in (tmp_path / "masks").iterdir()] == ["scan_0_seg.nii.gz"]
+    assert [file.name for file in (tmp_path / "masks").glob("[!.]*")] == ["scan_0_seg.nii.gz"]
 
 
 def test_slices_of_scans_that_show_tested_classes_are_left_out(dataset_dir, tmp_path):
