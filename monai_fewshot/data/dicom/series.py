@@ -135,7 +135,7 @@ def find_series(folder: PathLike, num_workers: int = 8) -> DicomTree:
     So are the stacks of a multi-frame file, and localizers and the like that share a series with a volume.
 
     What headers tell is kept in the user's cache folder, by path, size and time of change, so that an archive is listed
-    in seconds when it is listed again (:func:`~monai_fewshot.data.dicom.tree_headers.headers_of_tree`).
+    in seconds when it is listed again.
 
     Args:
         folder: where to look, or one file.

@@ -93,7 +93,7 @@ class SliceStack:
             map_dir: folder for slices that memory has no room for, on a fast disk of the machine; None for memory
                 whatever the estimate says.
             max_slices: how many slices to keep at most: whole scans are drawn at random, and no others are read
-                (:meth:`~monai_fewshot.data.slices.slice_estimate.SliceEstimate.drawn`). Slices that are left out for
+                (``SliceEstimate.drawn``). Slices that are left out for
                 their classes count, too. None for all.
             seed: of that draw.
             further: slices that are added behind those of the scans, of the same channels and size.
