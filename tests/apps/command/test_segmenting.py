@@ -168,9 +168,10 @@ def test_a_page_that_an_interruption_has_left_out_is_written(scans, example, pre
     page = done.index.read_text()
     assert page.index("phantom_003") < page.index("phantom_001") < page.index("phantom_002")
     assert done.flagged == ("phantom_003", "phantom_001")
-    before = done.index.stat().st_mtime_ns
-    segment(*request, **SETTINGS)
-    assert done.index.stat().st_mtime_ns == before
+    assert "2 of 3 scans have a class below" in page
+    again = segment(*request, **{**SETTINGS, "flag_below": 0.01})
+    assert again.flagged == ()
+    assert "0 of 3 scans have a class below 1.0 %" in again.index.read_text()
 
 
 def test_the_mask_of_another_scan_of_the_same_name_is_not_taken_for_that_of_a_scan(
