@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from monai_fewshot.utils import WriteError, root_cause
+from monai_fewshot.utils import WriteError, root_cause, without_frames
 
 __all__ = ["BackgroundWriting"]
 
@@ -19,11 +19,15 @@ class BackgroundWriting:
 
     One scan is written at a time: whoever gives the next one waits, so that no more than two are in memory.
 
+    Args:
+        after_failure: is given the name of each scan whose results could not be made.
+
     Attributes:
         failed: error of each scan whose results could not be made, by its name.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, after_failure: Callable[[str], None] = lambda name: None) -> None:
+        self.after_failure = after_failure
         self.failed: dict[str, Exception] = {}
         self._pool = ThreadPoolExecutor(1, "writing")
         self._begun: tuple[str, Future] | None = None
@@ -56,7 +60,8 @@ class BackgroundWriting:
             if isinstance(root_cause(error, WriteError), WriteError):
                 raise
             logger.exception("%s: its results cannot be made", name)
-            self.failed[name] = error
+            self.failed[name] = without_frames(error)
+            self.after_failure(name)
 
     def close(self) -> None:
         """Wait for the scan that is being written, and end the thread; see :meth:`wait`."""

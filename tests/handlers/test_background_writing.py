@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 
 import pytest
 
@@ -47,3 +49,28 @@ def test_the_end_tells_what_could_not_be_written():
     writing("a", fail)
     with pytest.raises(RuntimeError, match="sitk"):
         writing.close()
+
+
+def test_what_fails_keeps_nothing_in_memory(monkeypatch):
+    """Pytest keeps what is logged, with the frames."""
+    monkeypatch.setattr("monai_fewshot.handlers.background_writing.logger.disabled", True)
+
+    class Volume:
+        pass
+
+    def fail():
+        volume = Volume()
+        kept.append(weakref.ref(volume))
+        try:
+            raise KeyError("no such tag")
+        except KeyError as error:
+            raise RuntimeError("cannot be made") from error
+
+    told: list[str] = []
+    kept: list[weakref.ref] = []
+    writing = BackgroundWriting(told.append)
+    writing("a", fail)
+    writing.close()
+    gc.collect()
+    assert told == list(writing.failed) == ["a"]
+    assert kept[0]() is None
