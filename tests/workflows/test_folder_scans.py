@@ -253,7 +253,7 @@ def test_images_of_scans_that_cannot_be_written_are_not_kept(scans, tmp_path, mo
     """No mask of them is measured, for which their images wait."""
 
     def fail(self, name, mask, probability):
-        raise RuntimeError("no such tag")
+        raise RuntimeError(f"{name}: no such tag")
 
     monkeypatch.setattr(ScanResults, "_write_masks", fail)
     segmentation = _classes(scans, tmp_path / "masks", failures=tmp_path / "failures.json", measurements=True)
