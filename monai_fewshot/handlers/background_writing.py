@@ -7,10 +7,12 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from monai_fewshot.utils import WriteError, root_cause
+from monai_fewshot.utils import WriteError, root_cause, without_frames
 
 __all__ = ["BackgroundWriting"]
 
+ALIKE_AT_FIRST = 3
+"""Scans at the beginning whose results fail with the same text: then it is the settings, and no other fares better."""
 logger = logging.getLogger(__name__)
 
 
@@ -19,13 +21,18 @@ class BackgroundWriting:
 
     One scan is written at a time: whoever gives the next one waits, so that no more than two are in memory.
 
+    Args:
+        after_failure: is given the name of each scan whose results could not be made.
+
     Attributes:
         failed: error of each scan whose results could not be made, by its name.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, after_failure: Callable[[str], None] = lambda name: None) -> None:
+        self.after_failure = after_failure
         self.failed: dict[str, Exception] = {}
         self._pool = ThreadPoolExecutor(1, "writing")
+        self._ended = 0
         self._begun: tuple[str, Future] | None = None
 
     def __call__(self, name: str, write: Callable[[], None]) -> None:
@@ -45,18 +52,26 @@ class BackgroundWriting:
         """Wait for the scan that is being written.
 
         Raises:
-            WriteError: where it could not be written.
+            WriteError: where it could not be written, or the results of the first three cannot be made for the same
+                reason.
         """
         if self._begun is None:
             return
         (name, future), self._begun = self._begun, None
+        self._ended += 1
         try:
             future.result()
         except Exception as error:
             if isinstance(root_cause(error, WriteError), WriteError):
                 raise
             logger.exception("%s: its results cannot be made", name)
-            self.failed[name] = error
+            self.failed[name] = without_frames(error)
+            self.after_failure(name)
+            reasons = {f"{type(cause).__name__}: {cause}" for cause in map(root_cause, self.failed.values())}
+            if len(self.failed) == self._ended == ALIKE_AT_FIRST and len(reasons) == 1:
+                raise WriteError(
+                    f"The results of the first {ALIKE_AT_FIRST} scans cannot be made: {reasons.pop()}"
+                ) from None
 
     def close(self) -> None:
         """Wait for the scan that is being written, and end the thread; see :meth:`wait`."""

@@ -149,10 +149,10 @@ class ResultRecords:
         """
         if not records:
             return
-        by_scan = {record.scan: record for record in records}
+        shown = {record.line() for record in records}  # as text, for NaN of a row is not equal to itself
         with locked_file(self.path):
             lines = [
-                (replace(record, shown=True) if record == by_scan.get(record.scan) else record).line()
+                (replace(record, shown=True) if record.line() in shown else record).line()
                 for record in self.read().values()
             ]
             write_atomically(self.path, "\n".join([*lines, ""]))

@@ -18,7 +18,7 @@ from .definitions import build, define, definition_of
 from .device_settings import check_device_settings, compiler_error
 from .devices import device_tensor
 from .enums import IGNORED, EpisodeKeys
-from .error_texts import did_you_mean, file_of, list_differences, list_values, root_cause
+from .error_texts import did_you_mean, file_of, list_differences, list_values, root_cause, without_frames
 from .folder_lock import lock_folder, locked_file, unlock_folder
 from .later_import import later_import
 from .precision import autocast, default_dtype
@@ -93,6 +93,7 @@ __all__ = [
     "sum_over_processes",
     "unlock_folder",
     "whole_batch",
+    "without_frames",
     "write_atomically",
     "write_errors",
 ]

@@ -91,7 +91,7 @@ class ArrayCache:
 
     def _remove_remains(self) -> None:
         for path in self.cache_dir.glob(".*.npz"):
-            with suppress(FileNotFoundError):
+            with suppress(OSError):  # gone, or another user's
                 if time.time() - path.stat().st_mtime > SECONDS_OF_A_DAY:
                     path.unlink()
 
@@ -149,8 +149,9 @@ class ArrayCache:
             for _, num_bytes, path in files[:-1]:
                 if size <= FILLED_AGAIN * self.limit:
                     break
-                path.unlink(missing_ok=True)
-                size -= num_bytes
+                with suppress(OSError):  # another user's, or open on a system that keeps open files
+                    path.unlink(missing_ok=True)
+                    size -= num_bytes
         self._size = size
 
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from monai.config import NdarrayOrTensor
 from monai.utils import ImageMetaKey, convert_to_numpy
 
-__all__ = ["did_you_mean", "file_of", "list_differences", "list_values", "root_cause"]
+__all__ = ["did_you_mean", "file_of", "list_differences", "list_values", "root_cause", "without_frames"]
 
 VALUES_LISTED = 10
+Error = TypeVar("Error", bound=BaseException)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -77,4 +78,24 @@ def root_cause(error: BaseException, last: type[BaseException] | tuple[type[Base
     """
     while error.__cause__ is not None and not isinstance(error, last):
         error = error.__cause__
+    return error
+
+
+def without_frames(error: Error) -> Error:
+    """Drop from an error that is kept, and from those it comes from, the frames, which hold on to what they worked on.
+
+    Args:
+        error: what was caught; it is changed.
+
+    Returns:
+        The same.
+    """
+    left: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while left:
+        each = left.pop()
+        if each is not None and id(each) not in seen:
+            seen.add(id(each))
+            each.__traceback__ = None
+            left += [each.__cause__, each.__context__]
     return error

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from monai_fewshot.utils import WriteError, root_cause
+from monai_fewshot.utils import WriteError, root_cause, without_frames
 
 __all__ = ["RemainingItems", "reason_of", "run_past_failures"]
 
@@ -83,5 +83,6 @@ def run_past_failures(
             alike = len({reason_of(each) for each in failed.values()}) == 1
             if alike and items.last_asked + 1 == len(failed) == ALIKE_AT_FIRST:
                 raise
+            without_frames(error)
             items.first = items.last_asked + 1
     return failed

@@ -159,7 +159,7 @@ class FolderSegmentation(FolderScans):
             self.name,
             monai_fewshot.__version__,
             quality if self.predicts_quality else None,
-            BackgroundWriting(),
+            BackgroundWriting(self.acquired.discard),
         )
 
     def writing(self) -> list[Callable[[Any], Any]]:

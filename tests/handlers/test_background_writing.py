@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
+from functools import partial
 
 import pytest
 
@@ -47,3 +50,46 @@ def test_the_end_tells_what_could_not_be_written():
     writing("a", fail)
     with pytest.raises(RuntimeError, match="sitk"):
         writing.close()
+
+
+def test_what_fails_keeps_nothing_in_memory(monkeypatch):
+    """Pytest keeps what is logged, with the frames."""
+    monkeypatch.setattr("monai_fewshot.handlers.background_writing.logger.disabled", True)
+
+    class Volume:
+        pass
+
+    def fail():
+        volume = Volume()
+        kept.append(weakref.ref(volume))
+        try:
+            raise KeyError("no such tag")
+        except KeyError as error:
+            raise RuntimeError("cannot be made") from error
+
+    told: list[str] = []
+    kept: list[weakref.ref] = []
+    writing = BackgroundWriting(told.append)
+    writing("a", fail)
+    writing.close()
+    gc.collect()
+    assert told == list(writing.failed) == ["a"]
+    assert kept[0]() is None
+
+
+@pytest.mark.parametrize("reasons", [["no such tag"] * 3, ["no such tag", "no such tag", "too large"]])
+def test_settings_under_which_nothing_can_be_written_stop_the_run(reasons):
+    """Three scans at the beginning that fail alike are enough; those that fail for different reasons are not."""
+
+    def fail(reason):
+        raise RuntimeError(reason)
+
+    writing = BackgroundWriting()
+    for name, reason in zip("abc", reasons, strict=True):
+        writing(name, partial(fail, reason))
+    if len(set(reasons)) == 1:
+        with pytest.raises(WriteError, match="results of the first 3 scans cannot be made: RuntimeError: no such tag"):
+            writing.close()
+    else:
+        writing.close()
+        assert list(writing.failed) == ["a", "b", "c"]

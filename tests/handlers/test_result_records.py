@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -86,3 +87,12 @@ def test_a_full_disk_is_told(records, monkeypatch):
 def test_files_lie_in_the_folder(records, tmp_path):
     with pytest.raises(ValueError, match="subpath"):
         records.add("a", [Path(__file__)])
+
+
+def test_rows_that_hold_nan_are_known_again(records):
+    """A NaN that was read anew is another object, which is equal to none."""
+    _add(records, "a", 1)
+    (record,) = records.waiting()
+    again = replace(record, measurements=[replace(row, mean=float("nan")) for row in record.measurements])
+    records.mark_shown([again])
+    assert records.waiting() == []

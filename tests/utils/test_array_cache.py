@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import time
 import warnings
 from multiprocessing.pool import ThreadPool
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -171,3 +173,24 @@ def test_a_limit_that_is_no_number_of_gigabytes(tmp_path, monkeypatch, text):
     monkeypatch.setenv("MONAI_FEWSHOT_CACHE_GB", text)
     with pytest.raises(ValueError, match=f"MONAI_FEWSHOT_CACHE_GB is '{text}': set it to gigabytes, or unset it"):
         ArrayCache(tmp_path)
+
+
+def test_files_of_other_users_stay_and_stop_nobody(tmp_path, monkeypatch):
+    """In a folder that several people share, as on many clusters, nobody may remove what others wrote."""
+    monkeypatch.setenv("MONAI_FEWSHOT_CACHE_GB", "45e-6")
+    left = tmp_path / ".other.0.npz"
+    left.touch()
+    os.utime(left, (0, time.time() - 25 * 3600))
+    unlink = Path.unlink
+
+    def owners_only(path, missing_ok=False):
+        if path.name in (left.name, "0.npz"):
+            raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", owners_only)
+    cache = ArrayCache(tmp_path)
+    for number in range(5):
+        cache.put(f"{number}", noise(number))
+        make_older(cache, *(f"{each}" for each in range(number + 1) if cache.path(f"{each}").exists()))
+    assert keys(tmp_path) == [".other.0", "0", "3", "4"]

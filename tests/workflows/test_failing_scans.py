@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import errno
+import gc
+import weakref
 
 import pytest
 from ignite.engine import Engine
@@ -121,3 +123,27 @@ def test_an_engine_that_cannot_start_stops_the_run():
 
     with pytest.raises(ValueError, match="the weights do not fit"):
         run_past_failures(make, RemainingItems(Items(None)), list("abcde"))
+
+
+def test_items_that_fail_are_not_kept_in_memory(monkeypatch):
+    """Pytest keeps what is logged, with the frames."""
+    monkeypatch.setattr("monai_fewshot.workflows.failing_scans.logger.disabled", True)
+
+    class Volume:
+        pass
+
+    class Failing(Runs):
+        def step(self, engine, item):
+            volume = Volume()
+            kept.append(weakref.ref(volume))
+            raise ValueError(f"item {int(item)}")
+
+    kept: list[weakref.ref] = []
+    runs = Failing()
+    remaining = RemainingItems(Items(None))
+    failed = run_past_failures(
+        lambda: _Bound(Engine(runs.step), DataLoader(remaining, batch_size=1, num_workers=0)), remaining, list("abcde")
+    )
+    gc.collect()
+    assert list(failed) == list("abcde")
+    assert [volume() for volume in kept] == [None] * 5

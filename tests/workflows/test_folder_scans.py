@@ -19,7 +19,7 @@ import torch
 
 from monai_fewshot.apps.phantom import make_phantom_dataset
 from monai_fewshot.data import VolumePreparation
-from monai_fewshot.handlers import ResultRecords
+from monai_fewshot.handlers import ResultRecords, ScanResults
 from monai_fewshot.inferers import ClassVolumeInferer, FewShotVolumeInferer
 from monai_fewshot.metrics import MEASUREMENT_TABLE, QUALITY_TABLE
 from monai_fewshot.networks.nets import PANet
@@ -247,3 +247,17 @@ def test_tables_are_written_once(scans, tmp_path, monkeypatch):
     )
     _classes(scans, tmp_path / "out", **TABLES).run()
     assert written == ["measurements.csv", "quality.csv"]
+
+
+def test_images_of_scans_that_cannot_be_written_are_not_kept(scans, tmp_path, monkeypatch):
+    """No mask of them is measured, for which their images wait."""
+
+    def fail(self, name, mask, probability):
+        raise RuntimeError(f"{name}: no such tag")
+
+    monkeypatch.setattr(ScanResults, "_write_masks", fail)
+    segmentation = _classes(scans, tmp_path / "masks", failures=tmp_path / "failures.json", measurements=True)
+    segmentation.check()
+    segmentation.run()
+    assert sorted(json.loads((tmp_path / "failures.json").read_text())) == NAMES
+    assert segmentation.acquired.images == {}

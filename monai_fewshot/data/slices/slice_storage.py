@@ -118,7 +118,7 @@ class MappedSlices:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             for path in self.folder.glob(f".*{SUFFIX}"):
-                with suppress(FileNotFoundError):
+                with suppress(OSError):  # gone, or of another user of the disk
                     if time.time() - path.stat().st_mtime > SECONDS_OF_A_DAY:
                         path.unlink()
             self._images, self._labels = TensorFile(self.folder), TensorFile(self.folder)

@@ -156,6 +156,22 @@ def test_remains_of_a_killed_process_go_after_a_day(tmp_path):
     assert list(tmp_path.iterdir()) == [new]
 
 
+def test_remains_of_another_user_stay_and_stop_nobody(tmp_path, monkeypatch):
+    """A scratch disk of a cluster lets people remove their own files alone."""
+    old, unlink = tmp_path / ".1.slices", Path.unlink
+    old.touch()
+    os.utime(old, (0, time.time() - 25 * 3600))
+
+    def owners_only(path, missing_ok=False):
+        if path == old:
+            raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", owners_only)
+    slice_storage.MappedSlices(tmp_path).remove()
+    assert list(tmp_path.iterdir()) == [old]
+
+
 def test_slices_without_room_on_the_device_stay_in_files(tmp_path, monkeypatch):
     expected = SliceStack.from_scans(_scans())
     monkeypatch.setattr(slice_stack, "free_memory", lambda: 1)
