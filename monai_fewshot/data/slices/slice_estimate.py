@@ -97,7 +97,7 @@ class SliceEstimate:
 
         Example:
             >>> SliceEstimate((Slices(30, 64, 1), Slices(40, 64, 1), Slices(20, 64, 1), Slices(50, 64, 1))).drawn(100)
-            [0, 1, 2]
+            [0, 2, 3]
         """
         numbers = [slices.number for slices in self.known]
         if len(numbers) < len(self.scans):
