@@ -31,8 +31,8 @@ for file in "$folder"/dist/*.whl "$folder"/dist/*.tar.gz; do
         cd "$folder"
         installed/bin/monai-fewshot phantom --output_dir tried --num_volumes 5 --size "(48,48,12)"
         installed/bin/monai-fewshot segment tried/imagesTr --output tried/masks --minutes 0.2 \
-            --example tried/imagesTr/phantom_000.nii.gz tried/labelsTr/phantom_000.nii.gz
-        test -f tried/masks/phantom_001_seg.nii.gz
+            --example tried/imagesTr/phantom_001.nii.gz tried/labelsTr/phantom_001.nii.gz
+        test -f tried/masks/phantom_002_seg.nii.gz
     )
     echo "$(basename "$file") installs and runs."
 done
