@@ -7,12 +7,10 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from monai_fewshot.utils import WriteError, root_cause, without_frames
+from monai_fewshot.utils import WriteError, root_cause, same_reason_at_first, without_frames
 
 __all__ = ["BackgroundWriting"]
 
-ALIKE_AT_FIRST = 3
-"""Scans at the beginning whose results fail with the same text: then it is the settings, and no other fares better."""
 logger = logging.getLogger(__name__)
 
 
@@ -67,11 +65,8 @@ class BackgroundWriting:
             logger.exception("%s: its results cannot be made", name)
             self.failed[name] = without_frames(error)
             self.after_failure(name)
-            reasons = {f"{type(cause).__name__}: {cause}" for cause in map(root_cause, self.failed.values())}
-            if len(self.failed) == self._ended == ALIKE_AT_FIRST and len(reasons) == 1:
-                raise WriteError(
-                    f"The results of the first {ALIKE_AT_FIRST} scans cannot be made: {reasons.pop()}"
-                ) from None
+            if reason := same_reason_at_first(self.failed.values(), self._ended):
+                raise WriteError(f"The results of the first {self._ended} scans cannot be made: {reason}") from None
 
     def close(self) -> None:
         """Wait for the scan that is being written, and end the thread; see :meth:`wait`."""

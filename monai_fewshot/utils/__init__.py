@@ -18,7 +18,16 @@ from .definitions import build, define, definition_of
 from .device_settings import check_device_settings, compiler_error
 from .devices import device_tensor
 from .enums import IGNORED, EpisodeKeys
-from .error_texts import did_you_mean, file_of, list_differences, list_values, root_cause, without_frames
+from .error_texts import (
+    did_you_mean,
+    file_of,
+    list_differences,
+    list_values,
+    reason_of,
+    root_cause,
+    same_reason_at_first,
+    without_frames,
+)
 from .folder_lock import lock_folder, locked_file, unlock_folder
 from .later_import import later_import
 from .precision import autocast, default_dtype
@@ -83,10 +92,12 @@ __all__ = [
     "process_device",
     "process_rank",
     "read_checkpoint",
+    "reason_of",
     "resize_slices",
     "root_cause",
     "run_in_first",
     "run_together",
+    "same_reason_at_first",
     "save_checkpoint",
     "share_of_batch",
     "start_process_group",

@@ -11,9 +11,19 @@ import numpy as np
 from monai.config import NdarrayOrTensor
 from monai.utils import ImageMetaKey, convert_to_numpy
 
-__all__ = ["did_you_mean", "file_of", "list_differences", "list_values", "root_cause", "without_frames"]
+__all__ = [
+    "did_you_mean",
+    "file_of",
+    "list_differences",
+    "list_values",
+    "reason_of",
+    "root_cause",
+    "same_reason_at_first",
+    "without_frames",
+]
 
 VALUES_LISTED = 10
+ALIKE_AT_FIRST = 3
 Error = TypeVar("Error", bound=BaseException)
 
 
@@ -79,6 +89,26 @@ def root_cause(error: BaseException, last: type[BaseException] | tuple[type[Base
     while error.__cause__ is not None and not isinstance(error, last):
         error = error.__cause__
     return error
+
+
+def reason_of(error: BaseException) -> str:
+    """Tell the kind and the text of the error at the end of a chain of causes."""
+    reason = root_cause(error)
+    return f"{type(reason).__name__}: {reason}"
+
+
+def same_reason_at_first(failed: Iterable[BaseException], tried: int) -> str | None:
+    """Tell why the first three of many items all failed, if for one reason: then no other item fares better.
+
+    Args:
+        failed: the errors so far.
+        tried: number of items so far.
+
+    Returns:
+        The reason; None where other than three were tried, one of them did not fail, or reasons differ.
+    """
+    reasons = [reason_of(error) for error in failed]
+    return reasons[0] if len(reasons) == tried == ALIKE_AT_FIRST and len(set(reasons)) == 1 else None
 
 
 def without_frames(error: Error) -> Error:

@@ -7,12 +7,10 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from monai_fewshot.utils import WriteError, root_cause, without_frames
+from monai_fewshot.utils import WriteError, root_cause, same_reason_at_first, without_frames
 
-__all__ = ["RemainingItems", "reason_of", "run_past_failures"]
+__all__ = ["RemainingItems", "run_past_failures"]
 
-ALIKE_AT_FIRST = 3
-"""Items at the beginning that fail with the same text: then it is the settings, and no other item fares better."""
 logger = logging.getLogger(__name__)
 
 
@@ -38,12 +36,6 @@ class RemainingItems:
     def __getitem__(self, index: int) -> Any:
         self.last_asked = self.first + index
         return self.dataset[self.last_asked]
-
-
-def reason_of(error: BaseException) -> str:
-    """Tell the kind and the text of the error at the end of a chain of causes."""
-    reason = root_cause(error)
-    return f"{type(reason).__name__}: {reason}"
 
 
 def run_past_failures(
@@ -80,8 +72,7 @@ def run_past_failures(
             logger.exception("%s cannot be segmented", name)
             failed[name] = error
             after_failure(name)
-            alike = len({reason_of(each) for each in failed.values()}) == 1
-            if alike and items.last_asked + 1 == len(failed) == ALIKE_AT_FIRST:
+            if same_reason_at_first(failed.values(), items.last_asked + 1):
                 raise
             without_frames(error)
             items.first = items.last_asked + 1

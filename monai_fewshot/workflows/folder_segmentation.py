@@ -32,12 +32,13 @@ from monai_fewshot.metrics import CONFIDENCE_LINE, REVERSE_LINE
 from monai_fewshot.utils import (
     EpisodeKeys,
     gather_in_first,
+    reason_of,
     run_in_first,
     run_together,
     write_atomically,
 )
 
-from .failing_scans import reason_of, run_past_failures
+from .failing_scans import run_past_failures
 from .folder_scans import FolderScans
 from .trained_model import GivenModel, TrainedModel
 

@@ -11,8 +11,8 @@ import pytest
 from ignite.engine import Engine
 from monai.data import DataLoader
 
-from monai_fewshot.utils import WriteError
-from monai_fewshot.workflows.failing_scans import RemainingItems, reason_of, run_past_failures
+from monai_fewshot.utils import WriteError, reason_of
+from monai_fewshot.workflows.failing_scans import RemainingItems, run_past_failures
 
 
 class Items:
